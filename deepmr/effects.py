@@ -6,9 +6,10 @@
 __all__ = ['ENGINES', 'replica', 'PlainEngine', 'make_engine', 'WindowDraws', 'window_draws', 'summarise', 'window_dataset',
            'draw_warnings', 'mutation_effects']
 
-# %% ../nbs/05_effects.ipynb #580530dc
+# %% ../nbs/05_effects.ipynb #7cd50c48
 import copy
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Callable, Sequence
@@ -21,9 +22,10 @@ from torch import nn
 from .dropout import MaskSampler, shared_masks
 from .models import SequenceModel
 from .mutagenesis import Mutations, predict_mutations, saturate
+from .propagate import NotTraceable, Propagator
 from .regions import ALPHABET, InputError
 
-# %% ../nbs/05_effects.ipynb #c0986bce
+# %% ../nbs/05_effects.ipynb #c45312a6
 def replica(module: nn.Module) -> nn.Module:
     "A copy of the module that shares its parameters and buffers."
     shared = {id(t): t for t in [*module.parameters(), *module.buffers()]}
@@ -32,8 +34,6 @@ def replica(module: nn.Module) -> nn.Module:
 
 class PlainEngine:
     "Effects by one forward pass per mutant, under the masks of one draw: the definition."
-
-    name = "naive"
 
     def __init__(self, model: SequenceModel, outputs: Sequence[int]):
         self.model, self.outputs, self._local = model, list(outputs), threading.local()
@@ -56,17 +56,25 @@ class PlainEngine:
             reference, mutated = predict_mutations(model, x, mutations, self.outputs)
         return reference, mutated - reference
 
-# %% ../nbs/05_effects.ipynb #166f3f91
-ENGINES = ("auto", "naive")
+# %% ../nbs/05_effects.ipynb #ebb5c762
+ENGINES = ("auto", "naive", "propagate")
 
 
-def make_engine(model: SequenceModel, outputs: Sequence[int], engine: str = "auto"):
-    "The engine of that name for the given outputs; InputError for an unknown name."
+def make_engine(model: SequenceModel, outputs: Sequence[int], engine: str = "auto") -> "PlainEngine | Propagator":
+    "The engine of that name for the given outputs; InputError for an unknown name or a network that cannot be traced."
     if engine not in ENGINES:
         raise InputError(f"engine: found {engine!r}, expected one of {', '.join(ENGINES)}")
-    return PlainEngine(model, outputs)
+    if engine == "naive":
+        return PlainEngine(model, outputs)
+    try:
+        return Propagator(model, outputs)
+    except NotTraceable as reason:
+        if engine == "propagate":
+            raise
+        warnings.warn(f"{reason}; going the plain way, which is slower", stacklevel=2)
+        return PlainEngine(model, outputs)
 
-# %% ../nbs/05_effects.ipynb #c50e4155
+# %% ../nbs/05_effects.ipynb #5b136d06
 @dataclass(frozen=True)
 class WindowDraws:
     "Effects of every mutation of one window in every draw, for some outputs of the model."
@@ -98,7 +106,7 @@ def window_draws(
             tick()
     return WindowDraws(mutations, *map(np.stack, zip(*results)))
 
-# %% ../nbs/05_effects.ipynb #ee052bf9
+# %% ../nbs/05_effects.ipynb #bf1ed986
 def summarise(
     exposure: np.ndarray,  # (K, ...) effects on the exposure, one row per draw
     outcome: np.ndarray,  # (K, ...) effects on the outcome under the same masks
@@ -113,7 +121,7 @@ def summarise(
     return {"bx": bx, "bxse": x.std(0, ddof=1) / np.sqrt(k), "by": by, "byse": y.std(0, ddof=1) / np.sqrt(k),
             "bxby_cov": cov}
 
-# %% ../nbs/05_effects.ipynb #35a2d15a
+# %% ../nbs/05_effects.ipynb #d4769d4b
 def _on_grid(values: np.ndarray, mutations: Mutations, length: int) -> np.ndarray:
     "(..., M) to (..., L, 4), NaN where alt is the reference base."
     grid = np.full((*values.shape[:-1], length, 4), np.nan, np.float32)
@@ -149,7 +157,7 @@ def window_dataset(
     coords = {"exposure": list(exposures), "window": [window], "position": np.arange(length), "alt": list(ALPHABET)}
     return xr.Dataset(data, coords)
 
-# %% ../nbs/05_effects.ipynb #7dc30559
+# %% ../nbs/05_effects.ipynb #184f3ed2
 def draw_warnings(reference: np.ndarray) -> list[str]:
     "`['inactive_dropout']` where predictions (K, O) do not move from draw to draw beyond float32 round-off."
     spread, size = reference.std(0), np.abs(reference).max(0)
@@ -169,7 +177,7 @@ def _resolve(model: SequenceModel, exposure, outcome) -> tuple[list[str], list[i
         raise InputError("exposure: found a label named twice, expected each once")
     return names, columns
 
-# %% ../nbs/05_effects.ipynb #40b0da29
+# %% ../nbs/05_effects.ipynb #976e13a0
 def mutation_effects(
     model: SequenceModel,
     x: np.ndarray,  # (N, 4, L) one-hot windows
@@ -177,7 +185,7 @@ def mutation_effects(
     outcome: str | int,
     n_draws: int = 50,
     seed: int = 0,
-    engine: str = "auto",  # 'auto' | 'naive'
+    engine: str = "auto",  # 'auto' | 'naive' | 'propagate': the numbers are the same
     *,
     windows: Sequence[str] | None = None,  # names; part of what the masks are derived from
     keep_draws: bool = False,
@@ -197,13 +205,13 @@ def mutation_effects(
     windows = [f"window{i}" for i in range(len(x))] if windows is None else list(windows)
     if len(windows) != len(x) or len(set(windows)) < len(windows):
         raise InputError(f"windows: found {len(set(windows))} different names for {len(x)} windows, expected one each")
-    sampler, runner, parts, warned = MaskSampler(model, seed), make_engine(model, columns, engine), [], []
+    sampler, runner, parts, flags = MaskSampler(model, seed), make_engine(model, columns, engine), [], []
     for i, name in enumerate(windows):
         draws = window_draws(runner, x[i], sampler, name, n_draws, workers)
         parts.append(window_dataset(draws, name, names, x[i], keep_draws))
-        warned += [f"{w}: {name}" for w in draw_warnings(draws.reference)]
+        flags += [f"{w}: {name}" for w in draw_warnings(draws.reference)]
         progress(i + 1)
     out = xr.concat(parts, "window", data_vars="minimal", join="exact")
     out.attrs = {"model": model.name, "outcome": str(outcome), "n_draws": n_draws, "seed": seed,
-                 "engine": runner.name, "se": "SD over draws / sqrt(n_draws)", "warnings": warned}
+                 "engine": "naive" if isinstance(runner, PlainEngine) else "propagate", "se": "SD over draws / sqrt(n_draws)", "warnings": flags}
     return out if not isinstance(exposure, (str, int, np.integer)) else out.isel(exposure=0)

@@ -7,7 +7,7 @@ __all__ = ['PROTOCOLS', 'LOCAL', 'Protocol', 'get_protocol', 'Experiment', 'defa
            'weights_digest', 'versions', 'local_effects', 'run', 'read_local', 'table1', 'open_effects',
            'write_effects']
 
-# %% ../nbs/08_pipeline.ipynb #be4bc13d
+# %% ../nbs/08_pipeline.ipynb #fe8b0001
 import hashlib
 import importlib.metadata
 import json
@@ -32,7 +32,7 @@ from .mutagenesis import evolve
 from .regions import (InputError, Sequences, SequenceUnavailable, encode, one_hot, read_regions, read_windows,
                             resize, sample_bound)
 
-# %% ../nbs/08_pipeline.ipynb #0947a965
+# %% ../nbs/08_pipeline.ipynb #e39cd65e
 @dataclass(frozen=True)
 class Protocol:
     "Which estimators a table is made with."
@@ -46,7 +46,7 @@ class Protocol:
 
 PROTOCOLS = {p.name: p for p in (
     Protocol("default", "bootstrap", "REML", "HKSJ",
-             "IVW with a two-way bootstrap (draws x positions), REML, Hartung-Knapp intervals"),
+             "slope with a two-way bootstrap (draws x positions), REML, Hartung-Knapp intervals"),
     Protocol("paper", "egger", "DL", "wald",
              "MR-Egger with the SD over draws as standard error, DerSimonian-Laird, Wald intervals"),
 )}
@@ -58,7 +58,7 @@ def get_protocol(name: str) -> Protocol:
         raise InputError(f"protocol: found {name!r}, expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
-# %% ../nbs/08_pipeline.ipynb #64144608
+# %% ../nbs/08_pipeline.ipynb #30d3ca6e
 def _egger_paper(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) -> MREstimate:
     s, spread = summarise(x, y), np.sqrt(len(x))  # SD over draws = SE of the mean x sqrt K
     return egger(s["bx"], s["bxse"] * spread, s["by"], s["byse"] * spread)
@@ -70,12 +70,12 @@ def _ivw(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) -> MREst
 
 
 def _bootstrap(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) -> MREstimate:
-    return mask_bootstrap(x, y, position, seed=seed)
+    return mask_bootstrap(x, y, position, seed=seed, weights="equal")
 
 
 LOCAL: dict[str, Callable[..., MREstimate]] = {"bootstrap": _bootstrap, "egger": _egger_paper, "ivw": _ivw}
 
-# %% ../nbs/08_pipeline.ipynb #e6847988
+# %% ../nbs/08_pipeline.ipynb #21c0c063
 @dataclass(frozen=True)
 class Experiment:
     "Everything that decides the numbers of a run."
@@ -107,7 +107,7 @@ def default_exposures(model: SequenceModel, outcome: str) -> tuple[str, ...]:
     same = [k for k in model.labels if k.startswith(cell) and k != outcome and model.labels.count(k) == 1]
     return tuple(same or [k for k in model.labels if k != outcome and model.labels.count(k) == 1])
 
-# %% ../nbs/08_pipeline.ipynb #48f6e2a4
+# %% ../nbs/08_pipeline.ipynb #0351c814
 @dataclass(frozen=True)
 class Plan:
     "An experiment with its input at hand."
@@ -144,7 +144,7 @@ def _assign(experiment: Experiment, exposures: tuple[str, ...], candidates: pd.D
         samples[exposure] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
     return samples
 
-# %% ../nbs/08_pipeline.ipynb #d46d92a9
+# %% ../nbs/08_pipeline.ipynb #dd05756b
 def _union(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     "Each window once, with the exposures that drew it, in the order of the genome."
     drawn = pd.concat([s.assign(exposure=e) for e, s in samples.items()])
@@ -168,7 +168,7 @@ def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str,
                          "give --genome FASTA")
     return pd.DataFrame(rows, columns=["name", "chrom", "start", "end", "exposures"]), np.stack(x), notes
 
-# %% ../nbs/08_pipeline.ipynb #257891d6
+# %% ../nbs/08_pipeline.ipynb #53339f2e
 def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], None] = print) -> Plan:
     "Read and check everything an experiment needs. Raises InputError for whatever is wrong with it."
     experiment.check()
@@ -193,7 +193,7 @@ def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], 
         source = "EVOLVED windows, made by the model from random background: not genomic sequence"
     return Plan(experiment, model, exposures, windows, x, source, tuple(notes))
 
-# %% ../nbs/08_pipeline.ipynb #8ff2c0e2
+# %% ../nbs/08_pipeline.ipynb #9d5c1dd0
 def _write(path: Path, save: Callable[[Path], None]) -> None:
     "Write a file so that it is either complete or absent."
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -214,7 +214,7 @@ def file_stem(window: str) -> str:
     "A window's name as a file name: `chr9_100-1100`."
     return re.sub(r"[^A-Za-z0-9._-]+", "_", window)
 
-# %% ../nbs/08_pipeline.ipynb #40553b41
+# %% ../nbs/08_pipeline.ipynb #131c3685
 def weights_digest(model: SequenceModel) -> str:
     "SHA-256 over the names and bytes of a model's parameters and buffers: which weights made a table."
     digest = hashlib.sha256()
@@ -239,7 +239,7 @@ def versions() -> dict[str, str]:
     packages = ("deepmr", "torch", "numpy", "scipy", "pandas", "xarray")
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
 
-# %% ../nbs/08_pipeline.ipynb #03644c65
+# %% ../nbs/08_pipeline.ipynb #ff1e6663
 def _open(p: Plan, out: Path, command: str) -> None:
     "Make the run directory, or check that it holds this very run. InputError where it holds another."
     record = out / "run.json"
@@ -266,7 +266,7 @@ def _open(p: Plan, out: Path, command: str) -> None:
     described |= {"command": command, "versions": versions(), "notes": p.notes, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     _write_text(record, json.dumps(described, indent=1))
 
-# %% ../nbs/08_pipeline.ipynb #8a6b042d
+# %% ../nbs/08_pipeline.ipynb #fe0b4808
 def _seed(*parts) -> int:
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "little")
 
@@ -303,7 +303,7 @@ def _do_window(p: Plan, i: int, engine, sampler: MaskSampler, out: Path, tick: C
         records += [base | r for r in local_effects(draws, column, _seed(e.seed, row["name"], exposure))]
     _write_text(out / "local" / f"{stem}.json", json.dumps(records))
 
-# %% ../nbs/08_pipeline.ipynb #917425cd
+# %% ../nbs/08_pipeline.ipynb #bd57908e
 def run(
     experiment: Experiment | Plan,
     out: str | os.PathLike,  # run directory: new, empty, or this very run to be continued
@@ -349,7 +349,7 @@ def _finish(out: Path, protocol: str) -> pd.DataFrame:
     _write_text(out / "table1.csv", table.to_csv(index=False))
     return table
 
-# %% ../nbs/08_pipeline.ipynb #0a5cbb96
+# %% ../nbs/08_pipeline.ipynb #63cd758e
 def read_local(out: str | os.PathLike) -> pd.DataFrame:
     "All local effects of a run: one row per exposure, window and local estimator. InputError where it is no run."
     out = Path(out)
@@ -399,7 +399,7 @@ def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:
         raise InputError(f"window: found no effects of {window} in {out}")
     return xr.load_dataset(path, engine="h5netcdf")
 
-# %% ../nbs/08_pipeline.ipynb #54818d6d
+# %% ../nbs/08_pipeline.ipynb #2283b26a
 def write_effects(
     model: str | SequenceModel, exposures: Sequence[str], outcome: str, regions: str, genome: str | None, out: str,
     draws: int = 50, seed: int = 0, engine: str = "auto", device: str = "cpu", workers: int | None = None,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'short', 'forest', 'local_effects', 'mr_scatter', 'mutation_map', 'draw_figures']
 
-# %% ../nbs/09_plots.ipynb #ccde6198
+# %% ../nbs/09_plots.ipynb #b6bc7bd1
 from pathlib import Path
 from typing import Sequence
 
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from .pipeline import PROTOCOLS, open_effects, read_local, table1
 from .regions import ALPHABET, InputError
 
-# %% ../nbs/09_plots.ipynb #931751ab
+# %% ../nbs/09_plots.ipynb #05269859
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
 
 
@@ -34,28 +34,29 @@ def short(label: str) -> str:
 def _axis(ax: Axes | None, width: float, height: float) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
-# %% ../nbs/09_plots.ipynb #f84c91ed
+# %% ../nbs/09_plots.ipynb #1d877be9
 def forest(table: pd.DataFrame, ax: Axes | None = None, reference: pd.Series | None = None) -> Axes:
     """Global effects with confidence (thick) and prediction (thin) intervals.
 
     `table` is Table 1 (`deepmr.pipeline.table1`); `reference` optionally gives values by exposure, drawn as diamonds.
     """
     rows = table.sort_values("mean", ascending=True, na_position="first").reset_index(drop=True)
-    ax = _axis(ax, 6, 1 + 0.28 * len(rows))
+    ax = _axis(ax, 7.5, 1 + 0.28 * len(rows))
     ax.axvline(0, color=GREY, lw=0.8)
     ax.hlines(rows.index, rows.prediction_low, rows.prediction_high, color=BLUE, lw=0.8, label="95 % prediction interval")
     ax.hlines(rows.index, rows.ci_low, rows.ci_high, color=BLUE, lw=3, label="95 % confidence interval")
     ax.plot(rows["mean"], rows.index, "o", color=BLUE, ms=5, mec="white")
     if reference is not None:
-        ax.plot(reference.reindex(rows.exposure), rows.index, "D", color=ORANGE, ms=5, label=reference.name)
+        ax.plot(reference.reindex(rows.exposure), rows.index - 0.25, "D", color=ORANGE, ms=4, label=reference.name)
     ax.set_yticks(rows.index, [f"{short(e)} ({n})" for e, n in zip(rows.exposure, rows.n_windows)])
-    ax.set_xlabel("global causal effect (change of the outcome's probability per change of the exposure's)")
+    ax.set_xlabel("global causal effect (outcome's change per exposure's)")
+    ax.margins(y=0.6 / max(len(rows), 2))
     ax.set_title(f"{rows.protocol.iloc[0]} protocol; number of windows in brackets", fontsize=9)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     sns.despine(ax=ax)
     return ax
 
-# %% ../nbs/09_plots.ipynb #46f1bab4
+# %% ../nbs/09_plots.ipynb #94566392
 def local_effects(local: pd.DataFrame, method: str = "bootstrap", ax: Axes | None = None) -> Axes:
     "Distribution of the local causal effects over windows, one violin and its points per exposure."
     rows = local[(local.method == method) & np.isfinite(local.estimate)]
@@ -75,7 +76,7 @@ def local_effects(local: pd.DataFrame, method: str = "bootstrap", ax: Axes | Non
     sns.despine(ax=ax)
     return ax
 
-# %% ../nbs/09_plots.ipynb #43eab158
+# %% ../nbs/09_plots.ipynb #863a8f4a
 def _summary(effects: xr.Dataset, exposure: str | None) -> pd.DataFrame:
     "One window's effects as rows: position, alt, bx, bxse, by, byse."
     if "window" in effects.dims:
@@ -112,7 +113,7 @@ def mr_scatter(
     sns.despine(ax=ax)
     return ax
 
-# %% ../nbs/09_plots.ipynb #f71844ea
+# %% ../nbs/09_plots.ipynb #e6853d6d
 def _strongest(bx: np.ndarray, width: int) -> tuple[int, int]:
     "The stretch of `width` positions with the largest summed effect; bx (L, 4) with NaN at the reference."
     importance = np.nan_to_num(np.abs(bx)).sum(1)
@@ -137,7 +138,7 @@ def _map_one(values: np.ndarray, reference: Sequence[str], start: int, name: str
     heat.set_xticks(ticks, [start + t for t in ticks])
     heat.figure.colorbar(image, ax=heat, location="right", shrink=0.9, label="effect")
 
-# %% ../nbs/09_plots.ipynb #cc5ae152
+# %% ../nbs/09_plots.ipynb #8d4c7cba
 def mutation_map(
     effects: xr.Dataset,  # of one window
     exposure: str | None = None,
@@ -156,7 +157,7 @@ def mutation_map(
     axes[3].set_xlabel("position in the window (bp)")
     return figure
 
-# %% ../nbs/09_plots.ipynb #67bace95
+# %% ../nbs/09_plots.ipynb #e00a1fa8
 def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:

@@ -1,0 +1,54 @@
+# deepmr: `make table1` runs the main job, `make test` the tests. Each sets up what it needs in .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Options of `deepmr table1`, e.g. make table1 ARGS="--windows 5 --draws 20 --exposures HepG2_CTCF_None"
+ARGS ?=
+OUT ?= runs/table1
+# A FASTA of hg19 for `make table1`; without one the windows come from the cache, from UCSC, or are evolved.
+GENOME ?= $(wildcard ../shared/hg19/hg19_segments.fa.gz)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+export MPLBACKEND := agg
+
+.DEFAULT_GOAL := help
+.PHONY: help table1 test notebooks readme clean
+
+help:
+	@echo "make table1     set up, run the main job on the default model, print the table"
+	@echo "make test       set up, run all notebooks and tests"
+	@echo "make notebooks  run all notebooks again and save their outputs"
+	@echo "make readme     write README.md from nbs/index.ipynb"
+	@echo "make clean      remove the environment"
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "deepmr needs Python 3.11 or later; name one with: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "setting up $(VENV) (a few minutes the first time) ..."
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@touch $@
+
+$(VENV)/user: $(VENV)/made settings.ini setup.py pyproject.toml constraints.txt
+	@echo "installing deepmr ..."
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/user
+	@echo "installing what the tests need ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+table1: $(VENV)/user
+	@$(BIN)/deepmr table1 --out $(OUT) $(if $(GENOME),--genome $(GENOME)) $(ARGS)
+
+test: $(VENV)/dev
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+
+notebooks: $(VENV)/dev
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/run_notebooks.py
+
+readme: $(VENV)/dev
+	@$(BIN)/python tools/make_readme.py
+
+clean:
+	rm -rf $(VENV)

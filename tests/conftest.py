@@ -1,0 +1,52 @@
+"""Small real pieces that several test files use."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepmr.models import ConvNet, SequenceModel
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def hg19():
+    folder = SHARED / "hg19"
+    if not folder.is_dir():
+        pytest.skip("the hg19 segments are not on this machine")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory, monkeypatch):
+    "No test reads or fills the user's cache, and none reaches the network."
+    monkeypatch.setenv("DEEPMR_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("DEEPMR_GENOME", raising=False)
+    monkeypatch.setattr("deepmr.regions.UCSC", "http://127.0.0.1:9/closed")
+
+
+def toy_model(seed: int = 0, length: int = 120) -> SequenceModel:
+    "A small random network whose weights are large enough for mutations and dropout to matter."
+    torch.manual_seed(seed)
+    net = ConvNet(3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16,
+                  hidden_dropout=0.4, length=length)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(2)
+    return SequenceModel(net, ["X_TF1_None", "X_TF2_None", "X_DNase_None"], length, "toy")
+
+
+@pytest.fixture
+def toy():
+    return toy_model()
+
+
+@pytest.fixture
+def toy_files(tmp_path):
+    "A genome of one chromosome and eight regions on it."
+    bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 3000))
+    (tmp_path / "g.fa").write_text(f">chr1\n{bases}\n")
+    (tmp_path / "sites.bed").write_text("".join(f"chr1\t{s}\t{s + 50}\n" for s in range(200, 2600, 300)))
+    return tmp_path

@@ -1,0 +1,150 @@
+"""Runs: killed and continued, from another place, without a genome, and from the command line."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from deepmr.cli import app
+from deepmr.models import load_model
+from deepmr.pipeline import PROTOCOLS, Experiment, open_effects, plan, read_local, run, table1
+from deepmr.regions import InputError, read_windows
+
+ROOT = Path(__file__).resolve().parents[1]
+quiet = {"announce": lambda line: None}
+
+
+def toy_experiment(model, files, **change):
+    values = dict(model=model, outcome="X_DNase_None", regions=str(files / "sites.bed"), genome=str(files / "g.fa"),
+                  windows=3, draws=6, seed=1)
+    return Experiment(**(values | change))
+
+
+def test_tables_are_the_same_bytes_for_any_workers_and_place(toy, toy_files):
+    run(toy_experiment(toy, toy_files), toy_files / "one", workers=1, **quiet)
+    run(toy_experiment(toy, toy_files), toy_files / "deep" / "er" / "two", workers=2, **quiet)
+    for name in ("table1.csv", "local_effects.parquet", "windows.bed"):
+        assert (toy_files / "one" / name).read_bytes() == (toy_files / "deep" / "er" / "two" / name).read_bytes()
+
+
+KILLED = """
+import sys; sys.path.insert(0, {tests!r})
+from conftest import toy_model
+from pathlib import Path
+from test_pipeline import toy_experiment
+from deepmr.pipeline import run
+run(toy_experiment(toy_model(), Path({files!r}), draws=30), {out!r}, announce=lambda line: None)
+"""
+
+
+def test_sigkill_at_any_moment_and_continue(toy, toy_files):
+    whole = run(toy_experiment(toy, toy_files, draws=30), toy_files / "whole", **quiet)
+    out, rng, kills = toy_files / "killed", np.random.default_rng(0), 0
+    script = KILLED.format(tests=str(Path(__file__).parent), files=str(toy_files), out=str(out))
+    for attempt in range(40):
+        child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=os.environ)
+        before = len(list((out / "local").glob("*.json"))) if out.exists() else 0
+        while child.poll() is None and len(list(out.glob("local/*.json"))) <= before:
+            time.sleep(0.01)  # wait for one more window, then kill at a random moment
+        time.sleep(float(rng.uniform(0, 0.15)))
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+        if child.wait() == 0:
+            break
+    assert kills >= 1 and child.returncode == 0
+    for name in ("table1.csv", "local_effects.parquet"):
+        assert (out / name).read_bytes() == (toy_files / "whole" / name).read_bytes()
+    assert len(whole) == 2
+
+
+def test_both_protocols_from_one_run(toy, toy_files):
+    run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+    for name, protocol in PROTOCOLS.items():
+        table = table1(toy_files / "run", name)
+        assert set(table.protocol) == {name} and np.isfinite(table["mean"]).all()
+        local = read_local(toy_files / "run")
+        rows = local[(local.method == protocol.method) & (local.exposure == table.exposure[0])]
+        assert table.n_windows[0] == len(rows) == 3
+    egger, boot = (read_local(toy_files / "run").query("method == @m").se.mean() for m in ("egger", "bootstrap"))
+    assert egger != boot
+
+
+def test_effects_on_disk_are_those_of_mutation_effects(toy, toy_files):
+    from deepmr.effects import mutation_effects
+    p = plan(toy_experiment(toy, toy_files), **quiet)
+    run(p, toy_files / "run", **quiet)
+    name = p.windows.name[1]
+    direct = mutation_effects(toy, p.x[[1]], list(p.exposures), "X_DNase_None", 6, 1, windows=[name])
+    saved = open_effects(toy_files / "run", name)
+    for v in ("bx", "bxse", "by", "byse", "bxby_cov"):
+        np.testing.assert_array_equal(saved[v], direct[v])
+
+
+def test_another_run_in_the_directory_is_not_touched(toy, toy_files):
+    run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+    before = (toy_files / "run" / "table1.csv").read_bytes()
+    with pytest.raises(InputError, match="differs in seed"):
+        run(toy_experiment(toy, toy_files, seed=2), toy_files / "run", **quiet)
+    lines = (toy_files / "g.fa").read_text().splitlines()
+    (toy_files / "g.fa").write_text(f"{lines[0]}\n{lines[1][::-1]}\n")
+    with pytest.raises(InputError, match="windows_sha256"):
+        run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+    assert (toy_files / "run" / "table1.csv").read_bytes() == before
+
+
+def test_the_default_experiment_is_19_factors_on_dnase_on_held_out_chromosomes(hg19):
+    p = plan(Experiment(genome=str(hg19 / "hg19_segments.fa.gz")), **quiet)
+    assert len(p.exposures) == 19 and set(p.windows.chrom) == {"chr9", "chr22"}
+    labels = dict(zip(read_windows().name, read_windows().labels))
+    drawn = pd.Series([e for w in p.windows.exposures for e in w]).value_counts()
+    assert all(e in labels[n] for n, es in zip(p.windows.name, p.windows.exposures) for e in es)
+    assert drawn.max() == 25 and (drawn < 25).sum() == len(p.notes)
+
+
+def test_table1_command_on_real_windows(hg19, tmp_path):
+    options = ["table1", "--exposures", "HepG2_CTCF_None", "--windows", "2", "--draws", "3", "--out", str(tmp_path / "run"),
+               "--genome", str(hg19 / "hg19_segments.fa.gz")]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == "windows: genomic windows, from hg19_segments.fa.gz"
+    table = pd.read_csv(tmp_path / "run" / "table1.csv")
+    assert list(table.columns[:9]) == ["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows", "protocol"]
+    assert table.n_windows[0] == 2 and np.isfinite(table["mean"][0])
+    assert {f.name for f in (tmp_path / "run" / "figures").iterdir()} >= {"forest.png", "forest.pdf", "mutation_map.png"}
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["experiment"]["seed"] == 0 and len(record["model_sha256"]) == 64 and "torch" in record["versions"]
+
+
+def test_without_genome_and_network_windows_are_evolved_and_called_so(tmp_path):
+    done = CliRunner().invoke(app, ["table1", "--exposures", "HepG2_CTCF_None", "--windows", "1", "--draws", "2", "--out",
+                                    str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0].startswith("windows: EVOLVED windows") and "not genomic" in done.stdout
+    assert "UCSC did not answer" in done.stderr
+    assert set(read_local(tmp_path / "run").chrom) == {"evolved"}
+
+
+def test_own_regions_without_any_genome_are_an_error_not_evolved(tmp_path):
+    (tmp_path / "mine.bed").write_text("chr9\t5000\t6000\n")
+    done = CliRunner().invoke(app, ["table1", "--regions", str(tmp_path / "mine.bed"), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2 and "expected --genome FASTA" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_help_does_not_import_torch():
+    code = "import sys, deepmr.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_default_model_is_what_it_says():
+    model = load_model("hepg2")
+    assert model.length == 1000 and "HepG2_DNase_None" in model.labels
+    assert sum(k.startswith("HepG2_") for k in model.labels) >= 20
+    assert (ROOT / "deepmr" / "data" / "hepg2.safetensors").stat().st_size <= 8 * 2**20

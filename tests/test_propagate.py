@@ -1,0 +1,314 @@
+"""The propagation engine against the plain one, on architectures and sequences drawn at random."""
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from deepmr.dropout import dropout_layers, shared_masks
+from deepmr.models import SequenceModel
+from deepmr.mutagenesis import Mutations, predict_mutations, saturate
+from deepmr.propagate import NotTraceable, PropagationError, Propagator
+
+torch.set_num_threads(1)
+QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def window(length, seed=0, dtype=torch.float64):
+    codes = np.random.default_rng(seed).integers(0, 4, length)
+    return F.one_hot(torch.as_tensor(codes), 4).T.to(dtype).contiguous()
+
+
+def as_model(module, length, dtype=torch.float64, seed=0):
+    torch.manual_seed(seed)
+    for m in module.modules():
+        if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(m.weight)
+            if m.bias is not None:
+                nn.init.normal_(m.bias, std=.3)
+        if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            m.running_mean.normal_(), m.running_var.uniform_(.5, 2), m.weight.data.uniform_(-1, 2), m.bias.data.normal_()
+    module = module.to(dtype).eval()
+    with torch.no_grad():
+        n = module(torch.zeros(1, 4, length, dtype=dtype)).shape[1]
+    return SequenceModel(module, [f"label{i}" for i in range(n)], length, "random")
+
+
+def draw_masks(model, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return {name: (torch.rand(shape, generator=g) >= p).to(model.dtype) / (1 - p)
+            for name, (p, shape) in dropout_layers(model).items()}
+
+
+def compare(module, length, tolerance=1e-12, dtype=torch.float64, chunk=None, outputs=None, fallbacks=()):
+    """Every mutation of a window, edges included, with both engines; the Propagator."""
+    model = as_model(module, length, dtype)
+    outputs = list(range(len(model.labels))) if outputs is None else outputs
+    engine = Propagator(model, outputs)
+    assert [f in " ".join(engine.fallbacks) for f in fallbacks] == [True] * len(fallbacks), engine.fallbacks
+    if not fallbacks:
+        assert engine.fallbacks == []
+    if chunk:
+        engine.chunk = chunk
+    x, masks = window(length, dtype=dtype), draw_masks(model)
+    every = saturate(x.numpy())
+    with shared_masks(model.module, masks):
+        reference, mutants = predict_mutations(model, x, every, outputs)
+    size = max(1., float(mutants.abs().max()))
+    for _ in range(2):  # the second draw meets used buffers
+        got, effects = engine.draw(x, every, masks)
+        assert got.dtype == dtype and effects.shape == (len(every), len(outputs))
+        assert float((got - reference).abs().max()) <= tolerance * size
+        assert float((effects - (mutants - reference)).abs().max()) <= tolerance * size
+    return engine
+
+
+class Residual(nn.Module):
+    def __init__(self, c, dilation=1, kernel=3, drop=None):
+        super().__init__()
+        self.conv = nn.Conv1d(c, c, kernel, padding="same", dilation=dilation)
+        self.drop = drop or nn.Identity()
+
+    def forward(self, x):
+        return x + self.drop(F.relu(self.conv(x)))
+
+
+class Cropped(nn.Module):
+    "A residual block whose convolution is valid, as in ChromBPNet."
+    def __init__(self, c, dilation):
+        super().__init__()
+        self.conv, self.d = nn.Conv1d(c, c, 3, dilation=dilation), dilation
+
+    def forward(self, x):
+        return x[:, :, self.d:-self.d] + F.relu(self.conv(x))
+
+
+class Branches(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.a, self.b = nn.Conv1d(c, 3, 1), nn.Conv1d(c, 5, 7, padding=3)
+
+    def forward(self, x):
+        return torch.cat([self.a(x), F.gelu(self.b(x)), x], dim=1)
+
+
+class Strands(nn.Module):
+    "Reverse complement as a second copy in the batch, averaged at the end."
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        y = self.inner(torch.cat([x, x.flip([1, 2])], 0))
+        n = y.shape[0] // 2
+        return (y[:n] + y[n:]) / 2
+
+
+class TwoCalls(Strands):
+    def forward(self, x):
+        return (self.inner(x) + self.inner(torch.flip(x, (1, 2)))) / 2
+
+
+class Wide(nn.Module):
+    "Conv2d with kernels (1, k), as in the DeepSEA of Kipoi."
+    def __init__(self, length):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(4, 6, (1, 5)), nn.Threshold(0, 1e-6), nn.MaxPool2d((1, 2), (1, 2)), nn.Dropout(.2),
+                                  nn.Conv2d(6, 7, (1, 3)), nn.BatchNorm2d(7), nn.ReLU(), nn.Dropout2d(.3))
+        self.last = nn.Linear(7 * ((length - 4) // 2 - 2), 3)
+
+    def forward(self, x):
+        y = self.body(x.unsqueeze(2))
+        return torch.sigmoid(self.last(y.view(y.size(0), -1)))
+
+
+class Excitation(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.gate = nn.Linear(c, c)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.gate(x.mean(-1))).unsqueeze(-1)
+
+
+class Scaled(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.rand(1, c, 1) + .5), nn.Parameter(torch.rand(c, 1))
+
+    def forward(self, x):
+        return 1 - 2 * torch.tanh(x * self.scale + self.shift) ** 2
+
+
+def head(c, n=3):
+    return [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(c, n)]
+
+
+ZOO = {
+    "deepsea": (lambda: nn.Sequential(
+        nn.Conv1d(4, 8, 6), nn.ReLU(), nn.MaxPool1d(4), nn.Dropout(.2), nn.Conv1d(8, 9, 4), nn.ReLU(), nn.MaxPool1d(3),
+        nn.Dropout(.2), nn.Conv1d(9, 11, 3), nn.ReLU(), nn.Dropout(.5), nn.Flatten(), nn.Linear(11 * 5, 12), nn.ReLU(), nn.Dropout(.3),
+        nn.Linear(12, 7), nn.Sigmoid()), 105),
+    "basset": (lambda: nn.Sequential(
+        nn.Conv1d(4, 8, 9, padding=4), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.MaxPool1d(3), nn.Dropout1d(.2), nn.Conv1d(8, 8, 5, padding=2),
+        nn.BatchNorm1d(8), nn.GELU(), nn.MaxPool1d(4), nn.Flatten(), nn.Dropout(.2), nn.Linear(8 * 8, 6), nn.ReLU(), nn.Dropout(.3),
+        nn.Linear(6, 5)), 100),
+    "dilated": (lambda: nn.Sequential(
+        nn.Conv1d(4, 6, 9, padding=4), nn.ReLU(), *[Residual(6, 2 ** i, drop=nn.Dropout(.1)) for i in range(1, 5)], *head(6)), 90),
+    "cropped": (lambda: nn.Sequential(
+        nn.Conv1d(4, 6, 9), nn.ReLU(), nn.Dropout(.1), Cropped(6, 2), Cropped(6, 4), nn.Conv1d(6, 2, 5), nn.Flatten()), 60),
+    "strided, grouped": (lambda: nn.Sequential(
+        nn.Conv1d(4, 8, 9, padding="same"), nn.ELU(), nn.Conv1d(8, 8, 5, stride=2, padding=2), nn.Dropout(.2), nn.AvgPool1d(2),
+        nn.Conv1d(8, 8, 3, groups=4, padding=1), nn.SiLU(), nn.Conv1d(8, 8, 3, groups=8, stride=3), nn.AdaptiveMaxPool1d(1), nn.Flatten(),
+        nn.Linear(8, 3)), 80),
+    "branches": (lambda: nn.Sequential(nn.Conv1d(4, 6, 5), nn.Dropout(.1), Branches(6), nn.Softplus(), Branches(14), *head(22)), 50),
+    "strands": (lambda: Strands(nn.Sequential(
+        nn.Conv1d(4, 6, 5), nn.ReLU(), nn.MaxPool1d(3), nn.Dropout(.2), nn.Conv1d(6, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(5 * 13, 4), nn.Sigmoid())), 51),
+    "two calls": (lambda: TwoCalls(nn.Sequential(
+        nn.Conv1d(4, 6, 5), nn.ReLU(), nn.MaxPool1d(3), nn.Conv1d(6, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(5 * 13, 4), nn.Sigmoid())), 51),
+    "two-dimensional": (lambda: Wide(60), 60),
+    "profile": (lambda: nn.Sequential(nn.Conv1d(4, 6, 7, padding=3), nn.ReLU(), nn.Dropout(.2), nn.Conv1d(6, 2, 5, padding=2), nn.Flatten()), 40),
+    "scaled": (lambda: nn.Sequential(nn.Conv1d(4, 6, 7, padding=3), Scaled(6), nn.Dropout(.2), nn.MaxPool1d(4, 2, 1), *head(6)), 40),
+    "small": (lambda: nn.Sequential(nn.Conv1d(4, 5, 3), nn.ReLU(), nn.Dropout(.5), nn.Flatten(), nn.Linear(5, 2)), 3),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_architectures_agree_with_the_plain_engine(name, chunk):
+    make, length = ZOO[name]
+    compare(make(), length, chunk=chunk)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_single_precision(name):
+    make, length = ZOO[name]
+    compare(make(), length, tolerance=1e-5, dtype=torch.float32)
+
+
+def test_what_cannot_be_carried_is_computed_in_full():
+    with pytest.warns(UserWarning, match="in full"):
+        compare(nn.Sequential(nn.Conv1d(4, 6, 9, padding=4), nn.ReLU(), nn.Dropout(.1), Excitation(6), nn.Conv1d(6, 4, 5), *head(4)), 50,
+                fallbacks=["mul"])
+    with pytest.warns(UserWarning, match="in full"):
+        compare(nn.Sequential(nn.Conv1d(4, 6, 5), nn.MaxPool1d(4, ceil_mode=True), nn.Dropout(.1), *head(6)), 41, fallbacks=["1"])
+    with pytest.warns(UserWarning, match="in full"):
+        compare(nn.Sequential(nn.Conv1d(4, 6, 5), nn.Dropout(.1), nn.LayerNorm(36), nn.ReLU(), *head(6)), 40, fallbacks=["2"])
+
+
+def test_only_the_outputs_asked_for():
+    make, length = ZOO["deepsea"]
+    engine = compare(make(), length, outputs=[5, 2])
+    assert engine.cut is not None
+
+
+@st.composite
+def networks(draw):
+    """A random stack of what the engine knows, and its length."""
+    length, c, layers = draw(st.integers(20, 70)), 4, []
+    size = length
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["conv", "conv", "conv", "max", "mean", "residual", "branches"]))
+        if kind == "conv":
+            k, s, d = draw(st.integers(1, 6)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+            p, g = draw(st.integers(0, 3)), draw(st.sampled_from([1, 1, 2]))
+            if c % g or size + 2 * p < d * (k - 1) + 1:
+                continue
+            out = draw(st.integers(1, 4)) * g
+            layers.append(nn.Conv1d(c, out, k, s, p, d, g, bias=draw(st.booleans())))
+            c, size = out, (size + 2 * p - d * (k - 1) - 1) // s + 1
+        elif kind in ("max", "mean"):
+            k, s = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+            p = draw(st.integers(0, k // 2))
+            if size + 2 * p < k:
+                continue
+            layers.append(nn.MaxPool1d(k, s, p) if kind == "max" else nn.AvgPool1d(k, s, p))
+            size = (size + 2 * p - k) // s + 1
+        elif kind == "residual":
+            layers.append(Residual(c, draw(st.integers(1, 3)), draw(st.sampled_from([1, 3, 5]))))
+        else:
+            layers.append(Branches(c))
+            c += 8
+        layers.append(draw(st.sampled_from([nn.ReLU, nn.GELU, nn.ELU, nn.Softplus, nn.Tanh, nn.Identity]))())
+        if draw(st.booleans()):
+            layers.append(nn.BatchNorm1d(c))
+        layers.append(draw(st.sampled_from([nn.Dropout(.3), nn.Dropout1d(.3), nn.Identity()])))
+    end = draw(st.sampled_from(["flat", "mean", "max", "profile"]))
+    tail = {"flat": [nn.Flatten(), nn.Linear(c * size, 5), nn.ReLU(), nn.Dropout(.2), nn.Linear(5, 2)], "mean": head(c),
+            "max": [nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(c, 2), nn.Sigmoid()], "profile": [nn.Flatten()]}[end]
+    return nn.Sequential(*layers, nn.Dropout(.1), *tail), length
+
+
+@QUICK
+@given(networks(), st.sampled_from([None, 1, 5]))
+def test_random_networks_agree_with_the_plain_engine(made, chunk):
+    compare(*made, chunk=chunk)
+
+
+def deepsea():
+    make, length = ZOO["deepsea"]
+    return as_model(make(), length), length
+
+
+@QUICK
+@given(st.data())
+def test_any_order_and_any_subset(data):
+    model, length = deepsea()
+    x = window(length, seed=data.draw(st.integers(0, 99)))
+    every = saturate(x.numpy())
+    rows = np.array(data.draw(st.lists(st.integers(0, len(every) - 1), min_size=1, max_size=30)))
+    engine = SHARED.setdefault("engine", Propagator(model))
+    masks = draw_masks(model, data.draw(st.integers(0, 9)))
+    _, whole = engine.draw(x, every, masks)
+    _, part = engine.draw(x, every[rows], masks)
+    assert torch.equal(part, whole[rows])
+
+
+SHARED: dict = {}
+
+
+def test_threads_do_not_change_a_byte():
+    from concurrent.futures import ThreadPoolExecutor
+    model, length = deepsea()
+    x = window(length)
+    engine, every, masks = Propagator(model), saturate(x.numpy()), [draw_masks(model, i) for i in range(12)]
+    alone = [engine.draw(x, every, m)[1] for m in masks]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda m: engine.draw(x, every, m)[1], masks))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together))
+
+
+def test_no_mutation_and_no_change():
+    model, length = deepsea()
+    x = window(length)
+    engine, masks = Propagator(model), draw_masks(model)
+    none = Mutations(np.zeros(0, np.int64), np.zeros(0, np.int8), np.zeros(0, np.int8))
+    reference, effects = engine.draw(x, none, masks)
+    assert effects.shape == (0, 7) and reference.shape == (7,)
+    base = int(x[:, 4].argmax())
+    same = Mutations(np.array([4]), np.array([base], np.int8), np.array([base], np.int8))
+    assert not engine.draw(x, same, masks)[1].any()
+
+
+def test_a_network_that_cannot_be_traced():
+    class Depends(nn.Module):
+        def forward(self, x):
+            return x.mean((1, 2))[:, None] if x.sum() > 0 else x[:, 0, :1]
+    with pytest.raises(NotTraceable, match="traced by torch.fx"):
+        Propagator(SequenceModel(Depends(), ["a"], 20))
+
+
+def test_a_broken_rule_is_caught(monkeypatch):
+    import deepmr.propagate as propagate
+    right = propagate.max_pool
+
+    def wrong(*args):
+        out = right(*args)
+        out.delta *= 1.001
+        return out
+    model, _ = deepsea()
+    monkeypatch.setattr(propagate, "max_pool", wrong)
+    with pytest.raises(PropagationError, match="differ from the plain ones"):
+        Propagator(model)

@@ -1,0 +1,149 @@
+"""Regions, sequence and sampling: properties, and the file formats people really have."""
+import gzip
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepmr import regions as R
+
+interval = st.tuples(st.integers(0, 400), st.integers(1, 120)).map(lambda t: (t[0], t[0] + t[1]))
+
+
+def frame(intervals, chrom="chr1"):
+    return pd.DataFrame({"chrom": chrom, "start": [a for a, _ in intervals], "end": [b for _, b in intervals]},
+                        columns=["chrom", "start", "end"]).astype({"start": "int64", "end": "int64"})
+
+
+@given(st.lists(interval, min_size=1, max_size=12), st.lists(interval, max_size=20))
+def test_overlap_is_the_number_of_bases_in_any_peak(windows, peaks):
+    covered = {x for a, b in peaks for x in range(a, b)}
+    expected = [len(covered & set(range(a, b))) for a, b in windows]
+    assert R.overlap_bp(frame(windows), frame(peaks)).tolist() == expected
+    assert R.overlap_bp(frame(windows), frame(peaks, "chr2")).tolist() == [0] * len(windows)
+
+
+@given(st.text("ACGTacgt", min_size=1, max_size=60))
+def test_one_hot_can_be_read_back(dna):
+    x = R.one_hot(dna)
+    assert x.shape == (1, 4, len(dna)) and x.dtype == np.float32
+    assert "".join("ACGT"[i] for i in x[0].argmax(0)) == dna.upper() and (x.sum(1) == 1).all()
+
+
+@given(st.text(min_size=1, max_size=20).filter(lambda s: set(s.upper()) - set("ACGT")))
+def test_one_hot_refuses_what_is_not_dna(text):
+    with pytest.raises(R.InputError, match="expected A, C, G or T"):
+        R.one_hot(text)
+
+
+@settings(max_examples=60)
+@given(st.lists(interval, min_size=1, max_size=60, unique=True), st.integers(1, 10), st.integers(0, 5))
+def test_sample_has_no_overlaps_is_maximal_and_ignores_row_order(windows, n, seed):
+    rows = frame(windows)
+    rows["name"] = [R.window_name(*w) for w in rows.itertuples(index=False)]
+    rng = np.random.default_rng(seed)
+    bound = rng.random(len(rows)) < 0.7
+    drawn = R.sample_bound(rows, bound, n, seed)
+    taken = list(zip(drawn.start, drawn.end))
+    assert all(b <= c or d <= a for i, (a, b) in enumerate(taken) for c, d in taken[:i])
+    order = rng.permutation(len(rows))
+    pd.testing.assert_frame_equal(drawn, R.sample_bound(rows.iloc[order], bound[order], n, seed))
+    if len(drawn) < n:  # then nothing more fits
+        for a, b in rows[bound][["start", "end"]].itertuples(index=False):
+            assert any(not (b <= c or d <= a) for c, d in taken)
+
+
+def test_sampling_is_uniform_over_seeds():
+    rows = R.tile(pd.DataFrame({"chrom": ["chr1"], "start": [0], "end": [20_000]}), 1000, 1000)
+    rows["name"] = [R.window_name(*w) for w in rows.itertuples(index=False)]
+    counts = pd.Series(0, rows.name)
+    for seed in range(400):
+        counts[R.sample_bound(rows, np.ones(20, bool), 5, seed).name] += 1
+    assert abs(counts - 100).max() < 5 * np.sqrt(400 * 0.25 * 0.75)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("chr1\t1\n", "line 1: found 2 column"), ("chr1\t5\t5\n", "expected 0 <= start < end"), ("", "found no region"),
+    ("chr1\t1\t2\nchr1\t1.5\t9\n", "line 2: found '1.5'"), ("chr1\t-1\t2\n", "found start -1")])
+def test_bad_bed(tmp_path, text, message):
+    (tmp_path / "a.bed").write_text(text)
+    with pytest.raises(R.InputError, match=message):
+        R.read_regions(tmp_path / "a.bed")
+
+
+def test_bed_dialects_give_the_same_regions(tmp_path):
+    plain = "chr1\t10\t20\nchr2\t5\t9\n"
+    for name, data in {"lf.bed": plain.encode(), "crlf.bed": plain.replace("\n", "\r\n").encode(),
+                       "bom.bed": b"\xef\xbb\xbf" + plain.encode(), "spaces.bed": plain.replace("\t", " ").encode(),
+                       "headed.bed": b"track name=x\n#c\nbrowser y\n" + plain.encode() + b"\n",
+                       "zipped.bed.gz": gzip.compress(plain.encode()), "ünder score.bed": plain.encode()}.items():
+        (tmp_path / name).write_bytes(data)
+        got = R.read_regions(tmp_path / name)
+        assert got[["chrom", "start", "end"]].values.tolist() == [["chr1", 10, 20], ["chr2", 5, 9]], name
+
+
+@pytest.mark.parametrize("data", [gzip.compress(b"chr1\t1\t2\n")[:-6], b"\xff\xfe\x00\x00\x81"])
+def test_damaged_bed_is_one_sentence(tmp_path, data):
+    (tmp_path / "a.bed").write_bytes(data)
+    with pytest.raises(R.InputError):
+        R.read_regions(tmp_path / "a.bed")
+
+
+@given(st.text("ACGTN", min_size=30, max_size=200), st.data())
+@settings(max_examples=25)
+def test_genome_and_segments_agree(tmp_path_factory, dna, data):
+    folder = tmp_path_factory.mktemp("fasta")
+    (folder / "g.fa").write_text(">chr1\n" + "\n".join(dna[i:i + 13] for i in range(0, len(dna), 13)) + "\n")
+    cut = data.draw(st.integers(1, len(dna) - 1))
+    (folder / "s.fa").write_text(f">chr1:0-{cut}\n{dna[:cut].lower()}\n>chr1:{cut}-{len(dna)}\n{dna[cut:]}\n")
+    a = data.draw(st.integers(0, len(dna) - 1))
+    b = data.draw(st.integers(a + 1, len(dna)))
+    assert R.Genome(folder / "g.fa").fetch("chr1", a, b) == dna[a:b]
+    if b <= cut or a >= cut:
+        assert R.Genome(folder / "s.fa").fetch("chr1", a, b) == dna[a:b]
+    else:
+        with pytest.raises(R.InputError, match="not wholly inside"):
+            R.Genome(folder / "s.fa").fetch("chr1", a, b)
+
+
+def test_record_shorter_than_its_name_is_an_error(tmp_path):
+    (tmp_path / "s.fa").write_text(">chr1:100-200\n" + "A" * 60 + "\n")
+    with pytest.raises(R.InputError, match="the record is shorter than its name says"):
+        R.Genome(tmp_path / "s.fa").fetch("chr1", 150, 190)
+
+
+@pytest.mark.parametrize("data", [b"", b"no fasta\n", gzip.compress(b">c\nACGT\n")[:-9], bytes(range(256))])
+def test_files_that_are_no_fasta(tmp_path, data):
+    (tmp_path / "x.fa").write_bytes(data)
+    with pytest.raises(R.InputError, match="x.fa"):
+        R.Genome(tmp_path / "x.fa").fetch("c", 0, 1)
+
+
+def test_network_is_asked_once_and_answers_are_checked(monkeypatch):
+    window = pd.DataFrame({"chrom": ["chr9"], "start": [4], "end": [8], "name": ["chr9:4-8"]})
+    asked = []
+
+    def fetch(dna):
+        return lambda *where: asked.append(where) or dna
+
+    assert R.Sequences(fetch=fetch("acgt"), announce=lambda _: None).get(window) == ["ACGT"]
+    assert R.Sequences(fetch=fetch("TTTT"), announce=lambda _: None).get(window) == ["ACGT"] and len(asked) == 1
+    store = R.cache_dir() / "hg19_windows.json"
+    store.write_text(json.dumps({"chr9:4-8": "AC"}))
+    with pytest.raises(R.InputError, match="found 2 bases in the cache"):
+        R.Sequences().get(window)
+    store.unlink()
+    with pytest.raises(R.SequenceUnavailable, match="UCSC did not answer"):
+        R.Sequences(announce=lambda _: None).get(window)
+    with pytest.raises(R.InputError, match="differs from hg19's"):
+        R.Sequences(fetch=fetch("ACGT"), announce=lambda _: None).get(window.assign(digest="0" * 16))
+
+
+def test_shipped_windows_are_those_of_hg19(hg19):
+    windows = R.read_windows().sample(150, random_state=0)
+    genome = R.Genome(hg19 / "hg19_segments.fa.gz")
+    for w in windows.itertuples():
+        assert R.sequence_digest(genome.fetch(w.chrom, w.start, w.end)) == w.digest

@@ -1,0 +1,37 @@
+"""Run notebooks (all, or those named) and save their outputs, then clean and export. `--slow` also runs slow cells."""
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+SKIP = re.compile(r"^#\|\s*(slow|notest|eval:\s*false)", re.M)
+
+
+def run(path: Path, slow: bool) -> None:
+    "Execute cell by cell; a skipped slow cell keeps the outputs that are saved in it."
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    with client.setup_kernel():
+        for i, cell in enumerate(notebook.cells):
+            if cell.cell_type == "code" and (slow or not SKIP.search(cell.source)):
+                client.execute_cell(cell, i)
+                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    nbformat.write(notebook, path)
+
+
+def main() -> None:
+    names = [a for a in sys.argv[1:] if not a.startswith("-")]
+    paths = [ROOT / "nbs" / f"{n}.ipynb" for n in names] or sorted((ROOT / "nbs").glob("**/*.ipynb"))
+    for path in paths:
+        print(path.relative_to(ROOT), flush=True)
+        run(path, "--slow" in sys.argv)
+    subprocess.run(["nbdev-clean"], cwd=ROOT, check=True)
+    subprocess.run(["nbdev-export"], cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    main()

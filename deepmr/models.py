@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SPECS', 'SequenceModel', 'ConvNet', 'save_model', 'read_model', 'load_model']
 
-# %% ../nbs/01_models.ipynb #1022049c
+# %% ../nbs/01_models.ipynb #c057cc8f
 import importlib
 import json
 from pathlib import Path
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 
 from .regions import InputError, nearest, one_hot
 
-# %% ../nbs/01_models.ipynb #431a8e6a
+# %% ../nbs/01_models.ipynb #4fd2b841
 class SequenceModel:
     """A multi-task sequence model with named outputs.
 
@@ -33,8 +33,10 @@ class SequenceModel:
         labels: Sequence[str],  # one name per output; names may repeat
         length: int,  # bp of the input
         name: str = "model",  # how the model is called in results
+        calls: Mapping[str, float] | None = None,  # probability from which a label is called present; 0.5 where not given
     ):
         self.module = module.eval()
+        self.calls = dict(calls or {})
         self.labels, self.length, self.name = tuple(map(str, labels)), int(length), name
         self._check_shape()
 
@@ -51,13 +53,18 @@ class SequenceModel:
             raise InputError(f"model {self.name}: found an output of shape {got} for one sequence, "
                              f"expected {want}, one number for each of the {len(self.labels)} labels")
 
+    def _first(self) -> torch.Tensor:
+        "A tensor of the network, from which its device and precision are read."
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        return next((t for t in tensors if t.is_floating_point()), torch.zeros(1))
+
     @property
     def device(self) -> torch.device:
-        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        return self._first().device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        return self._first().dtype
 
     def to(self, device: str | torch.device) -> "SequenceModel":
         "Move the network; InputError where the device is not there."
@@ -71,7 +78,7 @@ class SequenceModel:
     def __repr__(self) -> str:
         return f"SequenceModel({self.name!r}, {self.length} bp -> {len(self.labels)} labels)"
 
-# %% ../nbs/01_models.ipynb #f7a7ee22
+# %% ../nbs/01_models.ipynb #eedc6df8
 @patch
 def index(self: SequenceModel, label: str | int) -> int:
     "Column of a label, given by name or number. InputError: unknown (names the nearest) or ambiguous (lists them)."
@@ -108,7 +115,7 @@ def check_input(self: SequenceModel, x: np.ndarray | torch.Tensor) -> torch.Tens
         raise InputError("x: found columns that are not one-hot, expected a single 1 for A, C, G or T at every position")
     return x
 
-# %% ../nbs/01_models.ipynb #d3f32125
+# %% ../nbs/01_models.ipynb #a24a42ea
 class ConvNet(nn.Module):
     "DeepSEA-shaped: [Conv1d, ReLU, MaxPool1d, Dropout] x n, flatten, Linear, ReLU, Dropout, Linear, Sigmoid."
 
@@ -139,11 +146,11 @@ class ConvNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head[-1](self.logits(x))
 
-# %% ../nbs/01_models.ipynb #1cd67e28
+# %% ../nbs/01_models.ipynb #bcbc0b5a
 def save_model(model: SequenceModel, config: dict, path: str | Path, **metadata: str) -> None:
     "Write the weights of a ConvNet made with `ConvNet(**config)` and what is needed to rebuild it."
     header = {"config": json.dumps(config), "labels": json.dumps(model.labels), "length": str(model.length),
-              "name": model.name, **metadata}
+              "name": model.name, "calls": json.dumps(model.calls), **metadata}
     save_file({k: v.detach().cpu().contiguous() for k, v in model.module.state_dict().items()}, str(path), header)
 
 
@@ -158,12 +165,13 @@ def read_model(path: str | Path) -> SequenceModel:
         module = ConvNet(**json.loads(header["config"]))
         module.load_state_dict(load_file(str(path)))
         labels, length, name = json.loads(header["labels"]), int(header["length"]), header["name"]
+        calls = json.loads(header.get("calls", "{}"))
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"model: {path} does not hold a network saved by deepmr "
                          f"({str(error).splitlines()[0]})") from None
-    return SequenceModel(module, labels, length, name)
+    return SequenceModel(module, labels, length, name, calls)
 
-# %% ../nbs/01_models.ipynb #120f2921
+# %% ../nbs/01_models.ipynb #035be257
 SPECS = "'hepg2', a .safetensors file of deepmr, or 'torch:package.module:factory'"
 
 

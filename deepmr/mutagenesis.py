@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BATCH', 'Mutations', 'saturate', 'predict_mutations', 'background', 'evolve']
 
-# %% ../nbs/02_mutagenesis.ipynb #585231a9
+# %% ../nbs/02_mutagenesis.ipynb #f6672446
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -15,7 +15,7 @@ import torch
 from .models import SequenceModel
 from .regions import ALPHABET, InputError, one_hot
 
-# %% ../nbs/02_mutagenesis.ipynb #43ec95d7
+# %% ../nbs/02_mutagenesis.ipynb #7eb2ea09
 @dataclass(frozen=True)
 class Mutations:
     "M substitutions of one window: parallel arrays of position (0-based), ref and alt (codes 0–3 = ACGT)."
@@ -42,7 +42,7 @@ class Mutations:
         mutants[row, torch.from_numpy(self.alt).long().to(x.device), position] = 1
         return mutants
 
-# %% ../nbs/02_mutagenesis.ipynb #62369d6d
+# %% ../nbs/02_mutagenesis.ipynb #85068f48
 def saturate(
     x: np.ndarray | torch.Tensor,  # (4, L) one-hot reference window
 ) -> Mutations:  # 3L mutations: by position, then by alt in the order ACGT without the ref
@@ -58,7 +58,7 @@ def saturate(
     other = ref != alt
     return Mutations(position[other], ref[other], alt[other])
 
-# %% ../nbs/02_mutagenesis.ipynb #cc43092e
+# %% ../nbs/02_mutagenesis.ipynb #3d51e3c6
 BATCH = 64  # mutants a forward pass: activations stay small enough not to be allocated anew from the system
 
 
@@ -75,7 +75,7 @@ def predict_mutations(
     batches = (mutations[i:i + BATCH].apply(x) for i in range(0, len(mutations), BATCH))
     return reference, torch.cat([model.module(batch)[:, columns] for batch in batches])
 
-# %% ../nbs/02_mutagenesis.ipynb #d3b255a4
+# %% ../nbs/02_mutagenesis.ipynb #fa7f1be1
 def background(n: int, length: int, seed: int, gc: float = 0.41) -> torch.Tensor:
     "n random windows (n, 4, length) with the human genome's share of G+C (41 %: Lander et al. 2001)."
     rng = np.random.Generator(np.random.Philox(seed))
@@ -100,17 +100,18 @@ def _best_substitutions(model: SequenceModel, x: torch.Tensor, output: int, trie
     best = exact.argmax(1)
     return score.detach(), mutants[torch.arange(len(x)), best], exact[torch.arange(len(x)), best]
 
-# %% ../nbs/02_mutagenesis.ipynb #957ed993
+# %% ../nbs/02_mutagenesis.ipynb #1aac2fb1
 def evolve(
     model: SequenceModel,
     label: str | int,  # the exposure to be bound
     n: int = 1,  # windows
     seed: int = 0,
-    threshold: float = 0.5,  # predicted probability at which the exposure counts as bound
+    threshold: float | None = None,  # predicted probability from which it counts as bound; None: `model.calls`, else 0.5
     max_steps: int = 100,  # substitutions at most
-    tried: int = 8,  # candidates scored exactly at each step
-) -> tuple[np.ndarray, np.ndarray]:  # windows (n, 4, length) float32, their predictions (n,)
+    tried: int = 16,  # candidates scored exactly at each step
+) -> tuple[np.ndarray, np.ndarray]:  # windows (n, 4, length) float32, is the exposure called bound? (n,) bool
     "Windows grown from background by the model's own best single substitutions (hill climbing)."
+    threshold = model.calls.get(model.labels[model.index(label)], 0.5) if threshold is None else threshold
     output, windows = model.index(label), background(n, model.length, seed).to(model.device)
     climbing = torch.arange(n, device=model.device)
     for _ in range(max_steps + 1):
@@ -120,4 +121,4 @@ def evolve(
         if not len(climbing):
             break
         windows[climbing] = mutant
-    return windows.cpu().numpy(), model.predict(windows.cpu())[:, output]
+    return windows.cpu().numpy(), model.predict(windows.cpu())[:, output] >= threshold

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'short', 'forest', 'local_effects', 'mr_scatter', 'mutation_map', 'draw_figures']
 
-# %% ../nbs/09_plots.ipynb #b6bc7bd1
+# %% ../nbs/09_plots.ipynb #1c55fd67
 from pathlib import Path
 from typing import Sequence
 
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from .pipeline import PROTOCOLS, open_effects, read_local, table1
 from .regions import ALPHABET, InputError
 
-# %% ../nbs/09_plots.ipynb #05269859
+# %% ../nbs/09_plots.ipynb #3fdb2fe1
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
 
 
@@ -34,7 +34,7 @@ def short(label: str) -> str:
 def _axis(ax: Axes | None, width: float, height: float) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
-# %% ../nbs/09_plots.ipynb #1d877be9
+# %% ../nbs/09_plots.ipynb #a636d238
 def forest(table: pd.DataFrame, ax: Axes | None = None, reference: pd.Series | None = None) -> Axes:
     """Global effects with confidence (thick) and prediction (thin) intervals.
 
@@ -56,7 +56,7 @@ def forest(table: pd.DataFrame, ax: Axes | None = None, reference: pd.Series | N
     sns.despine(ax=ax)
     return ax
 
-# %% ../nbs/09_plots.ipynb #94566392
+# %% ../nbs/09_plots.ipynb #0cfebbca
 def local_effects(local: pd.DataFrame, method: str = "bootstrap", ax: Axes | None = None) -> Axes:
     "Distribution of the local causal effects over windows, one violin and its points per exposure."
     rows = local[(local.method == method) & np.isfinite(local.estimate)]
@@ -76,7 +76,7 @@ def local_effects(local: pd.DataFrame, method: str = "bootstrap", ax: Axes | Non
     sns.despine(ax=ax)
     return ax
 
-# %% ../nbs/09_plots.ipynb #863a8f4a
+# %% ../nbs/09_plots.ipynb #612ec782
 def _summary(effects: xr.Dataset, exposure: str | None) -> pd.DataFrame:
     "One window's effects as rows: position, alt, bx, bxse, by, byse."
     if "window" in effects.dims:
@@ -113,7 +113,7 @@ def mr_scatter(
     sns.despine(ax=ax)
     return ax
 
-# %% ../nbs/09_plots.ipynb #e6853d6d
+# %% ../nbs/09_plots.ipynb #804aa6b8
 def _strongest(bx: np.ndarray, width: int) -> tuple[int, int]:
     "The stretch of `width` positions with the largest summed effect; bx (L, 4) with NaN at the reference."
     importance = np.nan_to_num(np.abs(bx)).sum(1)
@@ -138,7 +138,7 @@ def _map_one(values: np.ndarray, reference: Sequence[str], start: int, name: str
     heat.set_xticks(ticks, [start + t for t in ticks])
     heat.figure.colorbar(image, ax=heat, location="right", shrink=0.9, label="effect")
 
-# %% ../nbs/09_plots.ipynb #8d4c7cba
+# %% ../nbs/09_plots.ipynb #5482ccf2
 def mutation_map(
     effects: xr.Dataset,  # of one window
     exposure: str | None = None,
@@ -157,7 +157,7 @@ def mutation_map(
     axes[3].set_xlabel("position in the window (bp)")
     return figure
 
-# %% ../nbs/09_plots.ipynb #e00a1fa8
+# %% ../nbs/09_plots.ipynb #068586e8
 def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:

@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['IN_PLACE', 'ELEMENTWISE_MODULES', 'ELEMENTWISE_NAMES', 'MONOTONE_MODULES', 'MONOTONE_NAMES', 'ARITHMETIC', 'SAME',
            'VIEWS', 'DROPOUTS', 'POOLS', 'GLOBAL', 'POOL_NAMES', 'SCRATCH', 'NARROW', 'PropagationError',
-           'NotTraceable', 'Touched', 'Dense', 'Plain', 'Strands', 'Context', 'same_rows', 'tap_range', 'spread', 'one',
-           'flatten_kernel', 'conv_padding', 'module_ref', 'cap', 'convolution', 'add_tap', 'pool_numbers', 'pooling',
-           'mean_pool', 'max_pool', 'elementwise', 'scaled', 'dropout', 'batch_norm', 'linear', 'aligned', 'combine',
-           'concatenate', 'global_mean', 'shaped', 'global_max', 'densify', 'name_of', 'viewed', 'adaptive', 'cropped',
-           'indexed', 'channels', 'reversed_', 'padded', 'parameter', 'arithmetic', 'reduced', 'module_rule',
-           'function_rule', 'call', 'leaves', 'mapped', 'strand_rule', 'evaluate', 'difference_rule', 'shape_only',
-           'both', 'Tracer', 'trace', 'monotone', 'pool_first', 'Propagator', 'Window', 'frozen', 'attribute']
+           'NotTraceable', 'Touched', 'Dense', 'Plain', 'Strands', 'Context', 'tensors', 'same_rows', 'tap_range',
+           'spread', 'one', 'flatten_kernel', 'conv_padding', 'module_ref', 'cap', 'convolution', 'add_tap',
+           'pool_numbers', 'pooling', 'mean_pool', 'max_pool', 'elementwise', 'scaled', 'dropout', 'batch_norm',
+           'linear', 'aligned', 'combine', 'inside', 'added', 'concatenate', 'global_mean', 'shaped', 'global_max',
+           'densify', 'name_of', 'viewed', 'adaptive', 'cropped', 'indexed', 'channels', 'reversed_', 'padded',
+           'parameter', 'arithmetic', 'reduced', 'module_rule', 'function_rule', 'call', 'leaves', 'mapped',
+           'strand_rule', 'evaluate', 'difference_rule', 'shape_only', 'both', 'Tracer', 'trace', 'monotone',
+           'pool_first', 'Propagator', 'Window', 'parts', 'per_part', 'mostly_kept', 'frozen', 'attribute', 'Tail',
+           'only_input', 'find_tail', 'tail_reference', 'run_tail', 'subtract_dropped', 'split_rows']
 
-# %% ../nbs/04_propagate.ipynb #3c7ab13b
+# %% ../nbs/04_propagate.ipynb #7ade3e37
 import copy
 import hashlib
 import math
@@ -34,13 +36,13 @@ from .models import SequenceModel
 from .mutagenesis import Mutations, predict_mutations, saturate
 from .regions import InputError
 
-# %% ../nbs/04_propagate.ipynb #4fe8892d
+# %% ../nbs/04_propagate.ipynb #44761163
 class PropagationError(RuntimeError): pass
 
-# %% ../nbs/04_propagate.ipynb #70477d82
+# %% ../nbs/04_propagate.ipynb #db7099cf
 class NotTraceable(InputError): pass
 
-# %% ../nbs/04_propagate.ipynb #7d9b7d34
+# %% ../nbs/04_propagate.ipynb #985a704a
 @dataclass
 class Touched:
     ref: Tensor; delta: Tensor; at: int; first: int; step: int; form: int = 3; flat: bool = False; mine: bool = True
@@ -55,40 +57,68 @@ class Touched:
         x = self.ref.T[None] if self.form == 3 else self.ref.T[None, :, None]
         return x.flatten(1) if self.flat else x
 
-# %% ../nbs/04_propagate.ipynb #459d429b
+# %% ../nbs/04_propagate.ipynb #2c716ecb
 @dataclass
 class Dense:
     ref: Tensor; delta: Tensor
 
-# %% ../nbs/04_propagate.ipynb #dd96aba4
+# %% ../nbs/04_propagate.ipynb #05460157
 @dataclass
 class Plain:
     ref: Any; mutant: Any
 
-# %% ../nbs/04_propagate.ipynb #27be66a4
+# %% ../nbs/04_propagate.ipynb #ed15539d
 @dataclass
 class Strands:
     parts: list
 
-# %% ../nbs/04_propagate.ipynb #fd129c70
+# %% ../nbs/04_propagate.ipynb #64499768
 class Context:
     "What a rule needs besides its arguments."
-    def __init__(self, engine, n, masks, scratch, slide=False):
+    def __init__(self, engine, n, masks, scratch, slide=False, seen=None):
+        self.seen = {} if seen is None else seen
         self.engine, self.n, self.masks, self.scratch, self.slide = engine, n, masks, scratch, slide
         self.node = None; self.part = 0; self.fallbacks = None
     def empty(self, shape, like, tag=""):
+        "Memory of that shape from the thread's buffers that hold no living value"
         if self.scratch is None: return like.new_empty(shape)
-        key = (self.node.name, self.part, tag); size = math.prod(shape)
-        have = self.scratch.get(key)
-        if have is None or have.numel() < size or have.dtype != like.dtype:
-            have = self.scratch[key] = like.new_empty(size)
+        size = math.prod(shape)
+        fit = [b for b in self.free if b.numel() >= size and b.dtype == like.dtype]
+        if fit:
+            have = min(fit, key=Tensor.numel)
+            self.free = [b for b in self.free if b is not have]
+        else:
+            if self.free:                                    # grow the largest one that is too small
+                old = max(self.free, key=Tensor.numel); self.free = [b for b in self.free if b is not old]
+                self.scratch[:] = [b for b in self.scratch if b is not old]
+            have = like.new_empty(size); self.scratch.append(have)
         return have[:size].view(shape)
+    def begin(self, node, env):
+        "Before a node is computed: buffers that no value in env uses are free"
+        self.node, self.part = node, 0
+        if self.scratch is not None:
+            used = {t.untyped_storage().data_ptr() for t in tensors(list(env.values()))}
+            self.free = [b for b in self.scratch if b.untyped_storage().data_ptr() not in used]
     def zeros(self, shape, like, tag=""): return self.empty(shape, like, tag).zero_()
+    def once(self, make, tag=""):
+        "What does not depend on the mutations is computed once a draw"
+        key = self.node, self.part, tag
+        if key not in self.seen: self.seen[key] = make()
+        return self.seen[key]
     def changed(self, v):
         "The difference of v in memory that may be overwritten."
         return v.delta if v.mine else self.empty(v.delta.shape, v.delta, "copy").copy_(v.delta)
 
-# %% ../nbs/04_propagate.ipynb #3520308e
+# %% ../nbs/04_propagate.ipynb #7ea3d428
+def tensors(values):
+    "The differences in a list of values"
+    for v in values:
+        if isinstance(v, (Touched, Dense)): yield v.delta
+        elif isinstance(v, Strands): yield from tensors(v.parts)
+        elif isinstance(v, Plain): yield from tensors(leaves([v.ref, v.mutant]))
+        elif isinstance(v, Tensor): yield v
+
+# %% ../nbs/04_propagate.ipynb #57b8b631
 def same_rows(v, n, ctx, tag="rect"):
     "v with every one of the n rows at every position"
     out = ctx.zeros((v.delta.shape[0], n, v.delta.shape[2]), v.delta, tag)
@@ -97,14 +127,14 @@ def same_rows(v, n, ctx, tag="rect"):
         if b > a: out[k, a:b] = v.delta[k, a - r:b - r]
     return replace(v, delta=out, first=0, step=0, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #dc64a884
+# %% ../nbs/04_propagate.ipynb #7d46b9c4
 def tap_range(v, j, stride, dilation, padding, lo, hi):
     "Outputs o in [lo, hi) whose tap j falls on a touched position: first, number and the index of the first position"
     a = max(lo, -((-(v.at + padding - j * dilation)) // stride))
     b = min(hi, (v.end - 1 + padding - j * dilation) // stride + 1)
     return a, max(0, b - a), a * stride - padding + j * dilation - v.at
 
-# %% ../nbs/04_propagate.ipynb #7664574a
+# %% ../nbs/04_propagate.ipynb #8fdfee1a
 def spread(v, k, stride, dilation, padding, length):
     "Geometry of what k taps make of v: touched outputs [lo, hi), (first, step, height), row offset of each tap"
     reach = dilation * (k - 1)
@@ -114,10 +144,10 @@ def spread(v, k, stride, dilation, padding, length):
     offsets = [v.step * dilation * j - low for j in range(k)]
     return lo, max(hi, lo), first, v.step * stride, v.height + abs(v.step) * reach, offsets
 
-# %% ../nbs/04_propagate.ipynb #6dcd3a1a
+# %% ../nbs/04_propagate.ipynb #328bfa43
 def one(a): return a[-1] if isinstance(a, (tuple, list, torch.Size)) else a
 
-# %% ../nbs/04_propagate.ipynb #8e0be8b7
+# %% ../nbs/04_propagate.ipynb #bee8593f
 def flatten_kernel(m, *names):
     "(1, k) kernels are 1-d ones"
     for name in names:
@@ -127,24 +157,24 @@ def flatten_kernel(m, *names):
             if a[0] != neutral: return False
     return True
 
-# %% ../nbs/04_propagate.ipynb #6cccd3b3
+# %% ../nbs/04_propagate.ipynb #2e1689c6
 def conv_padding(m):
     k, d = one(m.kernel_size), one(m.dilation)
     if m.padding == "valid": return 0
     if m.padding == "same": return d * (k - 1) // 2
     return one(m.padding)
 
-# %% ../nbs/04_propagate.ipynb #dba5089d
+# %% ../nbs/04_propagate.ipynb #224f50db
 def module_ref(m, v, form=None):
     out = m(v.native())
     return (out[0, :, 0] if out.dim() == 4 else out[0]).T.contiguous()
 
-# %% ../nbs/04_propagate.ipynb #21f1d477
+# %% ../nbs/04_propagate.ipynb #2a3cfa7f
 def cap(v, ctx, height):
     if ctx.slide or v.step == 0 or height < ctx.n: return v
     return same_rows(v, ctx.n, ctx)
 
-# %% ../nbs/04_propagate.ipynb #79870215
+# %% ../nbs/04_propagate.ipynb #bbb339aa
 def convolution(ctx, m, v):
     if v.flat or m.padding_mode != "zeros" or m.transposed: return None
     if isinstance(m, nn.Conv2d):
@@ -153,7 +183,7 @@ def convolution(ctx, m, v):
     elif v.form != 3: return None
     k, s, d, p = one(m.kernel_size), one(m.stride), one(m.dilation), conv_padding(m)
     v = cap(v, ctx, v.height + abs(v.step) * d * (k - 1))
-    ref = module_ref(m, v)
+    ref = ctx.once(lambda: module_ref(m, v))
     lo, hi, first, step, height, offsets = spread(v, k, s, d, p, ref.shape[0])
     out = ctx.zeros((hi - lo, height, ref.shape[1]), v.delta)
     W = ctx.engine.taps(m)                                # (groups, k, C/g, O/g)
@@ -163,7 +193,7 @@ def convolution(ctx, m, v):
         add_tap(out[a - lo:a - lo + n, offsets[j]:offsets[j] + v.height], v.delta[l:l + (n - 1) * s + 1:s], W[:, j])
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #5af08403
+# %% ../nbs/04_propagate.ipynb #1f3448d8
 def add_tap(out, x, w):
     "out (n, M, O) += x (n, M, C) @ w (groups, C/g, O/g)"
     groups, c, o = w.shape
@@ -173,26 +203,26 @@ def add_tap(out, x, w):
         if groups == 1 and O.is_contiguous() and X.is_contiguous(): O.view(-1, o).addmm_(X.view(-1, c), w[g])
         else: O.baddbmm_(X, w[g].expand(len(X), c, o))
 
-# %% ../nbs/04_propagate.ipynb #00c931d9
-def pool_numbers(m, v, length):
+# %% ../nbs/04_propagate.ipynb #1b797d78
+def pool_numbers(m):
     k, p = one(m.kernel_size), one(m.padding); s = one(m.stride) if m.stride is not None else k
     return k, s, one(getattr(m, "dilation", 1)), p
 
-# %% ../nbs/04_propagate.ipynb #5172c32d
+# %% ../nbs/04_propagate.ipynb #2fd82237
 def pooling(ctx, m, v):
     two = isinstance(m, (nn.MaxPool2d, nn.AvgPool2d))
     if v.flat or two != (v.form == 4) or m.ceil_mode or getattr(m, "return_indices", False): return None
     if two and not (isinstance(m.kernel_size, (tuple, list)) and m.kernel_size[0] == 1 and (m.stride is None or one(m.stride) == m.stride or m.stride[0] in (1,)) ): return None
     if two and isinstance(m.padding, (tuple, list)) and m.padding[0] != 0: return None
     if two and not isinstance(m.padding, (tuple, list)) and m.padding != 0: return None
-    k, s, d, p = pool_numbers(m, v, v.length)
-    ref = module_ref(m, v)
+    k, s, d, p = pool_numbers(m)
+    ref = ctx.once(lambda: module_ref(m, v))
     if isinstance(m, (nn.MaxPool1d, nn.MaxPool2d)): return max_pool(ctx, v, ref, k, s, d, p)
     if p and not m.count_include_pad: return None
     if getattr(m, "divisor_override", None): return None
     return mean_pool(ctx, v, ref, k, s, p)
 
-# %% ../nbs/04_propagate.ipynb #252221f3
+# %% ../nbs/04_propagate.ipynb #e30ba354
 def mean_pool(ctx, v, ref, k, s, p):
     v = cap(v, ctx, v.height + abs(v.step) * (k - 1))
     lo, hi, first, step, height, offsets = spread(v, k, s, 1, p, ref.shape[0])
@@ -202,7 +232,7 @@ def mean_pool(ctx, v, ref, k, s, p):
         if n > 0: out[a - lo:a - lo + n, offsets[j]:offsets[j] + v.height].add_(v.delta[l:l + (n - 1) * s + 1:s], alpha=1 / k)
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #beda0ac3
+# %% ../nbs/04_propagate.ipynb #77c90665
 def max_pool(ctx, v, ref, k, s, d, p):
     v = cap(v, ctx, v.height + abs(v.step) * d * (k - 1))
     lo, hi, first, step, height, offsets = spread(v, k, s, d, p, ref.shape[0])
@@ -226,14 +256,14 @@ def max_pool(ctx, v, ref, k, s, d, p):
     out -= ref[lo:hi, None]
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #d1e57278
+# %% ../nbs/04_propagate.ipynb #9ef7dc87
 IN_PLACE = {"relu": lambda z: z.clamp_min_(0), "sigmoid": torch.sigmoid_, "tanh": torch.tanh_, "exp": torch.exp_}
 
-# %% ../nbs/04_propagate.ipynb #47c9c27b
+# %% ../nbs/04_propagate.ipynb #9616f474
 def elementwise(ctx, f, v):
     if isinstance(v, Dense):
         ref = f(v.ref.clone()); return Dense(ref, f(v.ref + v.delta) - ref)
-    ref = f(v.ref.clone())
+    ref = ctx.once(lambda: f(v.ref.clone()))
     if not v.delta.numel(): return replace(v, ref=ref)
     x = ctx.changed(v).add_(v.ref[v.at:v.end, None])
     y = f(x)
@@ -241,15 +271,15 @@ def elementwise(ctx, f, v):
     y -= ref[v.at:v.end, None]
     return replace(v, ref=ref, delta=y, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #87049779
+# %% ../nbs/04_propagate.ipynb #3e5dc3d9
 def scaled(ctx, v, factor):
     "v times factor (L or 1, C)"
     f = factor if factor.shape[0] == 1 else factor[v.at:v.end]
     d = v.delta
     out = torch.mul(d, f[:, None], out=d if v.mine else ctx.empty(d.shape, d, "scaled"))
-    return replace(v, ref=v.ref * factor, delta=out, mine=True)
+    return replace(v, ref=ctx.once(lambda: v.ref * factor), delta=out, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #386a770d
+# %% ../nbs/04_propagate.ipynb #fd290b0e
 def dropout(ctx, m, v):
     mask = ctx.masks.get(ctx.node.target)
     if mask is None: return v
@@ -258,22 +288,22 @@ def dropout(ctx, m, v):
     if mask.dim() == 3: mask = mask[:, 0]
     return scaled(ctx, v, mask.T)
 
-# %% ../nbs/04_propagate.ipynb #996f293d
+# %% ../nbs/04_propagate.ipynb #36ced3ec
 def batch_norm(ctx, m, v):
     if v.flat or m.running_var is None: return None
     scale = torch.rsqrt(m.running_var + m.eps)
     if m.affine: scale = scale * m.weight
     out = scaled(ctx, v, scale[None])
-    return replace(out, ref=module_ref(m, v))
+    return replace(out, ref=ctx.once(lambda: module_ref(m, v), 'norm'))
 
-# %% ../nbs/04_propagate.ipynb #fbc6f9a6
+# %% ../nbs/04_propagate.ipynb #3c43f486
 def linear(ctx, m, v):
     if isinstance(v, Dense):
         w, b = ctx.engine.matrix(ctx.node, m); 
         return Dense(F.linear(v.ref, w, b), v.delta @ w.T)
     if not v.flat: return None
     W, b = ctx.engine.by_position(ctx.node, m, v.length)                # (L, C, H)
-    ref = ctx.engine.flat_ref(ctx.node, m, v)
+    ref = ctx.once(lambda: ctx.engine.flat_ref(ctx.node, m, v))
     H = ctx.zeros((ctx.n, W.shape[2]), v.delta)
     for l in range(v.at, v.end):
         r = v.rows(l); a, b = max(r, 0), min(r + v.height, ctx.n)
@@ -284,7 +314,7 @@ def linear(ctx, m, v):
         else: H[a:b].addmm_(x, W[l])
     return Dense(ref, H)
 
-# %% ../nbs/04_propagate.ipynb #06a076d9
+# %% ../nbs/04_propagate.ipynb #15d9d1e2
 def aligned(ctx, vs):
     "The same positions and rows for several values"
     if len({v.step for v in vs}) > 1: vs = [v if v.step == 0 else same_rows(v, ctx.n, ctx, f"rect{i}") for i, v in enumerate(vs)]
@@ -299,26 +329,40 @@ def aligned(ctx, vs):
         out.append(replace(v, delta=d, at=at, first=first, mine=True))
     return out, True
 
-# %% ../nbs/04_propagate.ipynb #82b05c7a
+# %% ../nbs/04_propagate.ipynb #eda369f6
 def combine(ctx, f, a, b):
     "f(a, b) of two touched values, elementwise"
     if a.ref.shape != b.ref.shape or a.form != b.form or a.flat != b.flat: return None
+    ref = ctx.once(lambda: f(a.ref, b.ref))
+    if f is torch.add and (inside(a, b) or inside(b, a)): return added(ctx, ref, *((a, b) if inside(a, b) else (b, a)))
     (a, b), _ = aligned(ctx, [a, b])
-    ref = f(a.ref, b.ref)
     s = slice(a.at, a.end)
     if f in (torch.add, torch.sub): d = f(a.delta, b.delta, out=ctx.empty(a.delta.shape, a.delta))
     else: d = f(a.delta + a.ref[s, None], b.delta + b.ref[s, None]) - ref[s, None]
     return replace(a, ref=ref, delta=d, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #b53ff887
+# %% ../nbs/04_propagate.ipynb #36360d2b
+def inside(a, b):
+    "Are a's positions and rows all among b's?"
+    return a.step == b.step and b.at <= a.at and a.end <= b.end and b.first <= a.first and a.first + a.height <= b.first + b.height
+
+# %% ../nbs/04_propagate.ipynb #143bdd42
+def added(ctx, ref, small, large):
+    "large + small, in the memory of the larger"
+    out = ctx.changed(large)
+    at, top = small.at - large.at, small.first - large.first
+    out[at:at + len(small.delta), top:top + small.height] += small.delta
+    return replace(large, ref=ref, delta=out, mine=True)
+
+# %% ../nbs/04_propagate.ipynb #deedcc95
 def concatenate(ctx, vs, dim=0):
     if dim == 0: return Strands(list(vs))
     if not all(isinstance(v, Touched) and not v.flat for v in vs) or dim not in (1, 1 - vs[0].form) or len({v.length for v in vs}) > 1: return None
     vs, _ = aligned(ctx, list(vs))
     d = torch.cat([v.delta for v in vs], 2)
-    return replace(vs[0], ref=torch.cat([v.ref for v in vs], 1), delta=d, mine=True)
+    return replace(vs[0], ref=ctx.once(lambda: torch.cat([v.ref for v in vs], 1)), delta=d, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #2314b93e
+# %% ../nbs/04_propagate.ipynb #877410d0
 def global_mean(ctx, v, keep):
     H = ctx.zeros((ctx.n, v.ref.shape[1]), v.delta)
     if v.step == 0 and v.height == ctx.n: torch.sum(v.delta, 0, out=H)
@@ -329,12 +373,12 @@ def global_mean(ctx, v, keep):
     H /= v.length
     return shaped(v, v.ref.mean(0)[None], H, keep)
 
-# %% ../nbs/04_propagate.ipynb #8655ce08
+# %% ../nbs/04_propagate.ipynb #dbf6cae6
 def shaped(v, ref, delta, keep):
     for _ in range(v.form - 2 if keep else v.form - 3): ref, delta = ref[..., None], delta[..., None]
     return Dense(ref, delta)
 
-# %% ../nbs/04_propagate.ipynb #c7587592
+# %% ../nbs/04_propagate.ipynb #ef51fcff
 def global_max(ctx, v, keep):
     top = v.ref.amax(0)[None]
     edge = torch.full_like(top, -math.inf)
@@ -349,7 +393,7 @@ def global_max(ctx, v, keep):
     out = torch.maximum(out, torch.maximum(before[lo], after[hi]))
     return shaped(v, top, out - top, keep)
 
-# %% ../nbs/04_propagate.ipynb #b16c22bd
+# %% ../nbs/04_propagate.ipynb #4d446166
 def densify(ctx, v):
     if not isinstance(v, Touched): return v
     d = v.delta.new_zeros((ctx.n, v.length, v.ref.shape[1]))
@@ -360,7 +404,7 @@ def densify(ctx, v):
     if v.form == 4: d = d[:, :, None]
     return Dense(v.native().contiguous(), d.flatten(1) if v.flat else d)
 
-# %% ../nbs/04_propagate.ipynb #a385bc7c
+# %% ../nbs/04_propagate.ipynb #140f1fd7
 ELEMENTWISE_MODULES = (nn.ReLU, nn.ReLU6, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.Mish,
     nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid)
 ELEMENTWISE_NAMES = set("""relu gelu elu selu celu leaky_relu sigmoid tanh silu mish softplus softsign threshold hardtanh exp expm1 log log1p
@@ -377,14 +421,14 @@ GLOBAL = (nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool2d, nn.A
 POOL_NAMES = dict(max_pool1d=nn.MaxPool1d, avg_pool1d=nn.AvgPool1d, max_pool2d=nn.MaxPool2d, avg_pool2d=nn.AvgPool2d,
     adaptive_avg_pool1d=nn.AdaptiveAvgPool1d, adaptive_max_pool1d=nn.AdaptiveMaxPool1d)
 
-# %% ../nbs/04_propagate.ipynb #c18c67f4
+# %% ../nbs/04_propagate.ipynb #c588cfa8
 def name_of(node):
     "relu for torch.relu, F.relu, x.relu() and x.relu_()"
     t = node.target
     name = t if isinstance(t, str) else getattr(t, "__name__", str(t))
     return name.rstrip("_")
 
-# %% ../nbs/04_propagate.ipynb #755c26f9
+# %% ../nbs/04_propagate.ipynb #fc639c56
 def viewed(v, out):
     "v after a view that gave `out` of v.native()"
     C, L = v.ref.shape[1], v.length
@@ -393,7 +437,7 @@ def viewed(v, out):
     form, flat = forms[tuple(out.shape)]
     return replace(v, form=form, flat=flat)
 
-# %% ../nbs/04_propagate.ipynb #034245c4
+# %% ../nbs/04_propagate.ipynb #aed35287
 def adaptive(ctx, m, v):
     size = m.output_size; sizes = size if isinstance(size, (tuple, list)) else (size,)
     two = isinstance(m, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d))
@@ -404,7 +448,7 @@ def adaptive(ctx, m, v):
     k = v.length // n; ref = module_ref(m, v)
     return mean_pool(ctx, v, ref, k, k, 0) if mean else max_pool(ctx, v, ref, k, k, 1, 0)
 
-# %% ../nbs/04_propagate.ipynb #a89348ef
+# %% ../nbs/04_propagate.ipynb #54f2419d
 def cropped(ctx, v, start, stop):
     "positions start to stop of v, padded with zeros where they lie outside"
     ref = F.pad(v.ref, (0, 0, max(-start, 0), max(stop - v.length, 0)))[max(start, 0):][:stop - start]
@@ -412,7 +456,7 @@ def cropped(ctx, v, start, stop):
     hi = max(lo, hi); d = v.delta[lo - v.at:hi - v.at]
     return replace(v, ref=ref.contiguous(), delta=d, at=lo - start, first=v.first + v.step * start)
 
-# %% ../nbs/04_propagate.ipynb #4a7ba323
+# %% ../nbs/04_propagate.ipynb #c7fa82a1
 def indexed(ctx, v, index):
     index = index if isinstance(index, tuple) else (index,)
     if v.flat or Ellipsis in index and index[0] is not Ellipsis: return None
@@ -432,10 +476,10 @@ def indexed(ctx, v, index):
     a, b, _ = l.indices(v.length)
     return v if (a, b) == (0, v.length) else cropped(ctx, v, a, b)
 
-# %% ../nbs/04_propagate.ipynb #19796ca5
+# %% ../nbs/04_propagate.ipynb #82fee4fd
 def channels(ctx, v, which): return replace(v, ref=v.ref[:, which].contiguous(), delta=v.delta[..., which].contiguous(), mine=True)
 
-# %% ../nbs/04_propagate.ipynb #6c97bd91
+# %% ../nbs/04_propagate.ipynb #1e273494
 def reversed_(ctx, v, dims):
     dims = {d % v.form for d in ((dims,) if isinstance(dims, int) else dims)}
     if v.flat or not dims <= {1, v.form - 1, 2} or 2 in dims and v.form == 4: pass
@@ -445,12 +489,12 @@ def reversed_(ctx, v, dims):
         v = replace(v, ref=v.ref.flip(0), delta=v.delta.flip(0), at=v.length - v.end, first=v.first + v.step * (v.length - 1), step=-v.step, mine=True)
     return v
 
-# %% ../nbs/04_propagate.ipynb #bb10940f
+# %% ../nbs/04_propagate.ipynb #e147e69c
 def padded(ctx, v, pad, mode="constant", value=None):
     if v.flat or mode != "constant" or value not in (None, 0, 0.) or any(pad[2:]): return None
     return cropped(ctx, v, -pad[0], v.length + pad[1])
 
-# %% ../nbs/04_propagate.ipynb #fa9d4bbf
+# %% ../nbs/04_propagate.ipynb #61d7523b
 def parameter(v, p):
     "p as (L or 1, C) factors of v, or None"
     if not isinstance(p, Tensor): return p
@@ -461,7 +505,7 @@ def parameter(v, p):
     p = p[0, :, 0] if v.form == 4 else p[0]
     return p.T.expand(p.shape[1], v.ref.shape[1]) if p.shape[1] in (1, v.length) else None
 
-# %% ../nbs/04_propagate.ipynb #832d0405
+# %% ../nbs/04_propagate.ipynb #df5a5e3e
 def arithmetic(ctx, f, a, b):
     if isinstance(a, Touched) and isinstance(b, Touched): return combine(ctx, f, a, b)
     if isinstance(a, Dense) or isinstance(b, Dense): return None
@@ -475,7 +519,7 @@ def arithmetic(ctx, f, a, b):
     as_t = lambda z: torch.as_tensor(z, dtype=v.ref.dtype, device=v.ref.device)
     return elementwise(ctx, (lambda z: f(z, as_t(p))) if left else (lambda z: f(as_t(p), z)), v)
 
-# %% ../nbs/04_propagate.ipynb #56572d93
+# %% ../nbs/04_propagate.ipynb #36ff6f7c
 def reduced(ctx, name, v, dim=None, keepdim=False, **kw):
     dim = (dim,) if isinstance(dim, int) else dim
     if kw or v.flat or dim is None or len(dim) != 1 or dim[0] % v.form != v.form - 1 or v.form == 4: return None
@@ -483,7 +527,7 @@ def reduced(ctx, name, v, dim=None, keepdim=False, **kw):
     out = global_mean(ctx, v, keepdim)
     return out if name == "mean" else Dense(out.ref * v.length, out.delta * v.length)
 
-# %% ../nbs/04_propagate.ipynb #094b533a
+# %% ../nbs/04_propagate.ipynb #c12e658c
 def module_rule(ctx, m, v):
     if isinstance(m, (nn.Conv1d, nn.Conv2d)): return convolution(ctx, m, v)
     if isinstance(m, POOLS): return pooling(ctx, m, v)
@@ -496,7 +540,7 @@ def module_rule(ctx, m, v):
     if isinstance(m, (nn.Flatten, nn.Unflatten)): return viewed(v, m(v.native().contiguous()))
     return None
 
-# %% ../nbs/04_propagate.ipynb #9456d7f4
+# %% ../nbs/04_propagate.ipynb #a19bf162
 def function_rule(ctx, node, args, kwargs):
     name, v = name_of(node), args[0] if args else None
     if name in ARITHMETIC and len(args) == 2 and not kwargs: return arithmetic(ctx, ARITHMETIC[name], *args)
@@ -516,20 +560,20 @@ def function_rule(ctx, node, args, kwargs):
     if name in POOL_NAMES and len(rest) <= 4: return module_rule(ctx, POOL_NAMES[name](*rest, **kwargs), v)
     return None
 
-# %% ../nbs/04_propagate.ipynb #1c3b4a08
+# %% ../nbs/04_propagate.ipynb #2da16626
 def call(node, args, kwargs, module=None):
     if node.op == "call_module": return module(*args, **kwargs)
     if node.op == "call_method": return getattr(args[0], node.target)(*args[1:], **kwargs)
     return node.target(*args, **kwargs)
 
-# %% ../nbs/04_propagate.ipynb #5e5432d0
+# %% ../nbs/04_propagate.ipynb #ea988c87
 def leaves(x):
     if isinstance(x, (tuple, list)): return [y for z in x for y in leaves(z)]
     if isinstance(x, dict): return leaves(list(x.values()))
     if isinstance(x, slice): return leaves([x.start, x.stop, x.step])
     return [x]
 
-# %% ../nbs/04_propagate.ipynb #0c445220
+# %% ../nbs/04_propagate.ipynb #8cd0a3e9
 def mapped(x, f):
     if isinstance(x, list): return [mapped(y, f) for y in x]
     if isinstance(x, tuple): return tuple(mapped(y, f) for y in x)
@@ -537,7 +581,7 @@ def mapped(x, f):
     if isinstance(x, slice): return slice(mapped(x.start, f), mapped(x.stop, f), mapped(x.step, f))
     return f(x)
 
-# %% ../nbs/04_propagate.ipynb #d08e3d8e
+# %% ../nbs/04_propagate.ipynb #e903f4df
 def strand_rule(ctx, node, args, kwargs):
     "Taking the two strands apart again"
     name, v = name_of(node), args[0]
@@ -552,7 +596,7 @@ def strand_rule(ctx, node, args, kwargs):
     if name == "chunk" and args[1:] in ((2,), (2, 0)) and len(v.parts) == 2: return Plain(v.parts, v.parts)
     return None
 
-# %% ../nbs/04_propagate.ipynb #6331a960
+# %% ../nbs/04_propagate.ipynb #e2b55ce5
 def evaluate(ctx, node, args, kwargs, module):
     flat = leaves([args, kwargs])
     if any(isinstance(a, Strands) for a in flat):
@@ -579,7 +623,7 @@ def evaluate(ctx, node, args, kwargs, module):
     if isinstance(got.ref, Tensor): return Dense(got.ref, got.mutant - got.ref)
     return got
 
-# %% ../nbs/04_propagate.ipynb #f3c7ab07
+# %% ../nbs/04_propagate.ipynb #af4b4373
 def difference_rule(ctx, node, args, kwargs, module):
     if node.op == "call_module":
         v = args[0]
@@ -591,7 +635,7 @@ def difference_rule(ctx, node, args, kwargs, module):
         return None
     return function_rule(ctx, node, args, kwargs)
 
-# %% ../nbs/04_propagate.ipynb #935d9b08
+# %% ../nbs/04_propagate.ipynb #3031f7a7
 def shape_only(ctx, v, mutant):
     if isinstance(v, Strands): n = len(v.parts); v = v.parts[0]
     else: n = 1
@@ -601,7 +645,7 @@ def shape_only(ctx, v, mutant):
     rows = (ctx.n if mutant else 1) * n
     return torch.empty((rows, *shape[1:]), device="meta")
 
-# %% ../nbs/04_propagate.ipynb #6a7751d4
+# %% ../nbs/04_propagate.ipynb #71613756
 def both(ctx, node, args, kwargs, module):
     "The operation itself, on the reference and on the mutants"
     out = []
@@ -615,7 +659,7 @@ def both(ctx, node, args, kwargs, module):
 
 # ---------------------------------------------------------------- engine
 
-# %% ../nbs/04_propagate.ipynb #174e43f5
+# %% ../nbs/04_propagate.ipynb #8518cd24
 class Tracer(fx.Tracer):
     "Also follows containers made on the way, as in self.head[:-1](x)"
     def path_of_module(self, mod):
@@ -624,19 +668,19 @@ class Tracer(fx.Tracer):
             if isinstance(mod, nn.Sequential): return ""
             raise
 
-# %% ../nbs/04_propagate.ipynb #d097b3a1
+# %% ../nbs/04_propagate.ipynb #9ec5dd0b
 def trace(module):
     try: graph = Tracer().trace(module.eval())
     except Exception as error: raise NotTraceable(f"model: the network cannot be traced by torch.fx ({str(error).splitlines()[0]})") from None
     gm = fx.GraphModule(module, graph)
     return gm
 
-# %% ../nbs/04_propagate.ipynb #f6e85dde
+# %% ../nbs/04_propagate.ipynb #7a1dab0f
 def monotone(node, mods):
     if node.op == "call_module": return isinstance(mods[node.target], MONOTONE_MODULES)
     return node.op in ("call_function", "call_method") and name_of(node) in MONOTONE_NAMES and len(node.args) == 1 and not node.kwargs
 
-# %% ../nbs/04_propagate.ipynb #320393c7
+# %% ../nbs/04_propagate.ipynb #0898448b
 def pool_first(gm):
     "max(f(x)) = f(max(x)) for a rising f, and pooling first leaves fewer numbers for f"
     mods = dict(gm.named_modules())
@@ -648,17 +692,17 @@ def pool_first(gm):
             pool.replace_all_uses_with(act); pool.replace_input_with(act, src); act.replace_input_with(src, pool); act.prepend(pool)
     gm.graph.lint();
 
-# %% ../nbs/04_propagate.ipynb #f310a49b
-SCRATCH = 384 << 20
+# %% ../nbs/04_propagate.ipynb #18c1fc49
+SCRATCH = 512 << 20
 NARROW = 8
 
-# %% ../nbs/04_propagate.ipynb #a5ac7ddb
+# %% ../nbs/04_propagate.ipynb #b71df443
 class Propagator:
     def __init__(self, model, outputs=None, check=True):
         self.model = model; self.outputs = list(range(len(model.labels))) if outputs is None else [int(o) for o in outputs]
         self.gm = trace(model.module); pool_first(self.gm)
         self.modules = dict(self.gm.named_modules()); self.nodes = list(self.gm.graph.nodes)
-        self.fixed = self._fixed(); self.cut = self._last_linear()
+        self.fixed = self._fixed(); self.cut = self._last_linear(); self.early = self._early(); self.tails = self._tails()
         self.weights = {}; self.lock = threading.RLock(); self.local = threading.local(); self.windows = OrderedDict()
         self._probe()
         if self.fallbacks: warnings.warn(f"model {model.name}: computed in full from {', '.join(self.fallbacks)} on, which is right but slower")
@@ -688,6 +732,12 @@ class Propagator:
             o, c, k = w.shape; g = m.groups
             return w.detach().view(g, o // g, c, k).permute(0, 3, 2, 1).contiguous()
         return self.remember(m, make)
+    def by_output(self, m):
+        "Weights of a convolution as (O, k, C)"
+        return self.remember((m, "o"), lambda: m.weight.detach().permute(0, 2, 1).contiguous())
+    def by_input(self, m):
+        "Weights of a convolution as (C, k * O)"
+        return self.remember((m, "i"), lambda: m.weight.detach().permute(1, 2, 0).flatten(1).contiguous())
     def matrix(self, node, m):
         def make():
             rows = self.outputs if node is self.cut else slice(None)
@@ -707,18 +757,52 @@ class Propagator:
         delta = F.one_hot(other, 4).to(x.dtype) - here[:, None]
         return Touched(ref, delta, at, -3 * at, 3)
     def run(self, ctx, env, nodes):
+        "Values of the nodes, given those in env; what no later node needs is forgotten"
+        last = {a: n for n in nodes for a in n.all_input_nodes}
         def pick(a):
             if not isinstance(a, fx.Node): return a
             v = env[a]
             return replace(v, mine=False) if isinstance(v, Touched) and v.mine and len(a.users) > 1 else v
+        done = set()
         for node in nodes:
-            if node.op in ("placeholder", "output"): continue
-            ctx.node = node; ctx.part = 0
+            if node.op in ("placeholder", "output") or node in done: continue
+            ctx.begin(node, env)
             if node.op == "get_attr":
                 t = attribute(self.gm, node.target); env[node] = Plain(t, t); continue
-            args, kwargs = mapped(node.args, pick), mapped(node.kwargs, pick)
-            env[node] = evaluate(ctx, node, args, kwargs, self.modules.get(node.target) if node.op == "call_module" else None)
+            if ctx.scratch is None or not self.shortcut(ctx, node, env, done):
+                args, kwargs = mapped(node.args, pick), mapped(node.kwargs, pick)
+                env[node] = evaluate(ctx, node, args, kwargs, self.modules.get(node.target) if node.op == "call_module" else None)
+            if ctx.scratch is not None:
+                for a in node.all_input_nodes:
+                    if last[a] is node: env.pop(a, None)
         return env
+    def shortcut(self, ctx, node, env, done):
+        "Where a faster way applies from this node on: take it, and note the nodes that need no more work"
+        if node in self.tails:
+            tail = self.tails[node]; v = env[node.args[0]]
+            if tail.drop.target in ctx.masks and all(isinstance(p, Touched) and not p.flat and p.form == 3 for p in parts(v)):
+                env[tail.linear] = per_part(ctx, lambda p: run_tail(ctx, tail, p), v); done.update(tail.inner); return True
+        if node in self.early and node.target in ctx.masks and ("whole", node) in env:
+            conv, mask = self.early[node], ctx.masks[node.target].T
+            if mostly_kept(mask):
+                v, whole, sideways = env["whole", node]; m = self.modules[conv.target]
+                out = []
+                for ctx.part, (a, b, c) in enumerate(zip(parts(v), parts(whole), sideways)):
+                    out.append(subtract_dropped(ctx, m, a, mask.expand(a.ref.shape), b, c))
+                env[conv] = Strands(out) if isinstance(v, Strands) else out[0]; done.add(conv); return True
+        return False
+    def _early(self):
+        "Dropout right after what is fixed and right before a convolution: its node -> the convolution's"
+        out = {}
+        for n in self.nodes:
+            m = self.modules.get(n.target) if n.op == "call_module" else None
+            if isinstance(m, DROPOUTS) and n not in self.fixed and n.args[0] in self.fixed and len(n.users) == 1:
+                user = next(iter(n.users)); c = self.modules.get(user.target) if user.op == "call_module" else None
+                if isinstance(c, nn.Conv1d) and c.groups == 1 and one(c.stride) == 1 and c.padding_mode == "zeros": out[n] = user
+        return out
+    def _tails(self):
+        found = (find_tail(self, n) for n in self.nodes if n.op == "call_module" and isinstance(self.modules[n.target], nn.Linear))
+        return {t.conv: t for t in found if t is not None}
     def first_node(self): return next(n for n in self.nodes if n.op == "placeholder")
     @torch.no_grad()
     def _probe(self):
@@ -732,16 +816,14 @@ class Propagator:
         self.chunk = self.chunk_size(ctx, env)
     def chunk_size(self, ctx, env):
         L, item = self.model.length, self.model.dtype.itemsize
-        values = [p for v in env.values() for p in (v.parts if isinstance(v, Strands) else [v])]
+        values = [p for v in env.values() for p in parts(v)]
         touched = [v for v in values if isinstance(v, Touched)]
         span = max(v.delta.shape[0] * abs(v.step) // 3 for v in touched)
         full = [env[i] for n in ctx.fallbacks for i in n.all_input_nodes if isinstance(env[i], Touched)]
         def size(P):
-            return item * (sum(min(v.length, v.delta.shape[0] + P * 3 // abs(v.step)) * min(v.height, 3 * P) * v.ref.shape[1] for v in touched)
+            return item * (3 * max(min(v.length, v.delta.shape[0] + P * 3 // abs(v.step)) * min(v.height, 3 * P) * v.ref.shape[1] for v in touched)
                 + sum(12 * P * v.ref.numel() for v in full))
-        P = L if span < L / 2 else NARROW
-        while P > 1 and size(P) > SCRATCH: P = -(-P // 2)
-        if P < min(L, span): P = NARROW
+        P = NARROW if span > L / 8 and all(abs(v.step) == 3 for v in touched) else L
         while P > 1 and size(P) > SCRATCH: P = -(-P // 2)
         return P
     # use
@@ -777,7 +859,7 @@ class Propagator:
         scale = max(1., float(m.abs().max()), float(r.abs().max()))
         if not wrong <= 1e-10 * scale: raise PropagationError(f"model {model.name}: propagated effects differ from the plain ones by {wrong:.1e}")
 
-# %% ../nbs/04_propagate.ipynb #b954589a
+# %% ../nbs/04_propagate.ipynb #394ac94a
 class Window:
     @torch.no_grad()
     def __init__(self, engine, x, mutations):
@@ -790,17 +872,26 @@ class Window:
         fixed = [n for n in engine.nodes if n in engine.fixed]; self.rest = [n for n in engine.nodes if n not in engine.fixed]
         frontier = [n for n in fixed if any(u not in engine.fixed for u in n.users)]
         starts = sorted(set((pos // P * P).tolist())) or [0]
-        self.chunks = []
+        self.chunks, seen = [], {}
         for at in starts:
-            n = min(P, L - at); ctx = Context(engine, 3 * n, {}, None)
+            n = min(P, L - at); ctx = Context(engine, 3 * n, {}, None, seen=seen)
             env = engine.run(ctx, {engine.first_node(): engine.start(x, at, n)}, fixed)
-            self.chunks.append((at, n, {k: frozen(env[k]) for k in frontier}))
+            known = {k: frozen(env[k]) for k in frontier}
+            for drop, conv in engine.early.items():
+                m = engine.modules[conv.target]; ctx.node = conv
+                v = env[drop.args[0]]
+                if all(isinstance(p, Touched) and p.form == 3 and not p.flat for p in parts(v)):
+                    reach = one(m.dilation) * (one(m.kernel_size) - 1)
+                    v = per_part(ctx, lambda p: frozen(cap(p, ctx, p.height + abs(p.step) * reach)), v)
+                    known["whole", drop] = v, per_part(ctx, lambda p: convolution(ctx, m, p), v), [p.delta.transpose(1, 2).contiguous() for p in parts(v)]
+            self.chunks.append((at, n, known))
     @torch.no_grad()
     def draw(self, masks):
-        e = self.engine; scratch = e.local.__dict__.setdefault("scratch", {})
+        e = self.engine; scratch = e.local.__dict__.setdefault("scratch", [])
         out = torch.zeros(3 * e.model.length, len(e.outputs), dtype=e.model.dtype, device=e.model.device)
+        seen = {}
         for at, n, env in self.chunks:
-            ctx = Context(e, 3 * n, masks, scratch)
+            ctx = Context(e, 3 * n, masks, scratch, seen=seen)
             v = e.run(ctx, dict(env), self.rest)[e.nodes[-1].args[0]]
             ref, delta = e.read(ctx, v)
             out[3 * at:3 * (at + n)] = delta
@@ -808,12 +899,29 @@ class Window:
         effects[self.same] = 0
         return ref.clone(), effects
 
-# %% ../nbs/04_propagate.ipynb #b001acd4
+# %% ../nbs/04_propagate.ipynb #dd95ed9a
+def parts(v): return v.parts if isinstance(v, Strands) else [v]
+
+# %% ../nbs/04_propagate.ipynb #d424bb57
+def per_part(ctx, f, v):
+    if not isinstance(v, Strands): return f(v)
+    out = []
+    for ctx.part, p in enumerate(v.parts): out.append(f(p))
+    ctx.part = 0
+    return Strands(out)
+
+# %% ../nbs/04_propagate.ipynb #e0c3eb6e
+def mostly_kept(mask):
+    "Does mask hold 0 and one other value, and few 0?"
+    zero = mask == 0
+    return bool((zero | (mask == mask.max())).all()) and float(zero.float().mean()) < .4
+
+# %% ../nbs/04_propagate.ipynb #3ac2d72d
 def frozen(v):
     if isinstance(v, Strands): return Strands([frozen(p) for p in v.parts])
     return replace(v, mine=False) if isinstance(v, Touched) else v
 
-# %% ../nbs/04_propagate.ipynb #52d48a4e
+# %% ../nbs/04_propagate.ipynb #8313849c
 @patch
 def read(self: Propagator, ctx, v):
     if isinstance(v, Plain): raise NotTraceable("model: the output is not a tensor")
@@ -828,7 +936,107 @@ def read(self: Propagator, ctx, v):
         if b > a: out[a:b, which] = v.delta[p - v.at, a - r:b - r][:, c[which]]
     return v.native()[0, cols], out
 
-# %% ../nbs/04_propagate.ipynb #dfb3aed9
+# %% ../nbs/04_propagate.ipynb #6cdaa2da
 def attribute(m, path):
     for p in path.split("."): m = getattr(m, p)
     return m
+
+# ---------------------------------------------------------------- two shortcuts where the arithmetic is
+
+# %% ../nbs/04_propagate.ipynb #58cf77e6
+@dataclass
+class Tail:
+    "conv -> [max-pool] -> elementwise ... -> dropout -> flatten -> linear, done position by position"
+    conv: fx.Node; pool: Any; acts: list; drop: Any; linear: fx.Node; inner: list
+
+# %% ../nbs/04_propagate.ipynb #953169ac
+def only_input(node): return node.args[0] if len(node.all_input_nodes) == 1 and isinstance(node.args[0], fx.Node) and len(node.args[0].users) == 1 else None
+
+# %% ../nbs/04_propagate.ipynb #47c7b94d
+def find_tail(engine, linear):
+    "The tail that ends in `linear`, or None"
+    kind = lambda n: engine.modules.get(n.target) if n is not None and n.op == "call_module" else None
+    flat = only_input(linear)
+    if flat is None or not (isinstance(kind(flat), nn.Flatten) or name_of(flat) in VIEWS): return None
+    node, acts, drop, pool = only_input(flat), [], None, None
+    inner = [linear, flat]; seen = lambda n: inner.append(n)
+    if isinstance(kind(node), DROPOUTS): drop, node = node, only_input(node); seen(drop)
+    while isinstance(kind(node), ELEMENTWISE_MODULES): acts.insert(0, kind(node)); seen(node); node = only_input(node)
+    m = kind(node)
+    if isinstance(m, nn.MaxPool1d) and pool_numbers(m) == (one(m.kernel_size), one(m.kernel_size), 1, 0) and not m.ceil_mode: seen(node); pool, node = m, only_input(node)
+    m = kind(node)
+    simple = isinstance(m, nn.Conv1d) and m.groups == 1 and one(m.stride) == 1 and m.padding_mode == "zeros"
+    if drop is None or not simple or node in engine.fixed: return None
+    return Tail(node, pool, acts, drop, linear, inner)
+
+# %% ../nbs/04_propagate.ipynb #4dab5c2c
+def tail_reference(ctx, tail, v):
+    "Reference after the convolution, after the pooling and after the activations: (L, C) each"
+    conv = module_ref(ctx.engine.modules[tail.conv.target], v)
+    pooled = conv if tail.pool is None else tail.pool(conv.T[None])[0].T.contiguous()
+    active = pooled.clone()
+    for f in tail.acts: active = f(active)
+    return conv, pooled, active
+
+# %% ../nbs/04_propagate.ipynb #cbcf407f
+def run_tail(ctx, tail, v):
+    m = ctx.engine.modules[tail.conv.target]
+    k, d, p = one(m.kernel_size), one(m.dilation), conv_padding(m)
+    conv, pooled, active = ctx.once(lambda: tail_reference(ctx, tail, v))
+    mask = ctx.masks[tail.drop.target].T.expand(active.shape).contiguous()
+    v = cap(v, ctx, v.height + abs(v.step) * d * (k - 1))
+    lo, hi, first, step, height, offsets = spread(v, k, 1, d, p, conv.shape[0])
+    W = ctx.engine.by_output(m)
+    Wl, bias = ctx.engine.by_position(tail.linear, ctx.engine.modules[tail.linear.target], len(active))
+    H = ctx.zeros((ctx.n, Wl.shape[2]), v.delta)
+    size = 1 if tail.pool is None else one(tail.pool.kernel_size)
+    for q in range(lo // size, min(-(-hi // size), len(active))):
+        kept = mask[q].nonzero()[:, 0]
+        w = W.index_select(0, kept) if len(kept) < W.shape[0] else W
+        ls = range(q * size, (q + 1) * size)
+        r0 = first + min(step * ls[0], step * ls[-1]); tall = height + abs(step) * (size - 1)
+        x = None
+        for l in ls:
+            y = conv[l].index_select(0, kept).expand(tall, -1).clone()
+            o = first + step * l - r0
+            for j in range(k):
+                i = l - p + j * d
+                if v.at <= i < v.end: y[o + offsets[j]:o + offsets[j] + v.height].addmm_(v.delta[i - v.at], w[:, j].T)
+            x = y if x is None else torch.maximum(x, y, out=x)
+        for f in tail.acts: x = f(x)
+        x -= active[q].index_select(0, kept)
+        a, b = max(r0, 0), min(r0 + tall, ctx.n)
+        x = x[a - r0:b - r0]
+        live = (x.amax(0).ne(0) | x.amin(0).ne(0)).nonzero()[:, 0] if len(x) else kept[:0]
+        x = (x.index_select(1, live) if len(live) < .85 * x.shape[1] else x)
+        if x.shape[1] < len(kept): kept = kept.index_select(0, live)
+        H[a:b].addmm_(x.mul_(mask[q].index_select(0, kept)), Wl[q].index_select(0, kept))
+    w, b = ctx.engine.matrix(tail.linear, ctx.engine.modules[tail.linear.target])
+    return Dense(ctx.once(lambda: F.linear((active * mask).T.reshape(1, -1), w, b), 'linear'), H)
+
+# %% ../nbs/04_propagate.ipynb #d5707410
+def subtract_dropped(ctx, m, v, mask, whole, sideways):
+    """The convolution of v * mask, from `whole`, that of v: only what the mask takes away is multiplied.
+
+    whole: the convolution's difference without mask; mask (L, C) of 0 and one other value."""
+    k, s, d, p = one(m.kernel_size), one(m.stride), one(m.dilation), conv_padding(m)
+    scale = float(mask.max())
+    ref = ctx.once(lambda: module_ref(m, replace(v, ref=v.ref * mask)))
+    out = torch.mul(whole.delta, scale, out=ctx.empty(whole.delta.shape, v.delta))
+    low = min(0, v.step * d * (k - 1))
+    W = ctx.engine.by_input(m); O = W.shape[1] // k
+    at, count = split_rows(mask[v.at:v.end] == 0)
+    for i, cols in enumerate(torch.split(at, count)):
+        if not len(cols): continue
+        x, w, l = sideways[i].index_select(0, cols).T, W.index_select(0, cols), v.at + i
+        for j in range(k):
+            o = l + p - j * d
+            if whole.at <= o < whole.end:
+                top = v.step * d * j - low
+                out[o - whole.at, top:top + v.height].addmm_(x, w[:, j * O:(j + 1) * O], alpha=-scale)
+    return replace(whole, ref=ref, delta=out, mine=True)
+
+# %% ../nbs/04_propagate.ipynb #cdbe0d19
+def split_rows(mask):
+    "Column numbers of all True of mask (K, C), row after row, and how many are in each row"
+    return mask.nonzero()[:, 1], mask.sum(1).tolist()

@@ -138,6 +138,63 @@ def test_own_regions_without_any_genome_are_an_error_not_evolved(tmp_path):
     assert done.exit_code == 2 and "expected --genome FASTA" in done.stderr and not (tmp_path / "run").exists()
 
 
+OWN_MODEL = """
+import torch
+from conftest import toy_model
+from deepmr.models import SequenceModel
+load = toy_model
+def still():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(480, 3))
+    return SequenceModel(net, toy_model().labels, 120, "still")
+"""
+
+
+def own_model(monkeypatch, folder):
+    (folder / "own_model.py").write_text(OWN_MODEL)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "own_model", raising=False)
+    return ["--outcome", "X_DNase_None", "--regions", str(folder / "sites.bed"), "--genome", str(folder / "g.fa")]
+
+
+def test_own_model_by_name_from_the_command_line(monkeypatch, toy, toy_files):
+    options = own_model(monkeypatch, toy_files)
+    done = CliRunner().invoke(app, ["table1", "--model", "torch:own_model:load", *options, "--windows", "3", "--draws", "6",
+                                    "--seed", "1", "--protocol", "paper", "--out", str(toy_files / "run")])
+    assert done.exit_code == 0, done.output
+    direct = run(toy_experiment(toy, toy_files, protocol="paper"), toy_files / "direct", **quiet)
+    assert (toy_files / "run" / "table1.csv").read_bytes() == (toy_files / "direct" / "table1.csv").read_bytes()
+    assert set(direct.protocol) == {"paper"}
+
+
+def test_model_without_dropout_from_the_command_line(monkeypatch, toy_files):
+    done = CliRunner().invoke(app, ["table1", "--model", "torch:own_model:still", *own_model(monkeypatch, toy_files),
+                                    "--out", str(toy_files / "run")])
+    assert done.exit_code == 2 and "found no active dropout layer" in done.stderr and not (toy_files / "run").exists()
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_effects_command(monkeypatch, toy, toy_files):
+    import xarray as xr
+
+    from deepmr.effects import mutation_effects
+    options = ["--exposures", "X_TF1_None,X_TF2_None", "--draws", "4", "--out", str(toy_files / "e.nc"), "--keep-draws"]
+    done = CliRunner().invoke(app, ["effects", "--model", "torch:own_model:load", *own_model(monkeypatch, toy_files), *options])
+    assert done.exit_code == 0, done.output
+    saved = xr.load_dataset(toy_files / "e.nc", engine="h5netcdf")
+    assert dict(saved.sizes) == {"exposure": 2, "window": 8, "position": 120, "alt": 4, "draw": 4}
+    p = plan(toy_experiment(toy, toy_files, windows=8), **quiet)
+    direct = mutation_effects(toy, p.x, list(p.exposures), "X_DNase_None", 4, windows=list(p.windows.name))
+    np.testing.assert_array_equal(saved.bx.sel(window=direct.window), direct.bx)
+
+
+def test_unwritable_place_is_one_sentence(toy, toy_files):
+    (toy_files / "file").write_text("")
+    with pytest.raises(InputError, match="out: "):
+        run(toy_experiment(toy, toy_files), toy_files / "file" / "run", **quiet)
+    with pytest.raises(InputError, match="not a run of deepmr"):
+        run(toy_experiment(toy, toy_files), toy_files / "file", **quiet)
+
+
 def test_help_does_not_import_torch():
     code = "import sys, deepmr.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-from deepmr.meta import MetaEstimate, _maxima, _q, fixed_effect, random_effects
+from deepmr.meta import (
+    MetaEstimate,
+    _maxima,
+    _q,
+    _tau2_about,
+    egger_test,
+    fixed_effect,
+    leave_one_out,
+    meta_regression,
+    random_effects,
+    subgroups,
+)
 from deepmr.regions import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -276,3 +287,209 @@ def test_bad_input(args, message):
 def test_bad_options(kw, message):
     with pytest.raises(InputError, match=message):
         random_effects([1, 2], [1, 1], **kw)
+
+
+# ------------------------------------------------------------ meta-regression, subgroups, leave-one-out, Egger
+MORE = {n: d for n, d in REFERENCE.items() if 'more' in d}
+
+
+def compare_regression(y, s, mod, results: dict):
+    seen = 0
+    for key, want in results.items():
+        if not key.startswith('rma(mods='):
+            continue
+        tau2, ci = (part.split('=')[1].rstrip(')') for part in key.split(',')[1:])
+        got = meta_regression(y, s, mod, tau2=tau2, ci='wald' if ci == 'z' else 'HKSJ')
+        # metafor's default search for tau2 stops early (3e-4); FE and DL have no search
+        rtol = RTOL if tau2 in ('FE', 'DL') else 2e-3
+        for mine, theirs in dict(
+            estimate='b',
+            se='se',
+            p='pval',
+            ci_low='ci.lb',
+            ci_high='ci.ub',
+            tau2='tau2',
+            q_moderators='QM',
+            q_moderators_p='QMp',
+        ).items():
+            np.testing.assert_allclose(
+                getattr(got, mine), want[theirs], rtol=rtol, atol=1e-12, err_msg=f'{key} {mine}'
+            )
+        np.testing.assert_allclose([got.q, got.q_p], [want['QE'], want['QEp']], rtol=RTOL)
+        if tau2 != 'FE':
+            np.testing.assert_allclose(
+                [100 * got.i2, 100 * got.r2],
+                [want['I2'], want['R2'] or 0],
+                rtol=rtol,
+                atol=0.2 * (rtol > 1e-6),
+            )
+        seen += 1
+    return seen
+
+
+@pytest.mark.parametrize('name', list(MORE))
+def test_meta_regression_is_metafors(name):
+    d = MORE[name]
+    assert compare_regression(d['estimate'], d['se'], d['mod'], d['more']) >= 7
+
+
+def test_meta_regression_is_metafors_on_data_that_stay_outside():
+    path = SHARED / 'outputs' / 'meta_bcg_logRR_k13.json'
+    if not path.exists():
+        pytest.skip('the shared reference numbers are absent')
+    d = pd.read_csv(SHARED / 'inputs' / 'meta_bcg_logRR_k13.csv')
+    r = json.loads(path.read_text())
+    assert compare_regression(d.yi, d.sei, d['mod'], r) >= 7
+    compare_egger(d.yi, d.sei, r)
+    compare_left_out(d.yi, d.sei, r)
+    compare_subgroups(d.yi, d.sei, d.grp, r)
+
+
+def compare_egger(y, s, results):
+    for key, want in results.items():
+        if key.startswith('regtest(rma(method='):
+            tau2 = key[len('regtest(rma(method=') :].split(')')[0]
+            rtol = RTOL if tau2 in ('FE', 'DL') else 2e-3
+            got = egger_test(y, s, tau2=tau2)
+            np.testing.assert_allclose(
+                [got.statistic, got.p, got.limit], [want['zval'], want['pval'], want['est']], rtol=rtol
+            )
+    want, got = results['regtest(rma,model=lm,predictor=sei)'], egger_test(y, s, model='lm')
+    np.testing.assert_allclose(
+        [got.statistic, got.p, got.limit, got.df],
+        [want[k] for k in ('tval', 'pval', 'est', 'dfs')],
+        rtol=1e-9,
+    )
+
+
+def compare_left_out(y, s, results):
+    for tau2, rtol in (('DL', RTOL), ('REML', 3e-3)):
+        want, got = results[f'leave1out(rma(method={tau2}))'], leave_one_out(y, s, tau2=tau2, ci='wald')
+        for name, scale in (('estimate', 1), ('se', 1), ('tau2', 1), ('i2', 100), ('q', 1)):
+            theirs = want[dict(i2='I2', q='Q').get(name, name)]
+            np.testing.assert_allclose(
+                [scale * getattr(r, name) for r in got],
+                theirs,
+                rtol=rtol,
+                atol=1e-12 if rtol < 1e-6 else 1e-3,
+            )
+
+
+def compare_subgroups(y, s, groups, results):
+    want = results['metagen(subgroup=grp,method.tau=DL,tau.common=FALSE)']
+    got = subgroups(y, s, groups, tau2='DL', ci='wald')
+    for i, level in enumerate(want['levels']):
+        r = got.groups[level]
+        np.testing.assert_allclose(
+            [r.estimate, r.se, r.tau2],
+            [want[k][i] for k in ('TE.random.w', 'seTE.random.w', 'tau2.w')],
+            rtol=RTOL,
+        )
+    np.testing.assert_allclose(
+        [got.q_between, got.p], [want['Q.b.random'], want['pval.Q.b.random']], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize('name', list(MORE))
+def test_egger_leave_one_out_and_subgroups_are_rs(name):
+    d = MORE[name]
+    compare_egger(d['estimate'], d['se'], d['more'])
+    compare_left_out(d['estimate'], d['se'], d['more'])
+    compare_subgroups(d['estimate'], d['se'], d['grp'], d['more'])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(5, 20), st.sampled_from(['REML', 'ML', 'PM', 'DL', 'HE']))
+def test_regression_on_a_useless_constant_is_the_meta_analysis(seed, k, method):
+    rng = np.random.default_rng(seed)
+    y, s = rng.normal(1, 0.5, k), rng.uniform(0.05, 0.5, k)
+    t2, _ = _tau2_about(y, s**2, np.ones((k, 1)), method)
+    np.testing.assert_allclose(t2, random_effects(y, s, tau2=method).tau2, rtol=1e-8, atol=1e-14)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(['REML', 'ML']))
+def test_regression_likelihood_maximum_is_global(seed, method):
+    rng = np.random.default_rng(seed)
+    k = 12
+    y, s, x = (
+        rng.normal(size=k),
+        10 ** rng.uniform(-3, 0.5, k),
+        np.column_stack([np.ones(k), rng.normal(size=k)]),
+    )
+    r = meta_regression(y, s, x[:, 1], tau2=method)
+
+    def loglik(t):  # written independently of the module
+        v = s**2 + t
+        beta = np.linalg.solve(x.T @ (x / v[:, None]), x.T @ (y / v))
+        value = stats.norm.logpdf(y, x @ beta, np.sqrt(v)).sum()
+        return value - 0.5 * np.linalg.slogdet(x.T @ (x / v[:, None]))[1] * (method == 'REML')
+
+    grid = np.concatenate([[0], np.geomspace(1e-12, 1e3, 300)])
+    assert loglik(r.tau2) >= max(loglik(t) for t in grid) - 1e-6 * (1 + abs(loglik(r.tau2)))
+
+
+def test_regression_in_other_units():
+    rng = np.random.default_rng(1)
+    y, s, x = rng.normal(size=15), rng.uniform(0.1, 0.5, 15), rng.normal(size=(15, 2))
+    a, b = meta_regression(y, s, x), meta_regression(1e-30 * y, 1e-30 * s, x * [1e6, 1])
+    np.testing.assert_allclose(b.estimate * 1e30 * [1, 1e6, 1], a.estimate, rtol=1e-8)
+    np.testing.assert_allclose([b.q_moderators, b.i2, b.r2], [a.q_moderators, a.i2, a.r2], rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    'X,message',
+    [
+        ([1, 2], 'X has shape'),
+        ([[1], [1, 2]], 'X is not an array'),
+        (['a', 'b', 'c', 'd', 'e'], 'X has shape'),
+        ([1, 2, 3, 4, np.nan], 'X holds numbers that are not finite'),
+        ([2] * 5, 'constant'),
+        (np.eye(5)[:, :4], 'more than the 5'),
+        (np.column_stack([np.arange(5), 2 * np.arange(5)]), 'combination'),
+    ],
+)
+def test_bad_moderators(X, message):
+    with pytest.raises(InputError, match=message):
+        meta_regression([1, 2, 3, 4, 6], [1, 1, 2, 1, 1], X)
+
+
+def test_bad_groups_and_names():
+    with pytest.raises(InputError, match='groups has shape'):
+        subgroups([1, 2], [1, 1], ['a'])
+    with pytest.raises(InputError, match='names has 2'):
+        meta_regression([1, 2, 3, 5], [1] * 4, [1, 2, 3, 5], names=['a', 'b'])
+    with pytest.raises(InputError, match='leave one out'):
+        leave_one_out([1], [1])
+    assert subgroups([1, 2], [1, 1], ['a', 'a']).df == 0
+
+
+NUMBER = st.one_of(st.floats(-10, 10), st.sampled_from([0.0, np.nan, np.inf, 1e-200, 1e200, 1.0, -1.0]))
+VECTOR = st.one_of(
+    st.lists(NUMBER, max_size=6),
+    st.lists(NUMBER, min_size=5, max_size=5),
+    st.lists(st.floats(1e-9, 10), min_size=5, max_size=5),
+    st.sampled_from([None, 'text', 3.0, [], [[1.0]], ['a'] * 5, [None] * 5, [[1], [1, 2]], {}, [1j] * 5]),
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(VECTOR, VECTOR, VECTOR)
+def test_fuzz(y, s, x):
+    for call in (
+        lambda: random_effects(y, s),
+        lambda: fixed_effect(y, s),
+        lambda: meta_regression(y, s, x),
+        lambda: subgroups(y, s, x),
+        lambda: leave_one_out(y, s),
+        lambda: egger_test(y, s),
+        lambda: egger_test(y, s, model='lm'),
+    ):
+        try:
+            r = call()
+        except InputError:
+            continue
+        if isinstance(r, MetaEstimate):
+            assert np.isfinite([r.estimate, r.se, r.ci_low, r.ci_high, r.p, r.tau2]).all()
+        elif hasattr(r, 'q_moderators'):
+            assert np.isfinite(r.estimate).all() and np.isfinite(r.se).all() and r.tau2 >= 0

@@ -10,12 +10,37 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from deepmr.mr import _counts, _line, _replicates, at_roundoff, egger, i2_gx, ivw, mask_bootstrap
+from deepmr.mr import (
+    _counts,
+    _exact_scale,
+    _kde_mode,
+    _line,
+    _replicates,
+    _s_estimate,
+    at_roundoff,
+    divw,
+    divw_draws,
+    egger,
+    from_effects,
+    gls,
+    i2_gx,
+    ivw,
+    leave_one_out,
+    mask_bootstrap,
+    mode_based,
+    mvmr,
+    shrunk_correlation,
+    slope_per_draw,
+    steiger,
+    steiger_test,
+    weighted_median,
+)
 from deepmr.regions import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'reference'
 REFERENCE = json.loads((ROOT / 'tests' / 'data' / 'mr_reference.json').read_text())
+STEIGER = REFERENCE.pop('steiger')
 RTOL = 1e-9
 COLUMNS = ('bx', 'bxse', 'by', 'byse')
 
@@ -409,3 +434,492 @@ def test_bad_options():
 def test_bad_draws(args, kw, message):
     with pytest.raises(InputError, match=message):
         mask_bootstrap(*args, **kw)
+
+
+# ------------------------------------------------- robust, medians, modes, debiased, correlated: R's numbers
+SHARED_PAIRS = [
+    ('sim1_dropout_n3000', 'mr_sim1_dropout_n3000'),
+    ('sim2_roundoff_n3000', 'mr_sim2_roundoff_keep'),
+]
+
+
+def both_sources():
+    "Name, four vectors and R's results: from the project's own file, then the shared windows where there are any."
+    for name, d in REFERENCE.items():
+        yield name, [np.array(d[c]) for c in COLUMNS], d['r']
+    for inputs, outputs in SHARED_PAIRS:
+        if (SHARED / 'outputs' / f'{outputs}.json').exists():
+            d = pd.read_csv(SHARED / 'inputs' / f'{inputs}.csv')
+            r = json.loads((SHARED / 'outputs' / f'{outputs}.json').read_text())
+            yield inputs, [d[c].to_numpy() for c in COLUMNS], r
+
+
+def test_robust_fits_are_lmrobs():
+    for name, data, r in both_sources():
+        want, got = r['set.seed(1); mr_ivw(robust=TRUE)'], ivw(*data, robust=True)
+        same([got.estimate, got.se], [want['Estimate'], want['StdError']], name, 1e-5)
+        # lmrob stops its search for the scale early: ours is never larger, and at most 5e-5 smaller
+        ratio = got.diagnostics['residual_se'] / want['RSE']
+        assert 1 - 5e-5 < ratio < 1 + 1e-8, name
+        want, got = r['set.seed(1); mr_egger(robust=TRUE)'], egger(*data, robust=True)
+        d = got.diagnostics
+        same(
+            [got.estimate, got.se, d['intercept_se']],
+            [want[k] for k in ('Estimate', 'StdError.Est', 'StdError.Int')],
+            name,
+            1e-5,
+        )
+        # an intercept may be close to zero: a fraction of its error
+        assert abs(d['intercept'] - want['Intercept']) < 1e-4 * want['StdError.Int'], name
+
+
+def test_robust_does_not_depend_on_the_seed_or_on_units():
+    for seed in range(4):
+        bx, bxse, by, byse = mutations(seed, n=60)
+        by = by + np.where(np.arange(60) < 15, 0.5, 0)
+        a = ivw(bx, bxse, by, byse, robust=True)
+        b = ivw(bx * 1e6, bxse * 1e6, by * 1e-3, byse * 1e-3, robust=True, seed=9)
+        same([b.estimate * 1e9, b.se * 1e9], [a.estimate, a.se], 'units', 1e-6)
+        assert abs(a.estimate - 0.7) < 0.1 < abs(ivw(bx, bxse, by, byse).estimate - a.estimate) + 0.1
+
+
+def test_s_scale_is_a_minimum():
+    bx, _, by, byse = mutations(3)
+    x, y = np.stack([1 / byse, bx / byse], 1), by / byse
+    beta, s = _s_estimate(x, y, seed=0)
+    rng = np.random.default_rng(0)
+    for step in (1e-4, 1e-2, 1):
+        for _ in range(50):
+            assert _exact_scale(y - x @ (beta + step * rng.normal(size=2)), 2) >= s * (1 - 1e-9)
+
+
+def test_exact_fit_is_said():
+    x = np.linspace(0.1, 1, 10)
+    r = ivw(x, [0.1] * 10, 2 * x, [0.1] * 10, robust=True)
+    assert r.estimate == pytest.approx(2) and np.isnan(r.se) and 'not_finite' in r.codes
+
+
+@pytest.mark.parametrize('weighting', ['simple', 'weighted', 'penalized'])
+def test_medians_are_rs(weighting):
+    seen = 0
+    for name, data, r in both_sources():
+        want = next(v for k, v in r.items() if k.startswith(f'mr_median(weighting={weighting},'))
+        if name == 'edge_bx0_n8' and weighting != 'weighted':
+            continue  # R counts a mutation without a ratio as an infinite one
+        got = weighted_median(*data, weighting=weighting, n_boot=1000)
+        same(got.estimate, want['Estimate'], name)
+        if not (name.startswith('sim2') and weighting == 'penalized'):
+            assert got.se == pytest.approx(want['StdError'], rel=0.1), name
+        seen += 1
+    assert seen >= 1
+
+
+def grid_mode(b, w, phi):
+    "R's mode: ratios binned on a grid of 512 points from end to end, smoothed there, and its highest point."
+    mad = 1.4826 * np.median(np.abs(b - np.median(b)))
+    h = phi * 0.9 * min(b.std(ddof=1), mad) * len(b) ** -0.2
+    grid = np.linspace(b.min() - 7 * h, b.max() + 7 * h, 512)
+    step = grid[1] - grid[0]
+    at = (b - grid[0]) / step
+    low, share = at.astype(int), at % 1
+    mass = np.bincount(low, w * (1 - share), 513) + np.bincount(low + 1, w * share, 513)
+    smooth = np.convolve(mass[:512], np.exp(-((np.arange(-511, 512) * step / h) ** 2) / 2))[511:1023]
+    points = np.linspace(b.min() - 3 * h, b.max() + 3 * h, 512)
+    return points[np.argmax(np.interp(points, grid, smooth))]
+
+
+@pytest.mark.parametrize('weighting', ['weighted', 'unweighted'])
+@pytest.mark.parametrize('stderror', ['simple', 'delta'])
+@pytest.mark.parametrize('phi', [1, 0.5])
+def test_modes_are_rs_up_to_rs_grid(weighting, stderror, phi):
+    d = REFERENCE['sim4_small_n60']
+    bx, bxse, by, byse = data = [np.array(d[c]) for c in COLUMNS]
+    want = d['r'][
+        f'mr_mbe(weighting={weighting},stderror={stderror},phi={phi},iterations=2000,seed=314159265)'
+    ]
+    got = mode_based(*data, weighting=weighting, stderror=stderror, phi=phi)
+    ratio = by / bx
+    step = (np.ptp(ratio) + 6 * got.diagnostics['bandwidth']) / 511
+    assert abs(got.estimate - want['Estimate']) < step / 2 * 1.01
+    # with R's grid in place of the exact top we get R's numbers; so the rest of the difference is that grid
+    se = np.abs(byse / bx) if stderror == 'simple' else np.hypot(byse / bx, by * bxse / bx**2)
+    w = se**-2.0 if weighting == 'weighted' else np.ones(60)
+    same(grid_mode(ratio, w, phi), want['Estimate'], 'grid')
+    rng = np.random.default_rng(0)
+    boot = np.array([grid_mode(ratio + se * rng.standard_normal(60), w, phi) for _ in range(1000)])
+    assert 1.4826 * np.median(np.abs(boot - np.median(boot))) == pytest.approx(want['StdError'], rel=0.12)
+    assert got.se < want['StdError']
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 60), st.floats(0.05, 2))
+def test_mode_is_the_global_maximum(seed, n, phi):
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_cauchy(n) * 10 ** rng.uniform(-3, 3), rng.uniform(0.01, 1, n)
+    h = phi * np.median(np.abs(x - np.median(x))) * n**-0.2
+    top = _kde_mode(x, w, h)
+
+    def height(t):
+        return np.sum(w * np.exp(-(((np.atleast_1d(t)[:, None] - x) / h) ** 2) / 2), 1)
+
+    around = (x[:, None] + h * np.linspace(-1, 1, 41)).ravel()
+    assert height(top)[0] >= height(around).max() * (1 - 1e-9)
+
+
+def test_mode_at_n_3000_is_near_the_truth_where_rs_is_not():
+    seen = False
+    for name, data, r in both_sources():
+        if name.startswith('sim1'):
+            got = mode_based(*data, n_boot=2)
+            want = r['mr_mbe(weighting=weighted,stderror=delta,phi=1,iterations=200,seed=314159265)'][
+                'Estimate'
+            ]
+            assert abs(got.estimate - 0.6) < 0.4 < abs(want - 0.6)  # the true effect is 0.6
+            seen = True
+    if not seen:
+        pytest.skip('the shared reference numbers are absent')
+
+
+@pytest.mark.parametrize('over', [True, False])
+def test_divw_is_rs(over):
+    for name, data, r in both_sources():
+        want = r[f'mr_divw(over.dispersion={str(over).upper()})']
+        got = divw(*data, over_dispersion=over)
+        for value, key in zip(
+            (got.estimate, got.se, got.ci_low, got.ci_high, got.p, got.diagnostics['condition']),
+            ('Estimate', 'StdError', 'CILower', 'CIUpper', 'Pvalue', 'Condition'),
+        ):
+            same(value, want[key], f'{name} {key}', 2e-9)
+        assert ('divw_unstable' in got.codes) == (want['Condition'] < 20)
+
+
+def test_divw_with_covariance_is_unbiased_and_covers():
+    est, hits = [], 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        true, a, b = 0.01 * rng.normal(size=(3, 500)) * [[1.0], [1.0], [1.0]]
+        bx, by = true + a, 0.6 * true + 0.5 * (0.7 * a + 0.51**0.5 * b)
+        r = divw(bx, np.full(500, 0.01), by, np.full(500, 0.005), cov=np.full(500, 0.35e-4))
+        est.append(r.estimate)
+        hits += r.ci_low < 0.6 < r.ci_high
+    assert abs(np.mean(est) - 0.6) < 0.02 and 0.9 < hits / 300 < 0.99
+
+
+def test_gls_is_rs():
+    if not (SHARED / 'outputs' / 'mr_correlated.json').exists():
+        pytest.skip('the shared reference numbers are absent')
+    out = json.loads((SHARED / 'outputs' / 'mr_correlated.json').read_text())
+    files = dict(
+        sim4=('sim4_small_n60', 'sim4_rhoY_shrunk0.2_60x60'), calcium=('calcium_fastgluc_n6', 'calc_rho_6x6')
+    )
+    for name, (values, matrix) in files.items():
+        d, rho = (pd.read_csv(SHARED / 'inputs' / f'{f}.csv') for f in (values, matrix))
+        data = [d[c] for c in COLUMNS] if name == 'sim4' else [d[c] for c in d.columns]
+        for model in ('fixed', 'random'):
+            for ours, theirs in (('normal', 'normal'), ('t', 't-dist')):
+                want = out[name][f'mr_ivw(correl,model={model},distribution={theirs})']
+                got = gls(*data, rho=rho.to_numpy(), model=model, distribution=ours)
+                d2 = got.diagnostics
+                same(
+                    [
+                        got.estimate,
+                        got.se,
+                        got.ci_low,
+                        got.ci_high,
+                        d2['residual_se'],
+                        d2['q'],
+                        d2['mean_f_correlated'],
+                    ],
+                    [want[k] for k in ('Estimate', 'StdError', 'CILower', 'CIUpper', 'RSE')]
+                    + [want['Heter.Stat'][0], want['Fstat']],
+                    name,
+                )
+                assert got.p == pytest.approx(want['Pvalue'], rel=1e-6, abs=1e-15)
+    y = pd.read_csv(SHARED / 'inputs' / 'sim4_drawsY_50x60.csv').to_numpy()
+    matrix = pd.read_csv(SHARED / 'inputs' / 'sim4_rhoY_shrunk0.2_60x60.csv').to_numpy()
+    np.testing.assert_allclose(shrunk_correlation(y, 0.2), matrix, atol=1e-12)
+
+
+def test_gls_by_brute_force_with_dropped_rows():
+    bx, bxse, by, byse = mutations(1, n=12)
+    rho = shrunk_correlation(np.random.default_rng(0).normal(size=(6, 12)), 0.3)
+    byse[4], bx[7] = 0, np.nan
+    keep = np.delete(np.arange(12), [4, 7])
+    inverse = np.linalg.inv(rho[np.ix_(keep, keep)] * np.outer(byse[keep], byse[keep]))
+    r = gls(bx, bxse, by, byse, rho=rho)
+    same(r.estimate, (bx[keep] @ inverse @ by[keep]) / (bx[keep] @ inverse @ bx[keep]), 'slope')
+    same(gls(*mutations(2), rho=np.eye(40)).se, ivw(*mutations(2)).se, 'no correlation')
+
+
+@pytest.mark.parametrize('rho,message', [
+    (None, 'rho has shape'), (np.ones((2, 2)), r'rho has shape \(2, 2\): expected \(3, 3\)'),
+    (np.ones((3, 3)), 'rho has no inverse'), (2 * np.eye(3), 'rho is not a correlation matrix'),
+    (np.triu(np.ones((3, 3))), 'rho is not a correlation matrix')])
+def test_gls_refuses(rho, message):
+    with pytest.raises(InputError, match=message):
+        gls(**OK, rho=rho)
+
+
+def test_mvmr_is_weighted_least_squares():
+    sm = pytest.importorskip('statsmodels.api')
+    rng = np.random.default_rng(0)
+    bx, byse = rng.normal(0, 0.1, (50, 3)), rng.uniform(0.005, 0.02, 50)
+    by = bx @ [0.5, 0.0, -0.3] + 2 * byse * rng.normal(size=50)
+    out = mvmr(bx, np.full((50, 3), 0.01), by, byse, names=['a', 'b', 'c'])
+    fit = sm.WLS(by, bx, weights=byse**-2).fit()
+    same([r.estimate for r in out.values()], fit.params, 'WLS')
+    same([r.se for r in out.values()], fit.bse, 'WLS SE')  # residual SE above 1 here, as in R's mr_mvivw
+    same(
+        [ivw(bx[:, 0], np.full(50, 0.01), by, byse).estimate],
+        [mvmr(bx[:, :1], np.full((50, 1), 0.01), by, byse)['exposure 1'].estimate],
+        'one',
+    )
+
+
+def test_mvmr_says_what_it_cannot_tell_apart():
+    bx = np.linspace(0.1, 1, 10)[:, None] * [1.0, 2.0]
+    out = mvmr(bx, np.full((10, 2), 0.01), bx[:, 0], np.full(10, 0.01))
+    assert all(np.isnan(r.estimate) and 'exposures_not_distinct' in r.codes for r in out.values())
+    few = mvmr(np.eye(3), np.ones((3, 3)), [1, 2, 3], [1, 1, 1])
+    assert all(np.isnan(r.estimate) and 'too_few_mutations' in r.codes for r in few.values())
+    with pytest.raises(InputError, match='names has 1'):
+        mvmr(bx, np.ones((10, 2)), bx[:, 0], np.ones(10), names=['a'])
+
+
+def test_leave_one_out_is_rs():
+    d = REFERENCE['sim4_small_n60']
+    want = d['r']['TwoSampleMR::mr_leaveoneout']
+    got = leave_one_out(*(d[c] for c in COLUMNS))
+    same(got.estimate, want['b'][:60], 'estimates')
+    same(got.se, want['se'][:60], 'errors')
+    by_position = leave_one_out(*(d[c] for c in COLUMNS), groups=d['pos'])
+    assert len(by_position.group) == 20 and by_position.most_influential in d['pos']
+    with pytest.raises(InputError, match='groups has shape'):
+        leave_one_out(**OK, groups=[1])
+    with pytest.raises(InputError, match='allow no estimate'):
+        leave_one_out([0.1, 0.2], [0.1] * 2, [0.1, 0.2], [0.1] * 2)
+
+
+def test_steiger_is_rs():
+    for key, want in STEIGER.items():
+        args = [float(v.split('=')[1]) for v in key[key.index('(') + 1 : -1].split(',')]
+        got = steiger_test(*args[:2], int(args[2]), int(args[3]))
+        same(got.p, want['steiger_test'], key, 1e-9)
+        assert got.exposure_first == want['correct_causal_direction']
+        same([got.r_exposure**2, got.r_outcome**2], [want['r2_exp'], want['r2_out']], key)
+    with pytest.raises(InputError, match='r_exposure is 2'):
+        steiger_test(2, 0.1, 10, 10)
+    with pytest.raises(InputError, match='n_outcome is 3'):
+        steiger_test(0.2, 0.1, 10, 3)
+
+
+def test_debiased_draws_cover_where_the_slope_of_the_means_is_flattened():
+    hits, est = 0, []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        true, noise = rng.normal(0, 0.01, 300), rng.normal(size=(2, 50, 300))
+        x = true + 0.05 * noise[0]
+        y = 0.6 * true + 0.03 * (0.7 * noise[0] + 0.51**0.5 * noise[1])
+        r = divw_draws(x, y, np.repeat(np.arange(100), 3), n_boot=200)
+        hits += r.ci_low < 0.6 < r.ci_high
+        est.append(r.estimate)
+    assert abs(np.mean(est) - 0.6) < 0.02 and hits / 60 > 0.9
+
+
+def test_divw_draws_and_divw_agree():
+    x, y, pos = draws(8)
+    k, bx, by = 50, x.mean(0), y.mean(0)
+    cov = ((x - bx) * (y - by)).sum(0) / (k - 1) / k
+    se = [v.std(0, ddof=1) / k**0.5 for v in (x, y)]
+    same(divw_draws(x, y, pos, n_boot=50).estimate, divw(bx, se[0], by, se[1], cov=cov).estimate, 'estimate')
+    with pytest.raises(InputError, match='cov is larger'):
+        divw(bx, se[0], by, se[1], cov=10 * se[0] * se[1])
+
+
+def test_slope_per_draw():
+    x, _, _ = draws(9)
+    y = x * np.linspace(1, 2, 50)[:, None]
+    r = slope_per_draw(x, y)
+    np.testing.assert_allclose(r.diagnostics['slopes'], np.linspace(1, 2, 50), rtol=1e-12)
+    same([r.estimate, r.se], [1.5, np.linspace(1, 2, 50).std(ddof=1)], 'mean and SD')
+    assert r.ci_low < 1 < 2 < r.ci_high
+
+
+# ------------------------------------------------------------- one window of a dataset
+def dataset(seed=0, n_draws=20, length=12):
+    xr = pytest.importorskip('xarray')
+    rng = np.random.default_rng(seed)
+    ref = rng.integers(4, size=length)
+    x = 0.1 * rng.normal(size=(1, 1, length, 4)) + 0.02 * rng.normal(size=(n_draws, 1, length, 4))
+    y = 0.5 * x + 0.02 * rng.normal(size=x.shape)
+    for v in (x, y):
+        v[:, 0, np.arange(length), ref] = np.nan
+    over, k = ('window', 'position', 'alt'), n_draws
+    mean, se = (lambda v: v.mean(0)), (lambda v: v.std(0, ddof=1) / k**0.5)
+    cov = ((x - x.mean(0)) * (y - y.mean(0))).sum(0) / (k - 1) / k
+    values = dict(
+        bx=(over, mean(x)), bxse=(over, se(x)), by=(over, mean(y)), byse=(over, se(y)), bxby_cov=(over, cov)
+    )
+    values['ref'] = (over[:2], np.array(list('ACGT'))[ref][None])
+    values |= dict(draws_x=(('draw', *over), x), draws_y=(('draw', *over), y))
+    return xr.Dataset(values, dict(window=['w'], position=np.arange(100, 100 + length), alt=list('ACGT')))
+
+
+def test_every_estimator_takes_a_dataset():
+    d = dataset()
+    s = from_effects(d)
+    assert len(s.bx) == 36 and list(s.position[:4]) == [100, 100, 100, 101] and s.draws_x.shape == (20, 36)
+    for method in (ivw, egger, weighted_median, mode_based):
+        assert method(d) == method(*s[:4]) and method(d).diagnostics['n_dropped'] == 0
+    assert divw(d) == divw(*s[:4], cov=s.cov)
+    assert divw_draws(d, n_boot=20) == divw_draws(s.draws_x, s.draws_y, s.position, n_boot=20)
+    assert mask_bootstrap(d, n_boot=20) == mask_bootstrap(s.draws_x, s.draws_y, s.position, n_boot=20)
+    assert slope_per_draw(d) == slope_per_draw(s.draws_x, s.draws_y)
+    assert gls(d, rho=np.eye(36)).estimate == pytest.approx(ivw(d).estimate, rel=1e-12)
+    assert list(leave_one_out(d).group) == list(range(100, 112)) and steiger(d).exposure_first in (
+        True,
+        False,
+    )
+    xr = pytest.importorskip('xarray')
+    two = xr.concat([d[['bx', 'bxse']], d[['bx', 'bxse']] * [[1], [2], [1]][0][0]], 'exposure').assign_coords(
+        exposure=['A', 'B']
+    )
+    two['bx'][1] = two['bx'][1] ** 2
+    joint = mvmr(xr.merge([two, d[['by', 'byse', 'ref']]]))
+    assert list(joint) == ['A', 'B'] and all(np.isfinite(r.estimate) for r in joint.values())
+
+
+def test_a_hole_is_dropped_and_a_reference_base_is_not():
+    d = dataset()
+    at = int(np.flatnonzero(d.ref.values[0] != 'A')[0])
+    d['by'][0, at, 0] = np.nan
+    assert ivw(d).diagnostics['n_dropped'] == 1 and ivw(d).n == 35
+    assert ivw(d.drop_vars('ref')).diagnostics['n_dropped'] == 1
+
+
+def test_datasets_that_do_not_fit():
+    d = dataset()
+    for call, message in (
+        (lambda: ivw(d.drop_vars('bxse')), 'has no bxse'),
+        (lambda: ivw(d, [1]), 'beside a dataset'),
+        (lambda: mask_bootstrap(d.drop_vars('draws_y')), 'keep_draws'),
+        (lambda: mask_bootstrap(d, np.ones((2, 2))), 'beside a dataset'),
+        (lambda: ivw(d.isel(alt=0, drop=True)), 'position and alt'),
+        (lambda: ivw(pytest.importorskip('xarray').concat([d, d], 'window')), '2 entries of window'),
+        (lambda: from_effects([1, 2]), 'expected an xarray.Dataset'),
+        (lambda: mvmr(d), 'with a dimension exposure'),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+# ------------------------------------------------------------------------ fuzz
+NUMBER = st.one_of(
+    st.floats(-10, 10),
+    st.floats(-1e12, 1e12),
+    st.sampled_from([0.0, np.nan, np.inf, -np.inf, 1e-200, 1e200, 1.0]),
+)
+VECTOR = st.one_of(
+    st.lists(NUMBER, max_size=8),
+    st.lists(NUMBER, min_size=6, max_size=6),
+    st.lists(NUMBER.map(abs), min_size=6, max_size=6),
+    st.sampled_from(
+        [None, 'text', 3.0, [], [[1.0]], ['a'] * 6, [None] * 6, [True] * 6, [1 + 2j] * 6, [[1], [1, 2]], {}]
+    ),
+)
+SUMMARY = {
+    'ivw': ivw,
+    'ivw delta': lambda *d: ivw(*d, weights='delta', distribution='t'),
+    'robust': lambda *d: ivw(*d, robust=True),
+    'egger': egger,
+    'robust egger': lambda *d: egger(*d, robust=True, distribution='t'),
+    'median': lambda *d: weighted_median(*d, weighting='penalized', n_boot=5),
+    'mode': lambda *d: mode_based(*d, n_boot=3),
+    'divw': divw,
+    'divw cov': lambda *d: divw(*d, cov=np.zeros(6)),
+    'gls': lambda *d: gls(*d, rho=np.eye(6)),
+}
+
+
+def explained(r):
+    if not np.all(np.isfinite([r.estimate, r.se, r.ci_low, r.ci_high, r.p])):
+        assert {
+            'too_few_mutations',
+            'no_exposure_effect',
+            'no_exposure_variation',
+            'not_finite',
+            'exposures_not_distinct',
+        } & set(r.codes), r
+
+
+@pytest.mark.parametrize('name', list(SUMMARY))
+@settings(max_examples=40, deadline=None)
+@given(VECTOR, VECTOR, VECTOR, VECTOR)
+def test_fuzz_summaries(name, bx, bxse, by, byse):
+    try:
+        explained(SUMMARY[name](bx, bxse, by, byse))
+    except InputError:
+        pass
+
+
+@pytest.mark.parametrize('name', list(SUMMARY))
+@settings(max_examples=40, deadline=None)
+@given(
+    *[st.lists(NUMBER, min_size=6, max_size=6)] * 2, *[st.lists(NUMBER.map(abs), min_size=6, max_size=6)] * 2
+)
+def test_fuzz_numbers(name, bx, by, bxse, byse):
+    try:
+        explained(SUMMARY[name](bx, bxse, by, byse))
+    except InputError:
+        assert np.all(np.array(bxse) == 0) or np.all(np.array(byse) == 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(*[st.lists(st.lists(NUMBER, min_size=4, max_size=4), min_size=1, max_size=5)] * 2, VECTOR)
+def test_fuzz_draws(x, y, positions):
+    for method in (
+        lambda: mask_bootstrap(x, y, positions, n_boot=5),
+        lambda: divw_draws(x, y, positions, n_boot=5),
+        lambda: slope_per_draw(x, y),
+    ):
+        try:
+            explained(method())
+        except InputError:
+            pass
+
+
+@settings(max_examples=40, deadline=None)
+@given(*[st.lists(st.lists(NUMBER, min_size=2, max_size=2), min_size=5, max_size=5)] * 2, VECTOR, VECTOR)
+def test_fuzz_mvmr(bx, bxse, by, byse):
+    try:
+        for r in mvmr(bx, bxse, by, byse).values():
+            explained(r)
+    except InputError:
+        pass
+
+
+OPTION = st.one_of(st.none(), st.text(max_size=3), st.integers(-3, 3), NUMBER, st.just([1]), st.just(True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(OPTION)
+def test_fuzz_options(value):
+    calls = [
+        lambda k=k, f=f: f(**OK, **{k: value})
+        for f, names in (
+            (ivw, ('model', 'weights', 'distribution', 'level', 'scale')),
+            (egger, ('orient', 'level')),
+            (weighted_median, ('weighting', 'seed', 'level')),
+            (mode_based, ('phi', 'stderror', 'seed')),
+            (divw, ('cov',)),
+            (gls, ('rho', 'model')),
+            (leave_one_out, ('groups',)),
+            (steiger, ('n_draws',)),
+        )
+        for k in names
+    ]
+    for call in calls:
+        try:
+            call()
+        except InputError:
+            pass

@@ -51,7 +51,7 @@ def compare(module, length, tolerance=1e-12, dtype=torch.float64, chunk=None, ou
     if not fallbacks:
         assert engine.fallbacks == []
     if chunk:
-        engine.chunk = chunk
+        engine.block = chunk
     x, masks = window(length, dtype=dtype), draw_masks(model)
     every = saturate(x.numpy())
     with shared_masks(model.module, masks):
@@ -201,7 +201,7 @@ def test_what_cannot_be_carried_is_computed_in_full():
 def test_only_the_outputs_asked_for():
     make, length = ZOO["deepsea"]
     engine = compare(make(), length, outputs=[5, 2])
-    assert engine.cut is not None
+    assert engine.last is not None
 
 
 @st.composite

@@ -14,6 +14,8 @@ def main() -> None:
     notebook.cells = [c for c in notebook.cells if not (c.cell_type == "code" and HIDDEN.search(c.source))]
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            if "#| echo: false" in cell.source:  # only what it shows
+                cell["source"] = ""
             cell["outputs"] = [o for o in cell.outputs if o.get("name") != "stderr"]
             cell["source"] = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
     body, resources = MarkdownExporter().from_notebook_node(notebook)

@@ -8,6 +8,7 @@
 
 Each writes its part of benchmarks/results/propagate.json. Times are CPU seconds of one thread unless it says wall.
 """
+
 import argparse
 import json
 import os
@@ -39,7 +40,7 @@ class Residual(nn.Module):
     def __init__(self, channels, dilation):
         super().__init__()
         self.conv = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.drop = nn.Dropout(.1)
+        self.drop = nn.Dropout(0.1)
 
     def forward(self, x):
         return x + self.drop(torch.relu(self.conv(x)))
@@ -52,31 +53,72 @@ def conv(i, o, k, pool=0, p=None, norm=False, padding=0):
 
 
 def deepsea(labels=37):
-    return nn.Sequential(*conv(4, 320, 8, 4, .2), *conv(320, 480, 8, 4, .2), *conv(480, 960, 8, 0, .5), nn.Flatten(),
-                         nn.Linear(960 * 53, 925), nn.ReLU(), nn.Linear(925, labels), nn.Sigmoid())
+    return nn.Sequential(
+        *conv(4, 320, 8, 4, 0.2),
+        *conv(320, 480, 8, 4, 0.2),
+        *conv(480, 960, 8, 0, 0.5),
+        nn.Flatten(),
+        nn.Linear(960 * 53, 925),
+        nn.ReLU(),
+        nn.Linear(925, labels),
+        nn.Sigmoid(),
+    )
 
 
 def beluga(labels=37, length=2000):
     last = ((length - 14) // 4 - 14) // 4 - 14
-    return nn.Sequential(*conv(4, 320, 8), *conv(320, 320, 8, p=.2), nn.MaxPool1d(4), *conv(320, 480, 8),
-                         *conv(480, 480, 8, p=.2), nn.MaxPool1d(4), *conv(480, 640, 8), *conv(640, 640, 8, p=.5), nn.Flatten(),
-                         nn.Linear(640 * last, 2003), nn.ReLU(), nn.Linear(2003, labels), nn.Sigmoid())
+    return nn.Sequential(
+        *conv(4, 320, 8),
+        *conv(320, 320, 8, p=0.2),
+        nn.MaxPool1d(4),
+        *conv(320, 480, 8),
+        *conv(480, 480, 8, p=0.2),
+        nn.MaxPool1d(4),
+        *conv(480, 640, 8),
+        *conv(640, 640, 8, p=0.5),
+        nn.Flatten(),
+        nn.Linear(640 * last, 2003),
+        nn.ReLU(),
+        nn.Linear(2003, labels),
+        nn.Sigmoid(),
+    )
 
 
 def basset(labels=20):
-    return nn.Sequential(*conv(4, 300, 19, 3, .1, True, 9), *conv(300, 200, 11, 4, .1, True, 5), *conv(200, 200, 7, 4, .1, True, 3),
-                         nn.Flatten(), nn.Linear(200 * 12, 1000), nn.ReLU(), nn.Dropout(.3), nn.Linear(1000, 1000), nn.ReLU(),
-                         nn.Dropout(.3), nn.Linear(1000, labels), nn.Sigmoid())
+    return nn.Sequential(
+        *conv(4, 300, 19, 3, 0.1, True, 9),
+        *conv(300, 200, 11, 4, 0.1, True, 5),
+        *conv(200, 200, 7, 4, 0.1, True, 3),
+        nn.Flatten(),
+        nn.Linear(200 * 12, 1000),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(1000, 1000),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(1000, labels),
+        nn.Sigmoid(),
+    )
 
 
 def dilated(labels=2, channels=64):
-    return nn.Sequential(nn.Conv1d(4, channels, 21, padding=10), nn.ReLU(), nn.Dropout(.1),
-                         *[Residual(channels, 2 ** i) for i in range(1, 9)], nn.AdaptiveAvgPool1d(1), nn.Flatten(),
-                         nn.Linear(channels, labels))
+    return nn.Sequential(
+        nn.Conv1d(4, channels, 21, padding=10),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        *[Residual(channels, 2**i) for i in range(1, 9)],
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(channels, labels),
+    )
 
 
-NETWORKS = {"DeepSEA": (deepsea, 1000), "Beluga-like": (beluga, 2000), "Basset-like": (basset, 600),
-            "dilated residual": (dilated, 2114)}
+NETWORKS = {
+    "DeepSEA": (deepsea, 1000),
+    "Beluga-like": (beluga, 2000),
+    "Basset-like": (basset, 600),
+    "dilated residual": (dilated, 2114),
+}
 
 
 def random_model(name, make, length):
@@ -87,7 +129,7 @@ def random_model(name, make, length):
         if isinstance(m, (nn.Conv1d, nn.Linear)):
             nn.init.kaiming_normal_(m.weight)
         if isinstance(m, nn.BatchNorm1d):
-            m.running_mean.normal_(), m.running_var.uniform_(.5, 2), m.weight.data.uniform_(-1, 2)
+            m.running_mean.normal_(), m.running_var.uniform_(0.5, 2), m.weight.data.uniform_(-1, 2)
     labels = [m for m in module.modules() if isinstance(m, nn.Linear)][-1].out_features
     return SequenceModel(module, [f"label {i}" for i in range(labels)], length, name)
 
@@ -102,6 +144,7 @@ def get_model(name):
 # ------------------------------------------------------------------ measuring
 class Arithmetic(TorchDispatchMode):
     "Counts the multiply-adds of matrix products and convolutions."
+
     def __init__(self):
         super().__init__()
         self.count = 0
@@ -127,7 +170,7 @@ def seconds(f):
 
 def sgemm_peak():
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    return 2 * 1024 ** 3 / min(seconds(lambda: a @ b) for _ in range(10))
+    return 2 * 1024**3 / min(seconds(lambda: a @ b) for _ in range(10))
 
 
 def plain_batch(model, x, mutations, masks):
@@ -146,9 +189,9 @@ def plain_batch(model, x, mutations, masks):
 def plain_seconds(model, x, mutations, masks, batch):
     "One draw the plain way: batches of a part of the mutations, at least a second's worth, extrapolated to all."
     with shared_masks(model.module, masks), torch.no_grad():
-        done, spent = 0, 0.
+        done, spent = 0, 0.0
         while spent < 1 and done < len(mutations):
-            mutants = mutations[done:done + batch].apply(x)
+            mutants = mutations[done : done + batch].apply(x)
             spent += seconds(lambda: model.module(mutants))
             done += len(mutants)
     return spent / done * len(mutations)
@@ -168,34 +211,68 @@ def compare(name, runs):
         model.module(x[None])
     batch, rows = plain_batch(model, x, mutations, masks), []
     for _ in range(runs):
-        rows.append((plain_seconds(model, x, mutations, masks, batch), seconds(lambda: window.draw(masks)),
-                     seconds(lambda: engine.window(x, mutations)), sgemm_peak()))
+        rows.append(
+            (
+                plain_seconds(model, x, mutations, masks, batch),
+                seconds(lambda: window.draw(masks)),
+                seconds(lambda: engine.window(x, mutations)),
+                sgemm_peak(),
+            )
+        )
     plain, drawn, opened, peak = (statistics.median(r[i] for r in rows) for i in range(4))
     per_draw = [(p, d + w / DRAWS) for p, d, w, _ in rows]
-    some = np.unique(np.r_[0:30, np.random.default_rng(0).integers(0, len(mutations), 60), len(mutations) - 30:len(mutations)])
+    some = np.unique(
+        np.r_[
+            0:30,
+            np.random.default_rng(0).integers(0, len(mutations), 60),
+            len(mutations) - 30 : len(mutations),
+        ]
+    )
     with shared_masks(model.module, masks):
         reference, mutants = predict_mutations(model, x, mutations[some], outputs)
     off = float((window.draw(masks)[1][some] - (mutants - reference)).abs().max())
-    return {"network": name, "window_bp": model.length, "mutations": len(mutations), "outputs": len(outputs),
-            "plain_batch": batch, "plain_s": plain, "propagated_s": statistics.median(d for _, d in per_draw),
-            "window_s": opened, "ratio": statistics.median(p / d for p, d in per_draw),
-            "ratio_lowest": min(p / d for p, d in per_draw), "ratio_highest": max(p / d for p, d in per_draw),
-            "ratio_single_draw": statistics.median(p / (d + w) for p, d, w, _ in rows),
-            "flop_ratio": one.count * len(mutations) / carried.count, "plain_share_of_peak": 2 * one.count * len(mutations) / plain / peak,
-            "propagated_share_of_peak": 2 * carried.count / drawn / peak, "sgemm_gflops": peak / 1e9,
-            "largest_difference": off, "largest_prediction": float(mutants.abs().max()), "runs": runs}
+    return {
+        "network": name,
+        "window_bp": model.length,
+        "mutations": len(mutations),
+        "outputs": len(outputs),
+        "plain_batch": batch,
+        "plain_s": plain,
+        "propagated_s": statistics.median(d for _, d in per_draw),
+        "window_s": opened,
+        "ratio": statistics.median(p / d for p, d in per_draw),
+        "ratio_lowest": min(p / d for p, d in per_draw),
+        "ratio_highest": max(p / d for p, d in per_draw),
+        "ratio_single_draw": statistics.median(p / (d + w) for p, d, w, _ in rows),
+        "flop_ratio": one.count * len(mutations) / carried.count,
+        "plain_share_of_peak": 2 * one.count * len(mutations) / plain / peak,
+        "propagated_share_of_peak": 2 * carried.count / drawn / peak,
+        "sgemm_gflops": peak / 1e9,
+        "largest_difference": off,
+        "largest_prediction": float(mutants.abs().max()),
+        "runs": runs,
+    }
 
 
 # ------------------------------------------------------------------ parts
 def table(args):
     rows = []
-    for name in args.networks or ["DeepSEA", "Beluga-like", "default (hepg2)", "Basset-like", "dilated residual"]:
+    for name in args.networks or [
+        "DeepSEA",
+        "Beluga-like",
+        "default (hepg2)",
+        "Basset-like",
+        "dilated residual",
+    ]:
         r = compare(name, args.runs)
         rows.append(r)
-        print(f"{r['network']:18} {r['window_bp']:5} bp  plain {r['plain_s']:7.2f} s  propagated {r['propagated_s']:7.3f} s  "
-              f"ratio {r['ratio']:5.1f} ({r['ratio_lowest']:.1f}-{r['ratio_highest']:.1f})  FLOP ratio {r['flop_ratio']:5.1f}  "
-              f"share of sgemm peak {r['plain_share_of_peak']:.0%} plain, {r['propagated_share_of_peak']:.0%} propagated  "
-              f"largest difference {r['largest_difference']:.0e}", flush=True)
+        print(
+            f"{r['network']:18} {r['window_bp']:5} bp  plain {r['plain_s']:7.2f} s  propagated {r['propagated_s']:7.3f} s  "
+            f"ratio {r['ratio']:5.1f} ({r['ratio_lowest']:.1f}-{r['ratio_highest']:.1f})  FLOP ratio {r['flop_ratio']:5.1f}  "
+            f"share of sgemm peak {r['plain_share_of_peak']:.0%} plain, {r['propagated_share_of_peak']:.0%} propagated  "
+            f"largest difference {r['largest_difference']:.0e}",
+            flush=True,
+        )
     return {"networks": rows}
 
 
@@ -203,19 +280,23 @@ def timed_draws(model, x, draws, runs):
     "CPU seconds of a window and its draws."
     engine, sampler = Propagator(model, range(min(20, len(model.labels))), check=False), MaskSampler(model)
     mutations = saturate(x.numpy())
+
     def work():
         window = engine.window(x, mutations)
         for i in range(draws):
             window.draw(sampler("window", i))
+
     engine.window(x, mutations).draw(sampler("window", 0))
     return statistics.median(seconds(work) for _ in range(runs))
 
 
 def growth(args):
     rows = []
+
     def add(what, value, spent):
         rows.append({"grows": what, "value": value, "seconds": spent})
         print(f"{what:8} {value:5}  {spent:.3f} s", flush=True)
+
     net = lambda **kw: SequenceModel(ConvNet(20, **kw), [str(i) for i in range(20)], kw.get("length", 1000))
     for length in (500, 1000, 2000, 4000):
         add("length", length, timed_draws(net(length=length), background(1, length, 1)[0], 5, args.runs) / 5)
@@ -244,24 +325,41 @@ def all_cores(model, outputs, windows, draws, workers):
 def run_deepsea(args):
     model = random_model("DeepSEA", *NETWORKS["DeepSEA"])
     spent = [all_cores(model, range(37), 1, DRAWS, args.workers) for _ in range(args.runs)]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
-    print(f"DeepSEA, 1 window, {DRAWS} draws, 37 labels, {args.workers} threads: median {statistics.median(spent):.1f} s wall "
-          f"({min(spent):.1f}-{max(spent):.1f}), peak memory {memory:.2f} GB")
-    return {"deepsea": {"wall_s": statistics.median(spent), "all_wall_s": spent, "peak_gb": memory, "workers": args.workers}}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"DeepSEA, 1 window, {DRAWS} draws, 37 labels, {args.workers} threads: median {statistics.median(spent):.1f} s wall "
+        f"({min(spent):.1f}-{max(spent):.1f}), peak memory {memory:.2f} GB"
+    )
+    return {
+        "deepsea": {
+            "wall_s": statistics.median(spent),
+            "all_wall_s": spent,
+            "peak_gb": memory,
+            "workers": args.workers,
+        }
+    }
 
 
 def protocol(args):
     model = load_model("hepg2")
     spent = [all_cores(model, range(20), 4, DRAWS, args.workers) / 4 for _ in range(args.runs)]
     total = statistics.median(spent) * 19 * 25
-    print(f"default model: {statistics.median(spent):.2f} s wall for a window of {DRAWS} draws on {args.workers} threads; "
-          f"19 exposures x 25 windows: {total / 60:.1f} min")
-    return {"protocol": {"window_wall_s": statistics.median(spent), "all_wall_s": spent, "minutes_475_windows": total / 60,
-                         "workers": args.workers}}
+    print(
+        f"default model: {statistics.median(spent):.2f} s wall for a window of {DRAWS} draws on {args.workers} threads; "
+        f"19 exposures x 25 windows: {total / 60:.1f} min"
+    )
+    return {
+        "protocol": {
+            "window_wall_s": statistics.median(spent),
+            "all_wall_s": spent,
+            "minutes_475_windows": total / 60,
+            "workers": args.workers,
+        }
+    }
 
 
 def peers(args):
-    """tangermeme's saturation mutagenesis, on all mutations of one window, as it comes: without dropout.
+    """tangermeme's saturation mutagenesis of one window, as it comes: without dropout.
 
     Its fast path (1.6) carries changes as deepmr does, and is the tool's own choice where it verifies and pays.
     """
@@ -280,11 +378,18 @@ def peers(args):
             spent = [seconds(f) for _ in range(args.runs)]
         note = "; ".join({str(w.message).splitlines()[0] for w in said})
         rows.append({"tool": tool, "seconds": statistics.median(spent), "runs": args.runs, "note": note})
-        print(f"{tool:45} {statistics.median(spent):7.2f} s  {note}", flush=True)
+        print(f"{tool:60} {statistics.median(spent):7.2f} s  {note}", flush=True)
 
-    for fast in (False, True):
-        add(f"tangermeme {tangermeme.__version__}, fast={fast}", lambda: saturation_mutagenesis(
-            model.module, x, device="cpu", batch_size=32, raw_outputs=True, fast=fast))
+    def saturation(fast, n):
+        saturation_mutagenesis(
+            model.module, x, start=0, end=n, device="cpu", batch_size=32, raw_outputs=True, fast=fast
+        )
+
+    add(
+        f"tangermeme {tangermeme.__version__}, fast=False, 50 of 1,000 positions",
+        lambda: saturation(False, 50),
+    )
+    add(f"tangermeme {tangermeme.__version__}, fast=True, all positions", lambda: saturation(True, 1000))
     engine, sampler = Propagator(model, check=False), MaskSampler(model)
     mutations, masks = saturate(x[0].numpy()), [sampler("window", i) for i in range(5)]
     window = engine.window(x[0], mutations)
@@ -295,7 +400,9 @@ def peers(args):
 
 def main():
     kinds = {"table": table, "growth": growth, "deepsea": run_deepsea, "protocol": protocol, "peers": peers}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=kinds)
     parser.add_argument("--runs", type=int, default=5, help="repetitions of which the median is taken")
     parser.add_argument("--networks", nargs="*", help="rows of the table to compute (default: all)")
@@ -307,11 +414,17 @@ def main():
     new = kinds[args.part](args)
     if args.networks and "networks" in new:
         fresh = {r["network"]: r for r in new["networks"]}
-        new["networks"] = [fresh.pop(r["network"], r) for r in stored.get("networks", [])] + list(fresh.values())
+        new["networks"] = [fresh.pop(r["network"], r) for r in stored.get("networks", [])] + list(
+            fresh.values()
+        )
     stored.update(new)
     stored.setdefault("commands", {})[args.part] = {
-        "command": "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), "python": platform.python_version(),
-        "torch": torch.__version__, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
+        "command": "python benchmarks/" + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
 

@@ -17,7 +17,7 @@ __all__ = ['ELEMENTWISE', 'ELEMENTWISE_NAMES', 'ARITHMETIC', 'RISING', 'UNCHANGE
            'taps', 'by_output', 'by_input', 'matrix', 'blocks', 'run', 'frozen', 'attribute', 'as_stage', 'can_slide',
            'mostly_kept', 'Window', 'draw', 'read', 'window', 'self_check']
 
-# %% ../nbs/04_propagate.ipynb #c7dd8c64
+# %% ../nbs/04_propagate.ipynb #5f407ec0
 import copy
 import hashlib
 import math
@@ -38,7 +38,7 @@ from .models import SequenceModel
 from .mutagenesis import Mutations, predict_mutations, saturate
 from .regions import InputError
 
-# %% ../nbs/04_propagate.ipynb #adaf44cf
+# %% ../nbs/04_propagate.ipynb #95ef2dc2
 @dataclass
 class Touched:
     "A reference activation and what the mutations change of it, position by position."
@@ -65,7 +65,7 @@ class Touched:
         return self.delta.shape[1]
 
     def at_position(self, n: int) -> Iterator[tuple[int, slice, Tensor]]:
-        "For each touched position: its number, the rows among 0, ..., n - 1 that touch it, their differences (rows, C)."
+        "For each touched position: its number, the rows among n that touch it, their differences (rows, C)."
         for l in range(self.at, self.end):
             top = self.first + self.step * l
             a, b = max(top, 0), min(top + self.height, n)
@@ -77,7 +77,7 @@ class Touched:
         x = self.ref.T[None] if self.form == 3 else self.ref.T[None, :, None]
         return x.flatten(1) if self.flat else x
 
-# %% ../nbs/04_propagate.ipynb #79eca57f
+# %% ../nbs/04_propagate.ipynb #d045217a
 @dataclass
 class Dense:
     "A reference (1, ...) and a difference for every row (n, ...)."
@@ -105,7 +105,7 @@ def parts(v: Any) -> list:
     "The values stacked in v, or v alone."
     return v.parts if isinstance(v, Strands) else [v]
 
-# %% ../nbs/04_propagate.ipynb #e259eacc
+# %% ../nbs/04_propagate.ipynb #a83274a4
 def start(x: Tensor, at: int, positions: int) -> Touched:
     "One-hot window x (4, L) and the three substitutions at each of `positions` positions from `at` on."
     ref = x.T.contiguous()
@@ -113,7 +113,7 @@ def start(x: Tensor, at: int, positions: int) -> Touched:
     other = (here == 0).nonzero()[:, 1].view(-1, 3)  # the three other bases, in the order ACGT
     return Touched(ref, F.one_hot(other, 4).to(x.dtype) - here[:, None], at, first=-3 * at, step=3)
 
-# %% ../nbs/04_propagate.ipynb #0714df90
+# %% ../nbs/04_propagate.ipynb #6b716546
 class NotTraceable(InputError):
     "The network cannot be propagated; the plain way can still compute it."
 
@@ -121,11 +121,12 @@ class NotTraceable(InputError):
 class PropagationError(RuntimeError):
     "Propagated effects differ from the plain ones."
 
-# %% ../nbs/04_propagate.ipynb #6689e492
+# %% ../nbs/04_propagate.ipynb #6fa8758b
 class Context:
     "What a rule may know and use: n rows, masks by layer, buffers (None: allocate), the reference's values so far."
 
-    def __init__(self, engine: "Propagator", n: int, masks: dict, buffers: list | None = None, seen: dict | None = None):
+    def __init__(self, engine: "Propagator", n: int, masks: dict, buffers: list | None = None,
+                 seen: dict | None = None):
         self.engine, self.n, self.masks, self.buffers = engine, n, masks, buffers
         self.seen = {} if seen is None else seen
         self.node, self.part, self.free, self.gave_up = None, 0, [], []
@@ -162,7 +163,7 @@ def differences(values) -> Iterator[Tensor]:
         elif isinstance(v, Strands):
             yield from differences(v.parts)
 
-# %% ../nbs/04_propagate.ipynb #9b6e0cbe
+# %% ../nbs/04_propagate.ipynb #1566c87c
 def empty(self: Context, shape: tuple, like: Tensor) -> Tensor:
     "Uninitialised memory of that shape: the smallest free buffer that is large enough, or a new one."
     if self.buffers is None:
@@ -187,7 +188,7 @@ def zeros(self: Context, shape: tuple, like: Tensor) -> Tensor:
 
 Context.empty, Context.zeros = empty, zeros
 
-# %% ../nbs/04_propagate.ipynb #443b6a95
+# %% ../nbs/04_propagate.ipynb #a39b815f
 def leaves(x: Any) -> list:
     "Everything inside nested tuples, lists, dicts and slices."
     if isinstance(x, slice):
@@ -218,7 +219,7 @@ def per_part(ctx: Context, f: Callable, v: Any) -> Any:
     ctx.part = 0
     return Strands(out)
 
-# %% ../nbs/04_propagate.ipynb #52103384
+# %% ../nbs/04_propagate.ipynb #8d7319fe
 def spread(v: Touched, k: int, stride: int, dilation: int, padding: int, length: int):
     "What k taps make of v: touched outputs lo to hi (of `length`), first, step and height, each tap's row offset."
     extent = dilation * (k - 1)
@@ -230,12 +231,12 @@ def spread(v: Touched, k: int, stride: int, dilation: int, padding: int, length:
 
 
 def tap_range(at: int, end: int, j: int, stride: int, dilation: int, padding: int, lo: int, hi: int):
-    "Outputs within lo to hi whose tap j reads positions at to end: the first, how many, and the first position less at."
+    "Outputs within lo to hi whose tap j reads positions at to end: first, how many, first position less at."
     a = max(lo, -((-(at + padding - j * dilation)) // stride))
     b = min(hi, (end - 1 + padding - j * dilation) // stride + 1)
     return a, max(0, b - a), a * stride - padding + j * dilation - at
 
-# %% ../nbs/04_propagate.ipynb #d2aae34a
+# %% ../nbs/04_propagate.ipynb #98065f1a
 def one(a: Any) -> Any:
     "The size along the sequence, which comes last."
     return a[-1] if isinstance(a, (tuple, list)) else a
@@ -252,10 +253,11 @@ def is_flat_2d(m: nn.Module, form: int) -> bool:
     "Does m, if it is two-dimensional, leave the height of 1 alone, as a (1, k) kernel does? And does it fit the form?"
     if not isinstance(m, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return form == 3
-    neutral = dict(kernel_size=1, stride=1, padding=0)
-    pairs = {k: getattr(m, k) for k in neutral}
-    return form == 4 and all(isinstance(a, str) or isinstance(a, (tuple, list)) and a[0] == neutral[k] or a == neutral[k] == 0
-                             for k, a in pairs.items())
+    for name, neutral in (("kernel_size", 1), ("stride", 1), ("padding", 0)):
+        a = getattr(m, name)
+        if not (isinstance(a, str) or a == neutral or isinstance(a, (tuple, list)) and a[0] == neutral):
+            return False
+    return form == 4
 
 
 def run_ref(m: nn.Module, v: Touched) -> Tensor:
@@ -263,7 +265,7 @@ def run_ref(m: nn.Module, v: Touched) -> Tensor:
     out = m(v.native())
     return (out[0, :, 0] if out.dim() == 4 else out[0]).T.contiguous()
 
-# %% ../nbs/04_propagate.ipynb #9e7c3d4b
+# %% ../nbs/04_propagate.ipynb #a32ac6e0
 def all_rows(ctx: Context, v: Touched) -> Touched:
     "v with every one of the n rows at every touched position (step 0)."
     out = ctx.zeros((v.delta.shape[0], ctx.n, v.delta.shape[2]), v.delta)
@@ -278,7 +280,7 @@ def capped(ctx: Context, v: Touched, extent: int) -> Touched:
         return v
     return all_rows(ctx, v)
 
-# %% ../nbs/04_propagate.ipynb #cc9242db
+# %% ../nbs/04_propagate.ipynb #7f603be3
 def convolution(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     "A convolution along the sequence, of any stride, dilation, grouping and zero padding; None for any other."
     if v.flat or m.padding_mode != "zeros" or not is_flat_2d(m, v.form):
@@ -292,7 +294,8 @@ def convolution(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     for j in range(k):
         a, n, l = tap_range(v.at, v.end, j, s, d, p, lo, hi)
         if n:
-            add_tap(out[a - lo:a - lo + n, offsets[j]:offsets[j] + v.height], v.delta[l:l + (n - 1) * s + 1:s], weight[:, j])
+            here = out[a - lo:a - lo + n, offsets[j]:offsets[j] + v.height]
+            add_tap(here, v.delta[l:l + (n - 1) * s + 1:s], weight[:, j])
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
 
@@ -309,7 +312,7 @@ def add_tap(out: Tensor, x: Tensor, w: Tensor) -> None:
         else:
             y.baddbmm_(z, w[g].expand(len(z), c, o))
 
-# %% ../nbs/04_propagate.ipynb #5d32dddb
+# %% ../nbs/04_propagate.ipynb #d980bad6
 def pooling(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     "Max- or mean-pooling along the sequence; None for ceil_mode, indices and other rarities."
     if v.flat or not is_flat_2d(m, v.form) or m.ceil_mode or getattr(m, "return_indices", False):
@@ -330,10 +333,11 @@ def mean_pool(ctx: Context, v: Touched, ref: Tensor, k: int, s: int, d: int, p: 
     for j in range(k):
         a, n, l = tap_range(v.at, v.end, j, s, d, p, lo, hi)
         if n:
-            out[a - lo:a - lo + n, offsets[j]:offsets[j] + v.height].add_(v.delta[l:l + (n - 1) * s + 1:s], alpha=1 / k)
+            here = out[a - lo:a - lo + n, offsets[j]:offsets[j] + v.height]
+            here.add_(v.delta[l:l + (n - 1) * s + 1:s], alpha=1 / k)
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #e5cba2d8
+# %% ../nbs/04_propagate.ipynb #392e61b4
 def raise_to(out: Tensor, x: Tensor) -> None:
     "out = max(out, x)"
     if out.numel():
@@ -360,7 +364,7 @@ def max_pool(ctx: Context, v: Touched, ref: Tensor, k: int, s: int, d: int, p: i
     out -= ref[lo:hi, None]
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #87873774
+# %% ../nbs/04_propagate.ipynb #3fb190ea
 def elementwise(ctx: Context, f: Callable, v: Touched | Dense) -> Touched | Dense:
     "f of every number."
     ref = ctx.once(lambda: f(v.ref.clone()))  # f may work in place
@@ -399,7 +403,7 @@ def batch_norm(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     scale = torch.rsqrt(m.running_var + m.eps) * (m.weight if m.affine else 1)
     return scaled(ctx, v, scale[None], ctx.once(lambda: run_ref(m, v)))
 
-# %% ../nbs/04_propagate.ipynb #858ae2b4
+# %% ../nbs/04_propagate.ipynb #1f576e4a
 def moving(x: Tensor, below: float) -> tuple[Tensor, Tensor | None]:
     "The columns of x (rows, C) that are not all 0 and their numbers; x itself and None unless they are few enough."
     some = (x.amax(0).ne(0) | x.amin(0).ne(0)).nonzero()[:, 0]
@@ -420,7 +424,7 @@ def linear(ctx: Context, m: nn.Module, v: Touched | Dense) -> Dense | None:
         out[rows].addmm_(d, blocks[l] if some is None else blocks[l].index_select(0, some))
     return Dense(ctx.once(lambda: F.linear(v.native(), weight, bias)), out)
 
-# %% ../nbs/04_propagate.ipynb #fc68f28c
+# %% ../nbs/04_propagate.ipynb #e8b4aa98
 def rowwise(v: Touched, ref: Tensor, delta: Tensor, keep: bool) -> Dense:
     "A reduction over positions, with or without the reduced axes."
     axes = (1,) * ((v.form - 2) if keep else (v.form - 3))
@@ -452,7 +456,7 @@ def global_max(ctx: Context, v: Touched, keep: bool) -> Dense:
     raise_to(out, torch.maximum(before[lo.to(out.device)], after[hi.to(out.device)]))
     return rowwise(v, top, out - top, keep)
 
-# %% ../nbs/04_propagate.ipynb #3f7d32ce
+# %% ../nbs/04_propagate.ipynb #067757e3
 def aligned(ctx: Context, values: Sequence[Touched]) -> list[Touched]:
     "Several values on the same positions and rows."
     if len({v.step for v in values}) > 1:
@@ -480,7 +484,7 @@ def added(ctx: Context, ref: Tensor, small: Touched, large: Touched) -> Touched:
     out[at:at + len(small.delta), top:top + small.height] += small.delta
     return replace(large, ref=ref, delta=out, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #b9727d89
+# %% ../nbs/04_propagate.ipynb #5700382a
 def combined(ctx: Context, f: Callable, a: Touched, b: Touched) -> Touched | None:
     "f(a, b), number by number."
     if (a.ref.shape, a.form, a.flat) != (b.ref.shape, b.form, b.flat):
@@ -508,11 +512,11 @@ def concatenated(ctx: Context, values: Sequence[Any], dim: int = 0) -> Touched |
     values = aligned(ctx, values)
     return replace(values[0], ref=ref, delta=torch.cat([v.delta for v in values], 2))
 
-# %% ../nbs/04_propagate.ipynb #6089e1f6
+# %% ../nbs/04_propagate.ipynb #e7389e96
 def viewed(v: Touched, out: Tensor) -> Touched | None:
     "v after a view that made `out` of v.native()."
-    channels, length = v.ref.shape[1], v.length
-    known = {(1, channels, length): (3, False), (1, channels, 1, length): (4, False), (1, channels * length): (v.form, True)}
+    width, length = v.ref.shape[1], v.length
+    known = {(1, width, length): (3, False), (1, width, 1, length): (4, False), (1, width * length): (v.form, True)}
     if tuple(out.shape) not in known:
         return None
     form, flat = known[tuple(out.shape)]
@@ -545,7 +549,7 @@ def flipped(v: Touched, dims: int | Sequence[int]) -> Touched | None:
                     first=v.first + v.step * (v.length - 1), step=-v.step, mine=True)
     return v
 
-# %% ../nbs/04_propagate.ipynb #0f2292f0
+# %% ../nbs/04_propagate.ipynb #2ca4c88b
 def indexed(v: Touched, index: Any) -> Touched | None:
     "v[index] for what stays a map: channels, a stretch of positions, or a new axis."
     index = index if isinstance(index, tuple) else (index,)
@@ -567,7 +571,7 @@ def indexed(v: Touched, index: Any) -> Touched | None:
     a, b, _ = position.indices(v.length)
     return v if (a, b) == (0, v.length) else cropped(v, a, max(a, b))
 
-# %% ../nbs/04_propagate.ipynb #83cd94c7
+# %% ../nbs/04_propagate.ipynb #7facb707
 def in_full(ctx: Context, v: Any) -> Any:
     "A touched value as one activation for every row."
     if not isinstance(v, Touched):
@@ -580,9 +584,9 @@ def in_full(ctx: Context, v: Any) -> Any:
         d = d[:, :, None]
     return Dense(v.native().contiguous(), d.flatten(1) if v.flat else d)
 
-# %% ../nbs/04_propagate.ipynb #4befbc02
-ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.Mish,
-               nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid)
+# %% ../nbs/04_propagate.ipynb #035683f7
+ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.SiLU,
+               nn.Mish, nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid)
 ELEMENTWISE_NAMES = set("""relu relu6 gelu elu selu celu leaky_relu sigmoid tanh silu mish softplus softsign threshold
     hardtanh hardsigmoid hardswish logsigmoid exp expm1 log log1p abs neg sqrt rsqrt reciprocal square pow sin cos clamp
     clamp_min clamp_max clip""".split())
@@ -610,11 +614,14 @@ def call(node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) 
     "The node's own operation."
     if module is not None:
         return module(*args, **kwargs)
-    return getattr(args[0], node.target)(*args[1:], **kwargs) if node.op == "call_method" else node.target(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], node.target)(*args[1:], **kwargs)
+    return node.target(*args, **kwargs)
 
-# %% ../nbs/04_propagate.ipynb #4d7a66de
-MODULE_RULES = [((nn.Conv1d, nn.Conv2d), convolution), (POOLS, pooling), (ELEMENTWISE, elementwise), (DROPOUTS, dropout),
-                ((nn.BatchNorm1d, nn.BatchNorm2d), batch_norm), (nn.Linear, linear), (nn.Identity, lambda ctx, m, v: v),
+# %% ../nbs/04_propagate.ipynb #8d664865
+MODULE_RULES = [((nn.Conv1d, nn.Conv2d), convolution), (POOLS, pooling), (ELEMENTWISE, elementwise),
+                (DROPOUTS, dropout), ((nn.BatchNorm1d, nn.BatchNorm2d), batch_norm), (nn.Linear, linear),
+                (nn.Identity, lambda ctx, m, v: v),
                 ((nn.Flatten, nn.Unflatten), lambda ctx, m, v: viewed(v, m(v.native().contiguous()))),
                 (ADAPTIVE, lambda ctx, m, v: adaptive(ctx, m, v))]
 
@@ -639,7 +646,7 @@ def adaptive(ctx: Context, m: nn.Module, v: Touched) -> Touched | Dense | None:
     k, ref = v.length // sizes[-1], ctx.once(lambda: run_ref(m, v))
     return (mean_pool if mean else max_pool)(ctx, v, ref, k, k, 1, 0)
 
-# %% ../nbs/04_propagate.ipynb #ca9b1fe2
+# %% ../nbs/04_propagate.ipynb #63d3c11e
 def arithmetic(ctx: Context, f: Callable, a: Any, b: Any) -> Touched | None:
     "f(a, b) of a map and another map, a number, or a parameter of the network."
     if isinstance(a, Touched) and isinstance(b, Touched):
@@ -670,7 +677,7 @@ def factor(v: Touched, p: Tensor) -> Tensor | None:
     p = (p[0, :, 0] if v.form == 4 else p[0]).T
     return p.expand(-1, v.ref.shape[1]) if p.shape[1] in (1, v.ref.shape[1]) else None
 
-# %% ../nbs/04_propagate.ipynb #414babe2
+# %% ../nbs/04_propagate.ipynb #f36c5134
 def function_rule(ctx: Context, node: fx.Node, args: Sequence, kwargs: dict) -> Any:
     "A function's or a method's rule, or None."
     name, v, rest = name_of(node), args[0] if args else None, args[1:]
@@ -696,20 +703,24 @@ def shape_rule(ctx: Context, name: str, v: Touched, rest: list, kwargs: dict) ->
         return indexed(v, rest[0])
     if name == "flip":
         return flipped(v, kwargs.get("dims", rest[0] if len(rest) == 1 else rest))
-    if name == "pad" and not v.flat and kwargs.get("mode", "constant") == "constant" and not kwargs.get("value") and len(rest) == 1:
-        return cropped(v, -rest[0][0], v.length + rest[0][1]) if not any(rest[0][2:]) else None
+    if name == "pad":
+        zeros = kwargs.get("mode", "constant") == "constant" and not kwargs.get("value") and len(rest) == 1
+        if v.flat or not zeros or any(rest[0][2:]):
+            return None
+        return cropped(v, -rest[0][0], v.length + rest[0][1])
     if name == "index_select" and rest[0] == 1 and not v.flat:
         return channels(v, rest[1])
     if name in POOL_NAMES and len(rest) <= 4:
         return module_rule(ctx, POOL_NAMES[name](*rest, **kwargs), v)
     if name in ("mean", "sum", "amax"):
         dims = kwargs.get("dim", rest[0] if rest else None)
-        dims, keep = (dims,) if isinstance(dims, int) else dims, kwargs.get("keepdim", rest[1] if len(rest) > 1 else False)
+        dims = (dims,) if isinstance(dims, int) else dims
+        keep = kwargs.get("keepdim", rest[1] if len(rest) > 1 else False)
         if v.form == 3 and not v.flat and dims is not None and len(dims) == 1 and dims[0] % 3 == 2:
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
-# %% ../nbs/04_propagate.ipynb #68eb14d1
+# %% ../nbs/04_propagate.ipynb #71d830b7
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) -> Any:
     "The value of a node from those of its inputs."
     inputs, about = leaves([args, kwargs]), module is None and name_of(node) in ABOUT
@@ -747,7 +758,7 @@ def plain_side(ctx: Context, a: Any, about: bool, mutant: bool) -> Any:
         return torch.empty((n, *(v.native() if isinstance(v, Touched) else v.ref).shape[1:]), device="meta")
     return a
 
-# %% ../nbs/04_propagate.ipynb #6d5bb65d
+# %% ../nbs/04_propagate.ipynb #6e463b39
 def strand_by_strand(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) -> Strands:
     "The node for each of the stacked values."
     n, out = max(len(a.parts) for a in leaves([args, kwargs]) if isinstance(a, Strands)), []
@@ -773,7 +784,7 @@ def unstacked(node: fx.Node, args: Sequence) -> Any:
         return found[0] if len(found) == 1 else None
     return None
 
-# %% ../nbs/04_propagate.ipynb #02757db7
+# %% ../nbs/04_propagate.ipynb #10da3180
 class _Tracer(fx.Tracer):
     "Also follows a Sequential made on the way, as in self.head[:-1](x)."
 
@@ -823,7 +834,7 @@ def pool_first(graph: fx.GraphModule) -> None:
             act.prepend(pool)
     graph.graph.lint()
 
-# %% ../nbs/04_propagate.ipynb #1e82da66
+# %% ../nbs/04_propagate.ipynb #74d2541b
 @dataclass
 class Stage:
     "conv -> max-pool -> elementwise ... -> dropout -> flatten -> linear, as far as present, position by position."
@@ -854,7 +865,7 @@ class Stage:
         self.nodes += (node,)
         return True
 
-# %% ../nbs/04_propagate.ipynb #314eb63c
+# %% ../nbs/04_propagate.ipynb #433b6904
 def find_stage(conv: fx.Node, modules: dict) -> Stage | None:
     "The stage that begins with this node; None if it is no ordinary convolution."
     m = modules.get(conv.target) if conv.op == "call_module" else None
@@ -875,7 +886,7 @@ def find_stage(conv: fx.Node, modules: dict) -> Stage | None:
             break
     return stage
 
-# %% ../nbs/04_propagate.ipynb #78569a2c
+# %% ../nbs/04_propagate.ipynb #ee436e95
 class Rows:
     "Which rows touch a pooled position, and where in them those of each of its positions and each tap lie."
 
@@ -902,7 +913,7 @@ class Rows:
             if 0 <= i < len(v.delta) and self.lo <= q * self.size + f < self.hi:
                 yield n, f, i, top
 
-# %% ../nbs/04_propagate.ipynb #859fb8dc
+# %% ../nbs/04_propagate.ipynb #5c646e37
 @dataclass
 class StageRef:
     "The reference through a stage: after the convolution, the activations and the dropout, (L, C) each, and the mask."
@@ -926,7 +937,7 @@ def stage_ref(ctx: Context, stage: Stage, v: Touched, before: Tensor | None) -> 
     mask = by_row(mask, replace(v, ref=active)).expand(active.shape).contiguous()
     return StageRef(conv, active, active * mask, mask)
 
-# %% ../nbs/04_propagate.ipynb #4f5bdef8
+# %% ../nbs/04_propagate.ipynb #0a2a961c
 class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
@@ -945,7 +956,7 @@ class TapSource:
             out[f].narrow(0, top, self.rows.height).addmm_(x, (w if some is None else w.index_select(1, some)).T)
         return out
 
-# %% ../nbs/04_propagate.ipynb #e7fa259d
+# %% ../nbs/04_propagate.ipynb #42377d9e
 class Unmasked:
     "Once a window: the convolution of v before its dropout, and v's channels by rows with those in which rows move."
 
@@ -986,7 +997,7 @@ class DroppedSource:
                 out[f].narrow(0, top, self.rows.height).addmm_(x, w[n % len(w)], alpha=-self.scale)
         return out
 
-# %% ../nbs/04_propagate.ipynb #0e98ca0b
+# %% ../nbs/04_propagate.ipynb #52ef9306
 def run_stage(ctx: Context, stage: Stage, v: Touched, unmasked: Unmasked | None = None,
               before: Tensor | None = None) -> Touched | Dense:
     "A stage for v; or for v * before, from what was computed of v once a window."
@@ -1007,7 +1018,7 @@ def run_stage(ctx: Context, stage: Stage, v: Touched, unmasked: Unmasked | None 
         sink.take(q, value, active, kept)
     return sink.result()
 
-# %% ../nbs/04_propagate.ipynb #25822fcc
+# %% ../nbs/04_propagate.ipynb #f96b43b6
 class Stored:
     "Keeps the differences that a stage makes as a map for what follows."
 
@@ -1024,7 +1035,7 @@ class Stored:
     def result(self) -> Touched:
         return self.out
 
-# %% ../nbs/04_propagate.ipynb #31b81c7f
+# %% ../nbs/04_propagate.ipynb #b82fa36d
 class Flattened:
     "Multiplies each position's differences with its block of a fully connected layer's weights."
 
@@ -1049,7 +1060,7 @@ class Flattened:
         weight, bias = self.ctx.engine.matrix(self.stage.linear)
         return Dense(self.ctx.once(lambda: F.linear(self.r.masked.T.reshape(1, -1), weight, bias), "linear"), self.out)
 
-# %% ../nbs/04_propagate.ipynb #f08a1af9
+# %% ../nbs/04_propagate.ipynb #eef7762d
 class Propagator:
     """Effects of mutations by propagated differences: the numbers of the plain way, exact up to rounding.
 
@@ -1085,7 +1096,7 @@ class Propagator:
         "The module that a node calls."
         return self.modules.get(node.target) if node.op == "call_module" else None
 
-# %% ../nbs/04_propagate.ipynb #b57d5607
+# %% ../nbs/04_propagate.ipynb #2d595215
 def _fixed(self: Propagator) -> set[fx.Node]:
     "Nodes whose value does not depend on any mask."
     out = set()
@@ -1121,7 +1132,7 @@ def _stages(self: Propagator) -> tuple[dict, dict]:
 
 Propagator._fixed, Propagator._last_linear, Propagator._stages = _fixed, _last_linear, _stages
 
-# %% ../nbs/04_propagate.ipynb #7f1c4742
+# %% ../nbs/04_propagate.ipynb #ac88cae8
 def remembered(self: Propagator, key: Any, make: Callable) -> Any:
     "make() the first time, and the same ever after."
     if key not in self.weights:
@@ -1167,7 +1178,7 @@ def blocks(self: Propagator, node: fx.Node, length: int) -> Tensor:
 for f in (remembered, taps, by_output, by_input, matrix, blocks):
     setattr(Propagator, f.__name__, f)
 
-# %% ../nbs/04_propagate.ipynb #9f1574ec
+# %% ../nbs/04_propagate.ipynb #2b21ba16
 def run(self: Propagator, ctx: Context, env: dict, nodes: Sequence[fx.Node]) -> dict:
     "The values of some nodes, given those in env."
     last, done = {a: n for n in nodes for a in n.all_input_nodes}, set()
@@ -1205,7 +1216,7 @@ def attribute(module: nn.Module, path: str) -> Any:
         module = getattr(module, name)
     return module
 
-# %% ../nbs/04_propagate.ipynb #e8efa97b
+# %% ../nbs/04_propagate.ipynb #5841bdb4
 def as_stage(self: Propagator, ctx: Context, node: fx.Node, env: dict, done: set) -> bool:
     "Compute a whole stage where one begins and its rows slide; its nodes are then done."
     if ctx.buffers is None:
@@ -1244,7 +1255,7 @@ def mostly_kept(mask: Tensor) -> bool:
 
 Propagator.run, Propagator.as_stage = run, as_stage
 
-# %% ../nbs/04_propagate.ipynb #3c2dbe5c
+# %% ../nbs/04_propagate.ipynb #9699d967
 MEMORY = 512 << 20  # bytes for the differences of one thread
 NARROW = 8  # positions at once where nothing is pooled
 
@@ -1279,7 +1290,7 @@ def _memory(touched: Sequence[Touched], full: Sequence[int], n: int) -> int:
 
 Propagator._measure = _measure
 
-# %% ../nbs/04_propagate.ipynb #791e2848
+# %% ../nbs/04_propagate.ipynb #93103647
 class Window:
     "One window under a Propagator: what no mask changes is computed here, once, for all draws."
 
@@ -1309,7 +1320,7 @@ class Window:
                 known["unmasked", drop] = per_part(ctx, lambda p: Unmasked(ctx, stage, p), v)
         return known
 
-# %% ../nbs/04_propagate.ipynb #d99e7d1d
+# %% ../nbs/04_propagate.ipynb #c8de8498
 @torch.no_grad()
 def draw(self: Window, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     "Under one set of masks: the reference prediction (O,), and mutant minus reference for each mutation (M, O)."
@@ -1343,7 +1354,7 @@ def read(ctx: Context, v: Touched | Dense) -> tuple[Tensor, Tensor]:
 
 Window.draw = draw
 
-# %% ../nbs/04_propagate.ipynb #dab61c1c
+# %% ../nbs/04_propagate.ipynb #8825da9d
 def window(self: Propagator, x: Tensor, mutations: Mutations) -> Window:
     "A window (4, L), ready for any number of draws."
     return Window(self, x, mutations)
@@ -1364,7 +1375,7 @@ def draw(self: Propagator, x: Tensor, mutations: Mutations, masks: dict[str, Ten
 
 Propagator.window, Propagator.draw = window, draw
 
-# %% ../nbs/04_propagate.ipynb #74a6857f
+# %% ../nbs/04_propagate.ipynb #644c1134
 TOLERANCE = 1e-10  # of the largest prediction, if that exceeds 1; rounding stays 100 times below
 
 

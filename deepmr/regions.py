@@ -8,7 +8,7 @@ __all__ = ['ALPHABET', 'UCSC', 'InputError', 'nearest', 'encode', 'one_hot', 're
            'resize', 'label_windows', 'write_windows', 'SequenceUnavailable', 'check_sequence', 'fetch_ucsc',
            'Sequences']
 
-# %% ../nbs/00_regions.ipynb #f5072743
+# %% ../nbs/00_regions.ipynb #aeca4f70
 import difflib
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ import pooch
 import pyfaidx
 from fastcore.basics import patch
 
-# %% ../nbs/00_regions.ipynb #d9932f9e
+# %% ../nbs/00_regions.ipynb #7f0a7f58
 class InputError(ValueError):
     "Bad input from outside: the message is one sentence naming what was found and what was expected."
 
@@ -37,7 +37,7 @@ def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
     found = [lower[k] for k in difflib.get_close_matches(word.lower(), list(lower), n=n, cutoff=0.5)]
     return f"; did you mean {', '.join(found)}?" if found else ""
 
-# %% ../nbs/00_regions.ipynb #39b6495f
+# %% ../nbs/00_regions.ipynb #270d580e
 ALPHABET = "ACGT"
 _CODE = np.full(256, -1, np.int8)
 for _i, _base in enumerate(ALPHABET):
@@ -68,7 +68,7 @@ def one_hot(
         raise InputError(f"sequences: found {sequences[n][i]!r} at position {i} of sequence {n}, expected A, C, G or T")
     return (codes[:, None, :] == np.arange(4, dtype=np.int8)[None, :, None]).astype(np.float32)
 
-# %% ../nbs/00_regions.ipynb #f189e446
+# %% ../nbs/00_regions.ipynb #2a1a15a0
 _BED_COLUMNS = ("chrom", "start", "end", "name", "score", "strand")
 
 
@@ -90,7 +90,7 @@ def _parse_region(line: str, where: str) -> list:
         raise InputError(f"{where}: found start {start} and end {end}, expected 0 <= start < end")
     return [fields[0], start, end, *fields[3:]]
 
-# %% ../nbs/00_regions.ipynb #42770a61
+# %% ../nbs/00_regions.ipynb #8b3daf1e
 def read_regions(
     path: str | os.PathLike,  # BED or narrowPeak, plain or gzip
     allow_empty: bool = False,  # an ENCODE track may have no peak where sequence is at hand
@@ -115,7 +115,7 @@ def read_regions(
         raise InputError(f"regions: found no region in {path}, expected at least one")
     return _regions_frame(rows)
 
-# %% ../nbs/00_regions.ipynb #238b8e15
+# %% ../nbs/00_regions.ipynb #6be6c03b
 def _regions_frame(rows: list[list]) -> pd.DataFrame:
     "Name the columns, fill what a short BED leaves out and find the summits."
     frame = pd.DataFrame({c: [r[i] if len(r) > i else "." for r in rows] for i, c in enumerate(_BED_COLUMNS)})
@@ -130,7 +130,7 @@ def window_name(chrom: str, start: int, end: int) -> str:
     "The name of a window, `chr1:100-1100` (0-based, half-open)."
     return f"{chrom}:{start}-{end}"
 
-# %% ../nbs/00_regions.ipynb #9e2e0ad5
+# %% ../nbs/00_regions.ipynb #0a0b2d46
 def cache_dir() -> Path:
     "Where downloads and unpacked files are kept: `$DEEPMR_CACHE`, else the user's cache folder."
     folder = Path(os.environ.get("DEEPMR_CACHE") or pooch.os_cache("deepmr"))
@@ -159,7 +159,7 @@ def _unpacked(path: Path) -> Path:
         os.replace(part, target)
     return target
 
-# %% ../nbs/00_regions.ipynb #42cec360
+# %% ../nbs/00_regions.ipynb #baf8f7df
 class Genome:
     "Sequence by genome coordinates, from a FASTA of chromosomes or of segments named `chr1:1000-5000`."
 
@@ -188,7 +188,7 @@ class Genome:
                 rows.append((record, 0, len(self._fasta[record]), record))
         return pd.DataFrame(rows, columns=["chrom", "start", "end", "record"])
 
-# %% ../nbs/00_regions.ipynb #ac420b17
+# %% ../nbs/00_regions.ipynb #365a0b2a
 @patch
 def fetch(self: Genome, chrom: str, start: int, end: int) -> str:
     """Bases of `chrom:start-end` in upper case.
@@ -214,7 +214,7 @@ def fetch(self: Genome, chrom: str, start: int, end: int) -> str:
                          "the record is shorter than its name says")
     return bases
 
-# %% ../nbs/00_regions.ipynb #78b1b8e0
+# %% ../nbs/00_regions.ipynb #3378fdb8
 def tile(
     segments: pd.DataFrame,  # chrom, start, end of the stretches of sequence
     length: int = 1000,  # bp of a window
@@ -243,7 +243,7 @@ def _covered_below(peaks: pd.DataFrame) -> Callable[[np.ndarray], np.ndarray]:
 
     return below
 
-# %% ../nbs/00_regions.ipynb #8fb56cf3
+# %% ../nbs/00_regions.ipynb #f8016a47
 def overlap_bp(windows: pd.DataFrame, peaks: pd.DataFrame) -> np.ndarray:
     "Bases of each window (chrom, start, end) that lie in at least one peak; shape (N,), int64."
     covered = np.zeros(len(windows), np.int64)
@@ -265,7 +265,7 @@ def is_bound(
     core = pd.DataFrame({"chrom": windows.chrom, "start": middle, "end": middle + centre})
     return 2 * overlap_bp(core, peaks) >= centre
 
-# %% ../nbs/00_regions.ipynb #dcd82d7c
+# %% ../nbs/00_regions.ipynb #052663af
 def sampling_priority(names: Iterable[str], seed: int) -> np.ndarray:
     "A pseudo-random number in [0, 1) for every window, a function of seed and name alone; shape (N,)."
     digests = (hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=8).digest() for name in names)
@@ -292,7 +292,7 @@ def sample_bound(
             break
     return pool.iloc[taken].reset_index(drop=True)
 
-# %% ../nbs/00_regions.ipynb #b31c697c
+# %% ../nbs/00_regions.ipynb #451b2f79
 def sequence_digest(sequence: str) -> str:
     "Fingerprint of a sequence in upper case: the first 16 hexadecimal digits of its SHA-256."
     return hashlib.sha256(sequence.upper().encode()).hexdigest()[:16]
@@ -326,7 +326,7 @@ def resize(windows: pd.DataFrame, centres: np.ndarray, length: int) -> pd.DataFr
     out["name"] = [window_name(*w) for w in out.itertuples(index=False)]
     return out
 
-# %% ../nbs/00_regions.ipynb #587d7525
+# %% ../nbs/00_regions.ipynb #b5c9f145
 def label_windows(
     genome: Genome,
     peaks: Mapping[str, pd.DataFrame],  # label -> regions where it was observed
@@ -353,7 +353,7 @@ def write_windows(windows: pd.DataFrame, path: str | os.PathLike) -> None:
     header = "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\tdigest\n"
     Path(path).write_text(header + "".join(lines))
 
-# %% ../nbs/00_regions.ipynb #a88f67b5
+# %% ../nbs/00_regions.ipynb #ab944a9f
 UCSC = "https://api.genome.ucsc.edu/getData/sequence"
 
 
@@ -379,7 +379,7 @@ def fetch_ucsc(chrom: str, start: int, end: int, assembly: str = "hg19", timeout
     with urllib.request.urlopen(url, timeout=timeout) as answer:
         return json.loads(answer.read())["dna"]
 
-# %% ../nbs/00_regions.ipynb #00f32269
+# %% ../nbs/00_regions.ipynb #76ec4364
 class Sequences:
     "Sequence of windows from a FASTA, the cache or UCSC, checked; `.source` says which one served."
 
@@ -398,7 +398,7 @@ class Sequences:
             return [check_sequence(n, self.genome.fetch(c, s, e), e - s, d, origin) for c, s, e, n, d in rows]
         return self._from_cache_or_network(rows)
 
-# %% ../nbs/00_regions.ipynb #6812d4cb
+# %% ../nbs/00_regions.ipynb #b3aef559
 @patch
 def _from_cache_or_network(self: Sequences, rows: list[tuple]) -> list[str]:
     store = cache_dir() / f"{self.assembly}_windows.json"

@@ -1,4 +1,5 @@
 """The propagation engine against the plain one, on architectures and sequences drawn at random."""
+
 import numpy as np
 import pytest
 import torch
@@ -27,9 +28,14 @@ def as_model(module, length, dtype=torch.float64, seed=0):
         if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(m.weight)
             if m.bias is not None:
-                nn.init.normal_(m.bias, std=.3)
+                nn.init.normal_(m.bias, std=0.3)
         if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            m.running_mean.normal_(), m.running_var.uniform_(.5, 2), m.weight.data.uniform_(-1, 2), m.bias.data.normal_()
+            (
+                m.running_mean.normal_(),
+                m.running_var.uniform_(0.5, 2),
+                m.weight.data.uniform_(-1, 2),
+                m.bias.data.normal_(),
+            )
     module = module.to(dtype).eval()
     with torch.no_grad():
         n = module(torch.zeros(1, 4, length, dtype=dtype)).shape[1]
@@ -38,8 +44,10 @@ def as_model(module, length, dtype=torch.float64, seed=0):
 
 def draw_masks(model, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return {name: (torch.rand(shape, generator=g) >= p).to(model.dtype) / (1 - p)
-            for name, (p, shape) in dropout_layers(model).items()}
+    return {
+        name: (torch.rand(shape, generator=g) >= p).to(model.dtype) / (1 - p)
+        for name, (p, shape) in dropout_layers(model).items()
+    }
 
 
 def compare(module, length, tolerance=1e-12, dtype=torch.float64, chunk=None, outputs=None, fallbacks=()):
@@ -56,7 +64,7 @@ def compare(module, length, tolerance=1e-12, dtype=torch.float64, chunk=None, ou
     every = saturate(x.numpy())
     with shared_masks(model.module, masks):
         reference, mutants = predict_mutations(model, x, every, outputs)
-    size = max(1., float(mutants.abs().max()))
+    size = max(1.0, float(mutants.abs().max()))
     for _ in range(2):  # the second draw meets used buffers
         got, effects = engine.draw(x, every, masks)
         assert got.dtype == dtype and effects.shape == (len(every), len(outputs))
@@ -77,12 +85,13 @@ class Residual(nn.Module):
 
 class Cropped(nn.Module):
     "A residual block whose convolution is valid, as in ChromBPNet."
+
     def __init__(self, c, dilation):
         super().__init__()
         self.conv, self.d = nn.Conv1d(c, c, 3, dilation=dilation), dilation
 
     def forward(self, x):
-        return x[:, :, self.d:-self.d] + F.relu(self.conv(x))
+        return x[:, :, self.d : -self.d] + F.relu(self.conv(x))
 
 
 class Branches(nn.Module):
@@ -96,6 +105,7 @@ class Branches(nn.Module):
 
 class Strands(nn.Module):
     "Reverse complement as a second copy in the batch, averaged at the end."
+
     def __init__(self, inner):
         super().__init__()
         self.inner = inner
@@ -113,10 +123,19 @@ class TwoCalls(Strands):
 
 class Wide(nn.Module):
     "Conv2d with kernels (1, k), as in the DeepSEA of Kipoi."
+
     def __init__(self, length):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(4, 6, (1, 5)), nn.Threshold(0, 1e-6), nn.MaxPool2d((1, 2), (1, 2)), nn.Dropout(.2),
-                                  nn.Conv2d(6, 7, (1, 3)), nn.BatchNorm2d(7), nn.ReLU(), nn.Dropout2d(.3))
+        self.body = nn.Sequential(
+            nn.Conv2d(4, 6, (1, 5)),
+            nn.Threshold(0, 1e-6),
+            nn.MaxPool2d((1, 2), (1, 2)),
+            nn.Dropout(0.2),
+            nn.Conv2d(6, 7, (1, 3)),
+            nn.BatchNorm2d(7),
+            nn.ReLU(),
+            nn.Dropout2d(0.3),
+        )
         self.last = nn.Linear(7 * ((length - 4) // 2 - 2), 3)
 
     def forward(self, x):
@@ -136,7 +155,7 @@ class Excitation(nn.Module):
 class Scaled(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.scale, self.shift = nn.Parameter(torch.rand(1, c, 1) + .5), nn.Parameter(torch.rand(c, 1))
+        self.scale, self.shift = nn.Parameter(torch.rand(1, c, 1) + 0.5), nn.Parameter(torch.rand(c, 1))
 
     def forward(self, x):
         return 1 - 2 * torch.tanh(x * self.scale + self.shift) ** 2
@@ -147,31 +166,143 @@ def head(c, n=3):
 
 
 ZOO = {
-    "deepsea": (lambda: nn.Sequential(
-        nn.Conv1d(4, 8, 6), nn.ReLU(), nn.MaxPool1d(4), nn.Dropout(.2), nn.Conv1d(8, 9, 4), nn.ReLU(), nn.MaxPool1d(3),
-        nn.Dropout(.2), nn.Conv1d(9, 11, 3), nn.ReLU(), nn.Dropout(.5), nn.Flatten(), nn.Linear(11 * 5, 12), nn.ReLU(), nn.Dropout(.3),
-        nn.Linear(12, 7), nn.Sigmoid()), 105),
-    "basset": (lambda: nn.Sequential(
-        nn.Conv1d(4, 8, 9, padding=4), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.MaxPool1d(3), nn.Dropout1d(.2), nn.Conv1d(8, 8, 5, padding=2),
-        nn.BatchNorm1d(8), nn.GELU(), nn.MaxPool1d(4), nn.Flatten(), nn.Dropout(.2), nn.Linear(8 * 8, 6), nn.ReLU(), nn.Dropout(.3),
-        nn.Linear(6, 5)), 100),
-    "dilated": (lambda: nn.Sequential(
-        nn.Conv1d(4, 6, 9, padding=4), nn.ReLU(), *[Residual(6, 2 ** i, drop=nn.Dropout(.1)) for i in range(1, 5)], *head(6)), 90),
-    "cropped": (lambda: nn.Sequential(
-        nn.Conv1d(4, 6, 9), nn.ReLU(), nn.Dropout(.1), Cropped(6, 2), Cropped(6, 4), nn.Conv1d(6, 2, 5), nn.Flatten()), 60),
-    "strided, grouped": (lambda: nn.Sequential(
-        nn.Conv1d(4, 8, 9, padding="same"), nn.ELU(), nn.Conv1d(8, 8, 5, stride=2, padding=2), nn.Dropout(.2), nn.AvgPool1d(2),
-        nn.Conv1d(8, 8, 3, groups=4, padding=1), nn.SiLU(), nn.Conv1d(8, 8, 3, groups=8, stride=3), nn.AdaptiveMaxPool1d(1), nn.Flatten(),
-        nn.Linear(8, 3)), 80),
-    "branches": (lambda: nn.Sequential(nn.Conv1d(4, 6, 5), nn.Dropout(.1), Branches(6), nn.Softplus(), Branches(14), *head(22)), 50),
-    "strands": (lambda: Strands(nn.Sequential(
-        nn.Conv1d(4, 6, 5), nn.ReLU(), nn.MaxPool1d(3), nn.Dropout(.2), nn.Conv1d(6, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(5 * 13, 4), nn.Sigmoid())), 51),
-    "two calls": (lambda: TwoCalls(nn.Sequential(
-        nn.Conv1d(4, 6, 5), nn.ReLU(), nn.MaxPool1d(3), nn.Conv1d(6, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(5 * 13, 4), nn.Sigmoid())), 51),
+    "deepsea": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 8, 6),
+            nn.ReLU(),
+            nn.MaxPool1d(4),
+            nn.Dropout(0.2),
+            nn.Conv1d(8, 9, 4),
+            nn.ReLU(),
+            nn.MaxPool1d(3),
+            nn.Dropout(0.2),
+            nn.Conv1d(9, 11, 3),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(11 * 5, 12),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+            nn.Linear(12, 7),
+            nn.Sigmoid(),
+        ),
+        105,
+    ),
+    "basset": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 8, 9, padding=4),
+            nn.BatchNorm1d(8),
+            nn.ReLU(inplace=True),
+            nn.MaxPool1d(3),
+            nn.Dropout1d(0.2),
+            nn.Conv1d(8, 8, 5, padding=2),
+            nn.BatchNorm1d(8),
+            nn.GELU(),
+            nn.MaxPool1d(4),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(8 * 8, 6),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+            nn.Linear(6, 5),
+        ),
+        100,
+    ),
+    "dilated": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 6, 9, padding=4),
+            nn.ReLU(),
+            *[Residual(6, 2**i, drop=nn.Dropout(0.1)) for i in range(1, 5)],
+            *head(6),
+        ),
+        90,
+    ),
+    "cropped": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 6, 9),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            Cropped(6, 2),
+            Cropped(6, 4),
+            nn.Conv1d(6, 2, 5),
+            nn.Flatten(),
+        ),
+        60,
+    ),
+    "strided, grouped": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 8, 9, padding="same"),
+            nn.ELU(),
+            nn.Conv1d(8, 8, 5, stride=2, padding=2),
+            nn.Dropout(0.2),
+            nn.AvgPool1d(2),
+            nn.Conv1d(8, 8, 3, groups=4, padding=1),
+            nn.SiLU(),
+            nn.Conv1d(8, 8, 3, groups=8, stride=3),
+            nn.AdaptiveMaxPool1d(1),
+            nn.Flatten(),
+            nn.Linear(8, 3),
+        ),
+        80,
+    ),
+    "branches": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 6, 5), nn.Dropout(0.1), Branches(6), nn.Softplus(), Branches(14), *head(22)
+        ),
+        50,
+    ),
+    "strands": (
+        lambda: Strands(
+            nn.Sequential(
+                nn.Conv1d(4, 6, 5),
+                nn.ReLU(),
+                nn.MaxPool1d(3),
+                nn.Dropout(0.2),
+                nn.Conv1d(6, 5, 3),
+                nn.Tanh(),
+                nn.Flatten(),
+                nn.Linear(5 * 13, 4),
+                nn.Sigmoid(),
+            )
+        ),
+        51,
+    ),
+    "two calls": (
+        lambda: TwoCalls(
+            nn.Sequential(
+                nn.Conv1d(4, 6, 5),
+                nn.ReLU(),
+                nn.MaxPool1d(3),
+                nn.Conv1d(6, 5, 3),
+                nn.Tanh(),
+                nn.Flatten(),
+                nn.Linear(5 * 13, 4),
+                nn.Sigmoid(),
+            )
+        ),
+        51,
+    ),
     "two-dimensional": (lambda: Wide(60), 60),
-    "profile": (lambda: nn.Sequential(nn.Conv1d(4, 6, 7, padding=3), nn.ReLU(), nn.Dropout(.2), nn.Conv1d(6, 2, 5, padding=2), nn.Flatten()), 40),
-    "scaled": (lambda: nn.Sequential(nn.Conv1d(4, 6, 7, padding=3), Scaled(6), nn.Dropout(.2), nn.MaxPool1d(4, 2, 1), *head(6)), 40),
-    "small": (lambda: nn.Sequential(nn.Conv1d(4, 5, 3), nn.ReLU(), nn.Dropout(.5), nn.Flatten(), nn.Linear(5, 2)), 3),
+    "profile": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 6, 7, padding=3),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Conv1d(6, 2, 5, padding=2),
+            nn.Flatten(),
+        ),
+        40,
+    ),
+    "scaled": (
+        lambda: nn.Sequential(
+            nn.Conv1d(4, 6, 7, padding=3), Scaled(6), nn.Dropout(0.2), nn.MaxPool1d(4, 2, 1), *head(6)
+        ),
+        40,
+    ),
+    "small": (
+        lambda: nn.Sequential(nn.Conv1d(4, 5, 3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(5, 2)),
+        3,
+    ),
 }
 
 
@@ -190,12 +321,30 @@ def test_single_precision(name):
 
 def test_what_cannot_be_carried_is_computed_in_full():
     with pytest.warns(UserWarning, match="in full"):
-        compare(nn.Sequential(nn.Conv1d(4, 6, 9, padding=4), nn.ReLU(), nn.Dropout(.1), Excitation(6), nn.Conv1d(6, 4, 5), *head(4)), 50,
-                fallbacks=["mul"])
+        compare(
+            nn.Sequential(
+                nn.Conv1d(4, 6, 9, padding=4),
+                nn.ReLU(),
+                nn.Dropout(0.1),
+                Excitation(6),
+                nn.Conv1d(6, 4, 5),
+                *head(4),
+            ),
+            50,
+            fallbacks=["mul"],
+        )
     with pytest.warns(UserWarning, match="in full"):
-        compare(nn.Sequential(nn.Conv1d(4, 6, 5), nn.MaxPool1d(4, ceil_mode=True), nn.Dropout(.1), *head(6)), 41, fallbacks=["1"])
+        compare(
+            nn.Sequential(nn.Conv1d(4, 6, 5), nn.MaxPool1d(4, ceil_mode=True), nn.Dropout(0.1), *head(6)),
+            41,
+            fallbacks=["1"],
+        )
     with pytest.warns(UserWarning, match="in full"):
-        compare(nn.Sequential(nn.Conv1d(4, 6, 5), nn.Dropout(.1), nn.LayerNorm(36), nn.ReLU(), *head(6)), 40, fallbacks=["2"])
+        compare(
+            nn.Sequential(nn.Conv1d(4, 6, 5), nn.Dropout(0.1), nn.LayerNorm(36), nn.ReLU(), *head(6)),
+            40,
+            fallbacks=["2"],
+        )
 
 
 def test_only_the_outputs_asked_for():
@@ -234,11 +383,15 @@ def networks(draw):
         layers.append(draw(st.sampled_from([nn.ReLU, nn.GELU, nn.ELU, nn.Softplus, nn.Tanh, nn.Identity]))())
         if draw(st.booleans()):
             layers.append(nn.BatchNorm1d(c))
-        layers.append(draw(st.sampled_from([nn.Dropout(.3), nn.Dropout1d(.3), nn.Identity()])))
+        layers.append(draw(st.sampled_from([nn.Dropout(0.3), nn.Dropout1d(0.3), nn.Identity()])))
     end = draw(st.sampled_from(["flat", "mean", "max", "profile"]))
-    tail = {"flat": [nn.Flatten(), nn.Linear(c * size, 5), nn.ReLU(), nn.Dropout(.2), nn.Linear(5, 2)], "mean": head(c),
-            "max": [nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(c, 2), nn.Sigmoid()], "profile": [nn.Flatten()]}[end]
-    return nn.Sequential(*layers, nn.Dropout(.1), *tail), length
+    tail = {
+        "flat": [nn.Flatten(), nn.Linear(c * size, 5), nn.ReLU(), nn.Dropout(0.2), nn.Linear(5, 2)],
+        "mean": head(c),
+        "max": [nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(c, 2), nn.Sigmoid()],
+        "profile": [nn.Flatten()],
+    }[end]
+    return nn.Sequential(*layers, nn.Dropout(0.1), *tail), length
 
 
 @QUICK
@@ -271,6 +424,7 @@ SHARED: dict = {}
 
 def test_threads_do_not_change_a_byte():
     from concurrent.futures import ThreadPoolExecutor
+
     model, length = deepsea()
     x = window(length)
     engine, every, masks = Propagator(model), saturate(x.numpy()), [draw_masks(model, i) for i in range(12)]
@@ -296,18 +450,21 @@ def test_a_network_that_cannot_be_traced():
     class Depends(nn.Module):
         def forward(self, x):
             return x.mean((1, 2))[:, None] if x.sum() > 0 else x[:, 0, :1]
+
     with pytest.raises(NotTraceable, match="traced by torch.fx"):
         Propagator(SequenceModel(Depends(), ["a"], 20))
 
 
 def test_a_broken_rule_is_caught(monkeypatch):
     import deepmr.propagate as propagate
+
     right = propagate.max_pool
 
     def wrong(*args):
         out = right(*args)
         out.delta *= 1.001
         return out
+
     model, _ = deepsea()
     monkeypatch.setattr(propagate, "max_pool", wrong)
     with pytest.raises(PropagationError, match="differ from the plain ones"):

@@ -23,7 +23,7 @@ def main() -> None:
     for name, data in resources["outputs"].items():
         (ROOT / "docs" / f"readme_{name}").write_bytes(data)
         body = body.replace(f"({name})", f"(docs/readme_{name})")
-    body = re.sub(r"```python\n\s*```\n*", "", body)  # cells of which only a figure is shown
+    body = re.sub(r"```(python)?\n\s*\n```\n*", "", body)  # cells of which only a figure is shown
     body = re.sub(r"<style.*?</style>\n*", "", body, flags=re.S)
     (ROOT / "README.md").write_text(re.sub(r"\n{3,}", "\n\n", body).strip() + "\n")
 

@@ -6,7 +6,7 @@
 __all__ = ['app', 'Model', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device', 'Engine', 'Workers',
            'table1', 'effects', 'main']
 
-# %% ../nbs/10_cli.ipynb #a1d6805a
+# %% ../nbs/10_cli.ipynb #3a5ebcf2
 import contextlib
 import shlex
 import sys
@@ -18,7 +18,7 @@ import typer
 from . import __version__
 from .regions import InputError
 
-# %% ../nbs/10_cli.ipynb #fdeabcfd
+# %% ../nbs/10_cli.ipynb #68a85f18
 app = typer.Typer(name="deepmr", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Ask a trained sequence model whether it believes that binding causes opening.")
@@ -47,7 +47,7 @@ def _version(wanted: bool) -> None:
 def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
     pass
 
-# %% ../nbs/10_cli.ipynb #ca9f2db4
+# %% ../nbs/10_cli.ipynb #dacf50a7
 Model = Annotated[str, typer.Option(help="'hepg2' (in the package), FILE.safetensors, or 'torch:package.module:factory'.")]
 Exposures = Annotated[str, typer.Option(help="Labels, separated by commas. [default: all of the outcome's cell]", show_default=False)]
 Outcome = Annotated[str, typer.Option(help="The label that may be caused.")]
@@ -81,7 +81,7 @@ class _Bar:
             self.bar.set_postfix_str("")
             self.bar.close()
 
-# %% ../nbs/10_cli.ipynb #036a00b8
+# %% ../nbs/10_cli.ipynb #5f54e0e7
 def _print_table(table) -> None:
     "The table as a person reads it; the file has all columns and digits."
     shown = table[["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows"]]
@@ -99,7 +99,7 @@ def _print_warnings(table) -> None:
         some = ", ".join(exposures[:6]) + (", …" if len(exposures) > 6 else "")
         typer.echo(f"warning {warning}: {len(exposures)} of {len(table)} exposures ({some})")
 
-# %% ../nbs/10_cli.ipynb #c9d265eb
+# %% ../nbs/10_cli.ipynb #1688140b
 @app.command()
 def table1(
     model: Model = "hepg2",
@@ -143,7 +143,7 @@ def table1(
         typer.echo(f"table:   {Path(out) / 'table1.csv'}\nfigures: {', '.join(str(f) for f in figures if f.suffix == '.png')}\n"
                    f"windows: {Path(out) / 'local_effects.parquet'}, effects of every mutation: {Path(out) / 'effects'}")
 
-# %% ../nbs/10_cli.ipynb #76874491
+# %% ../nbs/10_cli.ipynb #f9060591
 @app.command()
 def effects(
     exposures: Annotated[str, typer.Option(help="Labels, separated by commas.")],
@@ -176,6 +176,6 @@ def main() -> None:
     "Entry point of the `deepmr` command."
     app()
 
-# %% ../nbs/10_cli.ipynb #918407a0
+# %% ../nbs/10_cli.ipynb #f8b91ca0
 if __name__ == "__main__" and "ipykernel" not in sys.modules:  # a notebook is called __main__, too
     main()

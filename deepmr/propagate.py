@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['ELEMENTWISE', 'ELEMENTWISE_NAMES', 'ARITHMETIC', 'RISING', 'UNCHANGED', 'VIEWS', 'ABOUT', 'DROPOUTS', 'MAX_POOLS',
-           'POOLS', 'ADAPTIVE', 'POOL_NAMES', 'MODULE_RULES', 'MEMORY', 'NARROW', 'TOLERANCE', 'Touched', 'Dense',
-           'Plain', 'Strands', 'parts', 'start', 'NotTraceable', 'PropagationError', 'Context', 'differences', 'empty',
-           'zeros', 'leaves', 'mapped', 'per_part', 'spread', 'tap_range', 'one', 'taps_of', 'is_flat_2d', 'run_ref',
-           'all_rows', 'capped', 'convolution', 'add_tap', 'pooling', 'mean_pool', 'raise_to', 'max_pool',
+           'POOLS', 'ADAPTIVE', 'POOL_NAMES', 'MODULE_RULES', 'CALL', 'MEMORY', 'NARROW', 'TOLERANCE', 'Touched',
+           'Dense', 'Plain', 'Strands', 'parts', 'start', 'NotTraceable', 'PropagationError', 'Context', 'differences',
+           'empty', 'zeros', 'leaves', 'mapped', 'per_part', 'spread', 'tap_range', 'one', 'taps_of', 'is_flat_2d',
+           'run_ref', 'all_rows', 'capped', 'convolution', 'add_tap', 'pooling', 'mean_pool', 'raise_to', 'max_pool',
            'elementwise', 'scaled', 'dropout', 'by_row', 'batch_norm', 'moving', 'linear', 'rowwise', 'global_sum',
            'global_max', 'aligned', 'inside', 'added', 'combined', 'concatenated', 'viewed', 'cropped', 'channels',
            'flipped', 'indexed', 'in_full', 'name_of', 'call', 'module_rule', 'adaptive', 'arithmetic', 'factor',
            'function_rule', 'shape_rule', 'evaluate', 'by_itself', 'plain_side', 'strand_by_strand', 'unstacked',
-           'trace', 'fold_norms', 'pool_first', 'Stage', 'find_stage', 'Rows', 'StageRef', 'stage_ref', 'TapSource',
-           'Unmasked', 'DroppedSource', 'run_stage', 'Stored', 'Flattened', 'Propagator', 'remembered', 'kernel',
-           'taps', 'by_output', 'by_input', 'matrix', 'blocks', 'run', 'frozen', 'attribute', 'as_stage', 'can_slide',
-           'mostly_kept', 'Window', 'draw', 'read', 'window', 'self_check']
+           'trace', 'fold_norms', 'pool_first', 'Stage', 'find_stage', 'dropout_after', 'Rows', 'StageRef', 'stage_ref',
+           'TapSource', 'Unmasked', 'DroppedSource', 'Bands', 'BandSource', 'run_stage', 'Stored', 'Flattened',
+           'Propagator', 'remembered', 'kernel', 'taps', 'by_output', 'by_input', 'band', 'matrix', 'blocks', 'run',
+           'frozen', 'attribute', 'as_stage', 'can_slide', 'mostly_kept', 'Window', 'unmasked', 'draw', 'read',
+           'window', 'self_check']
 
-# %% ../nbs/04_propagate.ipynb #5f407ec0
+# %% ../nbs/04_propagate.ipynb #4d5b6430
 import copy
 import hashlib
 import math
@@ -38,7 +39,7 @@ from .models import SequenceModel
 from .mutagenesis import Mutations, predict_mutations, saturate
 from .regions import InputError
 
-# %% ../nbs/04_propagate.ipynb #95ef2dc2
+# %% ../nbs/04_propagate.ipynb #0f863204
 @dataclass
 class Touched:
     "A reference activation and what the mutations change of it, position by position."
@@ -77,7 +78,7 @@ class Touched:
         x = self.ref.T[None] if self.form == 3 else self.ref.T[None, :, None]
         return x.flatten(1) if self.flat else x
 
-# %% ../nbs/04_propagate.ipynb #d045217a
+# %% ../nbs/04_propagate.ipynb #4f0ce3a3
 @dataclass
 class Dense:
     "A reference (1, ...) and a difference for every row (n, ...)."
@@ -105,7 +106,7 @@ def parts(v: Any) -> list:
     "The values stacked in v, or v alone."
     return v.parts if isinstance(v, Strands) else [v]
 
-# %% ../nbs/04_propagate.ipynb #a83274a4
+# %% ../nbs/04_propagate.ipynb #6e464e49
 def start(x: Tensor, at: int, positions: int) -> Touched:
     "One-hot window x (4, L) and the three substitutions at each of `positions` positions from `at` on."
     ref = x.T.contiguous()
@@ -113,7 +114,7 @@ def start(x: Tensor, at: int, positions: int) -> Touched:
     other = (here == 0).nonzero()[:, 1].view(-1, 3)  # the three other bases, in the order ACGT
     return Touched(ref, F.one_hot(other, 4).to(x.dtype) - here[:, None], at, first=-3 * at, step=3)
 
-# %% ../nbs/04_propagate.ipynb #6b716546
+# %% ../nbs/04_propagate.ipynb #8a69249d
 class NotTraceable(InputError):
     "The network cannot be propagated; the plain way can still compute it."
 
@@ -121,7 +122,7 @@ class NotTraceable(InputError):
 class PropagationError(RuntimeError):
     "Propagated effects differ from the plain ones."
 
-# %% ../nbs/04_propagate.ipynb #6fa8758b
+# %% ../nbs/04_propagate.ipynb #bee03682
 class Context:
     "What a rule may know and use: n rows, masks by layer, buffers (None: allocate), the reference's values so far."
 
@@ -163,7 +164,7 @@ def differences(values) -> Iterator[Tensor]:
         elif isinstance(v, Strands):
             yield from differences(v.parts)
 
-# %% ../nbs/04_propagate.ipynb #1566c87c
+# %% ../nbs/04_propagate.ipynb #0636a1e0
 def empty(self: Context, shape: tuple, like: Tensor) -> Tensor:
     "Uninitialised memory of that shape: the smallest free buffer that is large enough, or a new one."
     if self.buffers is None:
@@ -188,7 +189,7 @@ def zeros(self: Context, shape: tuple, like: Tensor) -> Tensor:
 
 Context.empty, Context.zeros = empty, zeros
 
-# %% ../nbs/04_propagate.ipynb #a39b815f
+# %% ../nbs/04_propagate.ipynb #74a33366
 def leaves(x: Any) -> list:
     "Everything inside nested tuples, lists, dicts and slices."
     if isinstance(x, slice):
@@ -219,7 +220,7 @@ def per_part(ctx: Context, f: Callable, v: Any) -> Any:
     ctx.part = 0
     return Strands(out)
 
-# %% ../nbs/04_propagate.ipynb #8d7319fe
+# %% ../nbs/04_propagate.ipynb #4cf8342e
 def spread(v: Touched, k: int, stride: int, dilation: int, padding: int, length: int):
     "What k taps make of v: touched outputs lo to hi (of `length`), first, step and height, each tap's row offset."
     extent = dilation * (k - 1)
@@ -236,7 +237,7 @@ def tap_range(at: int, end: int, j: int, stride: int, dilation: int, padding: in
     b = min(hi, (end - 1 + padding - j * dilation) // stride + 1)
     return a, max(0, b - a), a * stride - padding + j * dilation - at
 
-# %% ../nbs/04_propagate.ipynb #98065f1a
+# %% ../nbs/04_propagate.ipynb #5df8b54f
 def one(a: Any) -> Any:
     "The size along the sequence, which comes last."
     return a[-1] if isinstance(a, (tuple, list)) else a
@@ -265,7 +266,7 @@ def run_ref(m: nn.Module, v: Touched) -> Tensor:
     out = m(v.native())
     return (out[0, :, 0] if out.dim() == 4 else out[0]).T.contiguous()
 
-# %% ../nbs/04_propagate.ipynb #a32ac6e0
+# %% ../nbs/04_propagate.ipynb #b2538621
 def all_rows(ctx: Context, v: Touched) -> Touched:
     "v with every one of the n rows at every touched position (step 0)."
     out = ctx.zeros((v.delta.shape[0], ctx.n, v.delta.shape[2]), v.delta)
@@ -280,7 +281,7 @@ def capped(ctx: Context, v: Touched, extent: int) -> Touched:
         return v
     return all_rows(ctx, v)
 
-# %% ../nbs/04_propagate.ipynb #7f603be3
+# %% ../nbs/04_propagate.ipynb #ae07225c
 def convolution(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     "A convolution along the sequence, of any stride, dilation, grouping and zero padding; None for any other."
     if v.flat or m.padding_mode != "zeros" or not is_flat_2d(m, v.form):
@@ -309,10 +310,12 @@ def add_tap(out: Tensor, x: Tensor, w: Tensor) -> None:
         y, z = out[..., g * o:(g + 1) * o], x[..., g * c:(g + 1) * c]
         if groups == 1 and y.is_contiguous() and z.is_contiguous():
             y.view(-1, o).addmm_(z.view(-1, c), w[g])
+        elif z.shape[1] * c < 64:  # many tiny products: one large one, and a sum
+            y += (z.reshape(-1, c) @ w[g]).view(*z.shape[:2], o)
         else:
             y.baddbmm_(z, w[g].expand(len(z), c, o))
 
-# %% ../nbs/04_propagate.ipynb #d980bad6
+# %% ../nbs/04_propagate.ipynb #3dee3282
 def pooling(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     "Max- or mean-pooling along the sequence; None for ceil_mode, indices and other rarities."
     if v.flat or not is_flat_2d(m, v.form) or m.ceil_mode or getattr(m, "return_indices", False):
@@ -337,7 +340,7 @@ def mean_pool(ctx: Context, v: Touched, ref: Tensor, k: int, s: int, d: int, p: 
             here.add_(v.delta[l:l + (n - 1) * s + 1:s], alpha=1 / k)
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #392e61b4
+# %% ../nbs/04_propagate.ipynb #04e39d9f
 def raise_to(out: Tensor, x: Tensor) -> None:
     "out = max(out, x)"
     if out.numel():
@@ -364,7 +367,7 @@ def max_pool(ctx: Context, v: Touched, ref: Tensor, k: int, s: int, d: int, p: i
     out -= ref[lo:hi, None]
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #3fb190ea
+# %% ../nbs/04_propagate.ipynb #a2ab10fe
 def elementwise(ctx: Context, f: Callable, v: Touched | Dense) -> Touched | Dense:
     "f of every number."
     ref = ctx.once(lambda: f(v.ref.clone()))  # f may work in place
@@ -403,10 +406,10 @@ def batch_norm(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     scale = torch.rsqrt(m.running_var + m.eps) * (m.weight if m.affine else 1)
     return scaled(ctx, v, scale[None], ctx.once(lambda: run_ref(m, v)))
 
-# %% ../nbs/04_propagate.ipynb #1f576e4a
+# %% ../nbs/04_propagate.ipynb #8a373114
 def moving(x: Tensor, below: float) -> tuple[Tensor, Tensor | None]:
     "The columns of x (rows, C) that are not all 0 and their numbers; x itself and None unless they are few enough."
-    some = (x.amax(0).ne(0) | x.amin(0).ne(0)).nonzero()[:, 0]
+    some = x.abs().sum(0).nonzero()[:, 0]  # faster than any(), which is not vectorised
     return (x.index_select(1, some), some) if len(some) < below * x.shape[1] else (x, None)
 
 
@@ -424,7 +427,7 @@ def linear(ctx: Context, m: nn.Module, v: Touched | Dense) -> Dense | None:
         out[rows].addmm_(d, blocks[l] if some is None else blocks[l].index_select(0, some))
     return Dense(ctx.once(lambda: F.linear(v.native(), weight, bias)), out)
 
-# %% ../nbs/04_propagate.ipynb #e8b4aa98
+# %% ../nbs/04_propagate.ipynb #25af21f0
 def rowwise(v: Touched, ref: Tensor, delta: Tensor, keep: bool) -> Dense:
     "A reduction over positions, with or without the reduced axes."
     axes = (1,) * ((v.form - 2) if keep else (v.form - 3))
@@ -456,7 +459,7 @@ def global_max(ctx: Context, v: Touched, keep: bool) -> Dense:
     raise_to(out, torch.maximum(before[lo.to(out.device)], after[hi.to(out.device)]))
     return rowwise(v, top, out - top, keep)
 
-# %% ../nbs/04_propagate.ipynb #067757e3
+# %% ../nbs/04_propagate.ipynb #5a8f3777
 def aligned(ctx: Context, values: Sequence[Touched]) -> list[Touched]:
     "Several values on the same positions and rows."
     if len({v.step for v in values}) > 1:
@@ -484,7 +487,7 @@ def added(ctx: Context, ref: Tensor, small: Touched, large: Touched) -> Touched:
     out[at:at + len(small.delta), top:top + small.height] += small.delta
     return replace(large, ref=ref, delta=out, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #5700382a
+# %% ../nbs/04_propagate.ipynb #9b7fa99d
 def combined(ctx: Context, f: Callable, a: Touched, b: Touched) -> Touched | None:
     "f(a, b), number by number."
     if (a.ref.shape, a.form, a.flat) != (b.ref.shape, b.form, b.flat):
@@ -512,7 +515,7 @@ def concatenated(ctx: Context, values: Sequence[Any], dim: int = 0) -> Touched |
     values = aligned(ctx, values)
     return replace(values[0], ref=ref, delta=torch.cat([v.delta for v in values], 2))
 
-# %% ../nbs/04_propagate.ipynb #e7389e96
+# %% ../nbs/04_propagate.ipynb #5f404871
 def viewed(v: Touched, out: Tensor) -> Touched | None:
     "v after a view that made `out` of v.native()."
     width, length = v.ref.shape[1], v.length
@@ -549,7 +552,7 @@ def flipped(v: Touched, dims: int | Sequence[int]) -> Touched | None:
                     first=v.first + v.step * (v.length - 1), step=-v.step, mine=True)
     return v
 
-# %% ../nbs/04_propagate.ipynb #2ca4c88b
+# %% ../nbs/04_propagate.ipynb #39c304b6
 def indexed(v: Touched, index: Any) -> Touched | None:
     "v[index] for what stays a map: channels, a stretch of positions, or a new axis."
     index = index if isinstance(index, tuple) else (index,)
@@ -571,7 +574,7 @@ def indexed(v: Touched, index: Any) -> Touched | None:
     a, b, _ = position.indices(v.length)
     return v if (a, b) == (0, v.length) else cropped(v, a, max(a, b))
 
-# %% ../nbs/04_propagate.ipynb #7facb707
+# %% ../nbs/04_propagate.ipynb #e6e9eb20
 def in_full(ctx: Context, v: Any) -> Any:
     "A touched value as one activation for every row."
     if not isinstance(v, Touched):
@@ -584,7 +587,7 @@ def in_full(ctx: Context, v: Any) -> Any:
         d = d[:, :, None]
     return Dense(v.native().contiguous(), d.flatten(1) if v.flat else d)
 
-# %% ../nbs/04_propagate.ipynb #035683f7
+# %% ../nbs/04_propagate.ipynb #fd6d71c0
 ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.SiLU,
                nn.Mish, nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid)
 ELEMENTWISE_NAMES = set("""relu relu6 gelu elu selu celu leaky_relu sigmoid tanh silu mish softplus softsign threshold
@@ -618,7 +621,7 @@ def call(node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) 
         return getattr(args[0], node.target)(*args[1:], **kwargs)
     return node.target(*args, **kwargs)
 
-# %% ../nbs/04_propagate.ipynb #8d664865
+# %% ../nbs/04_propagate.ipynb #b8810133
 MODULE_RULES = [((nn.Conv1d, nn.Conv2d), convolution), (POOLS, pooling), (ELEMENTWISE, elementwise),
                 (DROPOUTS, dropout), ((nn.BatchNorm1d, nn.BatchNorm2d), batch_norm), (nn.Linear, linear),
                 (nn.Identity, lambda ctx, m, v: v),
@@ -646,7 +649,7 @@ def adaptive(ctx: Context, m: nn.Module, v: Touched) -> Touched | Dense | None:
     k, ref = v.length // sizes[-1], ctx.once(lambda: run_ref(m, v))
     return (mean_pool if mean else max_pool)(ctx, v, ref, k, k, 1, 0)
 
-# %% ../nbs/04_propagate.ipynb #63d3c11e
+# %% ../nbs/04_propagate.ipynb #0e81081a
 def arithmetic(ctx: Context, f: Callable, a: Any, b: Any) -> Touched | None:
     "f(a, b) of a map and another map, a number, or a parameter of the network."
     if isinstance(a, Touched) and isinstance(b, Touched):
@@ -677,7 +680,7 @@ def factor(v: Touched, p: Tensor) -> Tensor | None:
     p = (p[0, :, 0] if v.form == 4 else p[0]).T
     return p.expand(-1, v.ref.shape[1]) if p.shape[1] in (1, v.ref.shape[1]) else None
 
-# %% ../nbs/04_propagate.ipynb #f36c5134
+# %% ../nbs/04_propagate.ipynb #e9ed5211
 def function_rule(ctx: Context, node: fx.Node, args: Sequence, kwargs: dict) -> Any:
     "A function's or a method's rule, or None."
     name, v, rest = name_of(node), args[0] if args else None, args[1:]
@@ -720,7 +723,7 @@ def shape_rule(ctx: Context, name: str, v: Touched, rest: list, kwargs: dict) ->
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
-# %% ../nbs/04_propagate.ipynb #71d830b7
+# %% ../nbs/04_propagate.ipynb #e7036a84
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) -> Any:
     "The value of a node from those of its inputs."
     inputs, about = leaves([args, kwargs]), module is None and name_of(node) in ABOUT
@@ -758,7 +761,7 @@ def plain_side(ctx: Context, a: Any, about: bool, mutant: bool) -> Any:
         return torch.empty((n, *(v.native() if isinstance(v, Touched) else v.ref).shape[1:]), device="meta")
     return a
 
-# %% ../nbs/04_propagate.ipynb #6e463b39
+# %% ../nbs/04_propagate.ipynb #1afc7ca4
 def strand_by_strand(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) -> Strands:
     "The node for each of the stacked values."
     n, out = max(len(a.parts) for a in leaves([args, kwargs]) if isinstance(a, Strands)), []
@@ -784,7 +787,7 @@ def unstacked(node: fx.Node, args: Sequence) -> Any:
         return found[0] if len(found) == 1 else None
     return None
 
-# %% ../nbs/04_propagate.ipynb #10da3180
+# %% ../nbs/04_propagate.ipynb #f7a518b5
 class _Tracer(fx.Tracer):
     "Also follows a Sequential made on the way, as in self.head[:-1](x)."
 
@@ -834,7 +837,7 @@ def pool_first(graph: fx.GraphModule) -> None:
             act.prepend(pool)
     graph.graph.lint()
 
-# %% ../nbs/04_propagate.ipynb #74d2541b
+# %% ../nbs/04_propagate.ipynb #8bd100dd
 @dataclass
 class Stage:
     "conv -> max-pool -> elementwise ... -> dropout -> flatten -> linear, as far as present, position by position."
@@ -846,6 +849,7 @@ class Stage:
     acts: tuple = ()
     drop: fx.Node | None = None
     linear: fx.Node | None = None
+    after: fx.Node | None = None  # dropout of the fully connected layer's outputs
     nodes: tuple = ()
 
     def takes(self, node: fx.Node) -> bool:
@@ -865,7 +869,7 @@ class Stage:
         self.nodes += (node,)
         return True
 
-# %% ../nbs/04_propagate.ipynb #433b6904
+# %% ../nbs/04_propagate.ipynb #c37b5706
 def find_stage(conv: fx.Node, modules: dict) -> Stage | None:
     "The stage that begins with this node; None if it is no ordinary convolution."
     m = modules.get(conv.target) if conv.op == "call_module" else None
@@ -880,13 +884,23 @@ def find_stage(conv: fx.Node, modules: dict) -> Stage | None:
         if flat:  # kept only if a fully connected layer comes next
             last = next(iter(node.users)) if len(node.users) == 1 else None
             if last is not None and last.op == "call_module" and isinstance(modules[last.target], nn.Linear):
-                stage.linear, stage.nodes = last, (*stage.nodes, last)
+                stage.linear, stage.nodes, stage.after = last, (*stage.nodes, last), dropout_after(last, modules)
             else:
                 stage.nodes = stage.nodes[:-1]
             break
     return stage
 
-# %% ../nbs/04_propagate.ipynb #ee436e95
+
+def dropout_after(node: fx.Node, modules: dict) -> fx.Node | None:
+    "The dropout that a node's outputs meet after nothing but functions of each number."
+    while len(node.users) == 1 and (node := next(iter(node.users))).op == "call_module":
+        if isinstance(modules[node.target], DROPOUTS):
+            return node
+        if not isinstance(modules[node.target], ELEMENTWISE):
+            return None
+    return None
+
+# %% ../nbs/04_propagate.ipynb #52f1a252
 class Rows:
     "Which rows touch a pooled position, and where in them those of each of its positions and each tap lie."
 
@@ -913,7 +927,7 @@ class Rows:
             if 0 <= i < len(v.delta) and self.lo <= q * self.size + f < self.hi:
                 yield n, f, i, top
 
-# %% ../nbs/04_propagate.ipynb #5c646e37
+# %% ../nbs/04_propagate.ipynb #51557c42
 @dataclass
 class StageRef:
     "The reference through a stage: after the convolution, the activations and the dropout, (L, C) each, and the mask."
@@ -937,7 +951,7 @@ def stage_ref(ctx: Context, stage: Stage, v: Touched, before: Tensor | None) -> 
     mask = by_row(mask, replace(v, ref=active)).expand(active.shape).contiguous()
     return StageRef(conv, active, active * mask, mask)
 
-# %% ../nbs/04_propagate.ipynb #0a2a961c
+# %% ../nbs/04_propagate.ipynb #de64bd30
 class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
@@ -947,27 +961,28 @@ class TapSource:
         self.memory = ctx.empty((rows.size * rows.tall * len(self.weight),), v.delta)
 
     def values(self, q: int, base: Tensor, kept: Tensor | None) -> Tensor:
-        "Of all rows at the positions of q, given the reference there (size, kept): (size, tall, kept)."
+        "The pooled values at q of all its rows, given the reference before pooling (size, kept): (tall, kept)."
         weight = (self.weight if kept is None else self.weight.index_select(0, kept)).unbind(1)
         shape = (len(base), self.rows.tall, base.shape[1])
         out = self.memory[:math.prod(shape)].view(shape).copy_(base[:, None])
         for n, f, i, top in self.rows.inputs(q, self.v):
             (x, some), w = self.inputs[i], weight[n % len(weight)]
             out[f].narrow(0, top, self.rows.height).addmm_(x, (w if some is None else w.index_select(1, some)).T)
-        return out
+        return out.amax(0) if len(out) > 1 else out[0]
 
-# %% ../nbs/04_propagate.ipynb #42377d9e
+# %% ../nbs/04_propagate.ipynb #c57483f4
 class Unmasked:
     "Once a window: the convolution of v before its dropout, and v's channels by rows with those in which rows move."
 
     def __init__(self, ctx: Context, stage: Stage, v: Touched):
         conv = convolution(ctx, stage.modules[stage.conv.target], v)
         self.v, self.rows = v, (r := Rows(stage, v, conv.length))
-        self.whole = v.delta.new_zeros(r.q1 - r.q0, r.size, r.tall, conv.ref.shape[1])
+        self.whole = v.delta.new_zeros(r.q1 - r.q0, r.tall, r.size, conv.ref.shape[1])
         for l in range(conv.at, min(conv.end, r.q1 * r.size)):
             top = conv.first + conv.step * l - r.top(l // r.size)
-            self.whole[l // r.size - r.q0, l % r.size, top:top + conv.height] = conv.delta[l - conv.at]
+            self.whole[l // r.size - r.q0, top:top + conv.height, l % r.size] = conv.delta[l - conv.at]
         self.sideways, self.moves = v.delta.transpose(1, 2).contiguous(), v.delta.ne(0).any(1)  # (K, C, M), (K, C)
+        self.bands = None
 
 
 class DroppedSource:
@@ -988,22 +1003,81 @@ class DroppedSource:
             self.ready.pop(i - 2 * len(self.rows.taps), None)  # taps reach no further back
         return self.ready[i]
 
-    def values(self, q: int, base: Tensor, kept: Tensor | None) -> Tensor:
-        "Of all rows at the positions of q, given the reference there (size, O): (size, tall, O)."
-        out = torch.add(base[:, None], self.u.whole[q - self.rows.q0], alpha=self.scale, out=self.memory)
+    def values(self, q: int, base: Tensor, kept: None) -> Tensor:
+        "The pooled values at q of all its rows, given the reference before pooling (size, O): (tall, O)."
+        out = torch.add(base, self.u.whole[q - self.rows.q0], alpha=self.scale, out=self.memory)
         for n, f, i, top in self.rows.inputs(q, self.u.v):
             if len(self.columns[i]):
                 x, w = self.dropped(i)
-                out[f].narrow(0, top, self.rows.height).addmm_(x, w[n % len(w)], alpha=-self.scale)
-        return out
+                out[top:top + self.rows.height, f].addmm_(x, w[n % len(w)], alpha=-self.scale)
+        return out.amax(1)
 
-# %% ../nbs/04_propagate.ipynb #52ef9306
+# %% ../nbs/04_propagate.ipynb #292d7135
+CALL = 200_000  # multiply-adds that take as long as calling one small product
+
+
+class Bands:
+    "The moving channels that each pooled position reads: their rows, and where their mask and weights stand."
+
+    def __init__(self, u: Unmasked):
+        r, v, rows, mask_at, band_at, self.counts = u.rows, u.v, [], [], [], []
+        width, tops = v.ref.shape[1], sorted({(i, top) for _, i, top in r.taps})
+        for q in range(r.q0, r.q1):
+            n = 0
+            for i, top in tops:
+                l = i + q * r.size
+                if v.at <= l < v.end:
+                    c = u.moves[l - v.at].nonzero()[:, 0]
+                    rows.append(F.pad(u.sideways[l - v.at, c], (top, r.tall - top - r.height)))
+                    mask_at.append(l * width + c)
+                    band_at.append((i - tops[0][0]) * width + c)
+                    n += len(c)
+            self.counts.append(n)
+        self.rows, self.mask_at, self.band_at = torch.cat(rows), torch.cat(mask_at), torch.cat(band_at)
+        self.ends = torch.tensor([0, *self.counts], device=v.ref.device).cumsum(0)
+
+    @staticmethod
+    def pays(u: Unmasked, k: int, p: float) -> bool:
+        "Is one product for all taps, with its zeros, less than many small ones? p: share dropped."
+        r, width = u.rows, u.whole.shape[3]
+        dropped = float(u.moves.sum()) / max(1, len(u.moves)) * p  # at one position
+        inputs = len({i for _, i, _ in r.taps})
+        apart = r.size * k * (CALL + dropped * r.height * width)
+        return r.q1 > r.q0 and len(u.moves) > 0 and dropped * inputs * r.tall * r.size * width < apart
+
+# %% ../nbs/04_propagate.ipynb #22c680b9
+class BandSource:
+    "As DroppedSource, with one product for each pooled position."
+
+    def __init__(self, ctx: Context, stage: Stage, u: Unmasked, mask: Tensor):
+        self.u, self.scale, b = u, float(mask.max()), u.bands
+        dropped = (mask == 0).expand(u.v.ref.shape).flatten().index_select(0, b.mask_at).nonzero()[:, 0]
+        weight = ctx.engine.band(stage.modules[stage.conv.target], u.rows.size)
+        self.x = b.rows.index_select(0, dropped)
+        self.w = weight.index_select(0, b.band_at.index_select(0, dropped))
+        self.ends = torch.searchsorted(dropped, b.ends).tolist()
+        self.memory = ctx.empty((u.rows.tall, u.whole.shape[2] * u.whole.shape[3]), u.v.delta)
+
+    def values(self, q: int, base: Tensor, kept: None) -> Tensor:
+        "The pooled values at q of all its rows, given the reference before pooling (size, O): (tall, O)."
+        q -= self.u.rows.q0
+        a, b = self.ends[q], self.ends[q + 1]
+        whole = self.u.whole[q]
+        out = torch.add(base.view(1, -1), whole.view(self.memory.shape), alpha=self.scale, out=self.memory)
+        if b > a:
+            out.addmm_(self.x[a:b].T, self.w[a:b], alpha=-self.scale)
+        return out.view(whole.shape).amax(1)
+
+# %% ../nbs/04_propagate.ipynb #11632689
 def run_stage(ctx: Context, stage: Stage, v: Touched, unmasked: Unmasked | None = None,
               before: Tensor | None = None) -> Touched | Dense:
     "A stage for v; or for v * before, from what was computed of v once a window."
     r = ctx.once(lambda: stage_ref(ctx, stage, v, before), "stage")
     rows = Rows(stage, v, len(r.conv)) if unmasked is None else unmasked.rows
-    source = TapSource(ctx, stage, v, rows) if unmasked is None else DroppedSource(ctx, stage, unmasked, before)
+    if unmasked is None:
+        source = TapSource(ctx, stage, v, rows)
+    else:
+        source = (DroppedSource if unmasked.bands is None else BandSource)(ctx, stage, unmasked, before)
     sink = (Stored if stage.linear is None else Flattened)(ctx, stage, v, r, rows)
     skip = stage.linear is not None and unmasked is None and r.mask is not None  # channels that are dropped right after
     for q in range(rows.q0, rows.q1):
@@ -1012,13 +1086,12 @@ def run_stage(ctx: Context, stage: Stage, v: Touched, unmasked: Unmasked | None 
             kept = r.mask[q].nonzero()[:, 0]
             base, active = base.index_select(1, kept), active.index_select(0, kept)
         value = source.values(q, base, kept)
-        value = value.amax(0) if rows.size > 1 else value[0]
         for f in stage.acts:
             value = value.clamp_min_(0) if isinstance(f, nn.ReLU) else f(value)
         sink.take(q, value, active, kept)
     return sink.result()
 
-# %% ../nbs/04_propagate.ipynb #f96b43b6
+# %% ../nbs/04_propagate.ipynb #107743d7
 class Stored:
     "Keeps the differences that a stage makes as a map for what follows."
 
@@ -1035,32 +1108,40 @@ class Stored:
     def result(self) -> Touched:
         return self.out
 
-# %% ../nbs/04_propagate.ipynb #b82fa36d
+# %% ../nbs/04_propagate.ipynb #c57d5d6b
 class Flattened:
     "Multiplies each position's differences with its block of a fully connected layer's weights."
 
     def __init__(self, ctx: Context, stage: Stage, v: Touched, r: StageRef, rows: Rows):
         self.ctx, self.stage, self.r, self.rows = ctx, stage, r, rows
         self.blocks = ctx.engine.blocks(stage.linear, len(r.active))
-        self.out = ctx.zeros((ctx.n, self.blocks.shape[2]), v.delta)
+        mask = ctx.masks.get(stage.after.target) if stage.after is not None else None
+        self.columns = mask.nonzero()[:, 0] if mask is not None and mask.any() else None  # the rest is dropped right after
+        width = self.blocks.shape[2] if self.columns is None else len(self.columns)
+        self.out = ctx.zeros((ctx.n, width), v.delta)
 
     def take(self, q: int, value: Tensor, active: Tensor, kept: Tensor | None) -> None:
         top = self.rows.top(q)
         a, b = max(top, 0), min(top + self.rows.tall, self.ctx.n)
         if a >= b:
             return
-        value, some = moving(value.sub_(active)[a - top:b - top], below=.85)
+        value, some = moving(value.sub_(active)[a - top:b - top], below=.7)
         if some is not None:
             kept = some if kept is None else kept.index_select(0, some)
         if self.r.mask is not None:
             value *= self.r.mask[q] if kept is None else self.r.mask[q].index_select(0, kept)
-        self.out[a:b].addmm_(value, self.blocks[q] if kept is None else self.blocks[q].index_select(0, kept))
+        weight = self.blocks[q] if kept is None else self.blocks[q].index_select(0, kept)
+        self.out[a:b].addmm_(value, weight if self.columns is None else weight.index_select(1, self.columns))
 
     def result(self) -> Dense:
         weight, bias = self.ctx.engine.matrix(self.stage.linear)
+        if self.columns is not None:  # what is dropped may hold anything finite: its mask is 0
+            place = torch.zeros(self.blocks.shape[2], dtype=torch.long, device=self.out.device)
+            place[self.columns] = torch.arange(len(self.columns), device=self.out.device)
+            self.out = self.out.index_select(1, place)
         return Dense(self.ctx.once(lambda: F.linear(self.r.masked.T.reshape(1, -1), weight, bias), "linear"), self.out)
 
-# %% ../nbs/04_propagate.ipynb #eef7762d
+# %% ../nbs/04_propagate.ipynb #13b2dc5a
 class Propagator:
     """Effects of mutations by propagated differences: the numbers of the plain way, exact up to rounding.
 
@@ -1096,7 +1177,7 @@ class Propagator:
         "The module that a node calls."
         return self.modules.get(node.target) if node.op == "call_module" else None
 
-# %% ../nbs/04_propagate.ipynb #2d595215
+# %% ../nbs/04_propagate.ipynb #d9daadcd
 def _fixed(self: Propagator) -> set[fx.Node]:
     "Nodes whose value does not depend on any mask."
     out = set()
@@ -1132,7 +1213,7 @@ def _stages(self: Propagator) -> tuple[dict, dict]:
 
 Propagator._fixed, Propagator._last_linear, Propagator._stages = _fixed, _last_linear, _stages
 
-# %% ../nbs/04_propagate.ipynb #ac88cae8
+# %% ../nbs/04_propagate.ipynb #78dd58ff
 def remembered(self: Propagator, key: Any, make: Callable) -> Any:
     "make() the first time, and the same ever after."
     if key not in self.weights:
@@ -1163,6 +1244,19 @@ def by_input(self: Propagator, m: nn.Module) -> Tensor:
     return self.remembered((m, "input"), lambda: kernel(m).permute(1, 2, 0).contiguous())
 
 
+def band(self: Propagator, m: nn.Module, size: int) -> Tensor:
+    "Weights from every input that `size` neighbouring outputs read to these outputs: (inputs * C, size * O)."
+    def make() -> Tensor:
+        k, _, d, _ = taps_of(m)
+        c, _, o = self.by_input(m).shape
+        out = m.weight.new_zeros(size + d * (k - 1), c, size, o)
+        for f in range(size):
+            for j in range(k):
+                out[f + j * d, :, f] = self.by_input(m)[:, j]
+        return out.flatten(2).flatten(0, 1)
+    return self.remembered((m, "band", size), make)
+
+
 def matrix(self: Propagator, node: fx.Node) -> tuple[Tensor, Tensor | None]:
     "Weights and bias of a fully connected layer, the last one only for the outputs asked for."
     m, some = self.module(node), self.outputs if node is self.last else slice(None)
@@ -1175,10 +1269,10 @@ def blocks(self: Propagator, node: fx.Node, length: int) -> Tensor:
     return self.remembered((node, "blocks"), lambda: w.view(len(w), -1, length).permute(2, 1, 0).contiguous())
 
 
-for f in (remembered, taps, by_output, by_input, matrix, blocks):
+for f in (remembered, taps, by_output, by_input, band, matrix, blocks):
     setattr(Propagator, f.__name__, f)
 
-# %% ../nbs/04_propagate.ipynb #2b21ba16
+# %% ../nbs/04_propagate.ipynb #9ec2c75c
 def run(self: Propagator, ctx: Context, env: dict, nodes: Sequence[fx.Node]) -> dict:
     "The values of some nodes, given those in env."
     last, done = {a: n for n in nodes for a in n.all_input_nodes}, set()
@@ -1216,7 +1310,7 @@ def attribute(module: nn.Module, path: str) -> Any:
         module = getattr(module, name)
     return module
 
-# %% ../nbs/04_propagate.ipynb #5841bdb4
+# %% ../nbs/04_propagate.ipynb #8254fdb4
 def as_stage(self: Propagator, ctx: Context, node: fx.Node, env: dict, done: set) -> bool:
     "Compute a whole stage where one begins and its rows slide; its nodes are then done."
     if ctx.buffers is None:
@@ -1255,7 +1349,7 @@ def mostly_kept(mask: Tensor) -> bool:
 
 Propagator.run, Propagator.as_stage = run, as_stage
 
-# %% ../nbs/04_propagate.ipynb #9699d967
+# %% ../nbs/04_propagate.ipynb #0714c5ca
 MEMORY = 512 << 20  # bytes for the differences of one thread
 NARROW = 8  # positions at once where nothing is pooled
 
@@ -1290,7 +1384,7 @@ def _memory(touched: Sequence[Touched], full: Sequence[int], n: int) -> int:
 
 Propagator._measure = _measure
 
-# %% ../nbs/04_propagate.ipynb #93103647
+# %% ../nbs/04_propagate.ipynb #bccafa7e
 class Window:
     "One window under a Propagator: what no mask changes is computed here, once, for all draws."
 
@@ -1317,10 +1411,18 @@ class Window:
         for drop, stage in e.early.items():
             v, ctx.node, conv = env[drop.args[0]], stage.conv, e.module(stage.conv)
             if all(can_slide(ctx, conv, p) for p in parts(v)):
-                known["unmasked", drop] = per_part(ctx, lambda p: Unmasked(ctx, stage, p), v)
+                known["unmasked", drop] = per_part(ctx, lambda p: unmasked(ctx, stage, p, e.module(drop).p), v)
         return known
 
-# %% ../nbs/04_propagate.ipynb #c8de8498
+
+def unmasked(ctx: Context, stage: Stage, v: Touched, p: float) -> Unmasked:
+    "What is known before the first dropout, with `Bands` where they pay."
+    out = Unmasked(ctx, stage, v)
+    if Bands.pays(out, taps_of(stage.modules[stage.conv.target])[0], p):
+        out.bands = Bands(out)
+    return out
+
+# %% ../nbs/04_propagate.ipynb #c6796f48
 @torch.no_grad()
 def draw(self: Window, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     "Under one set of masks: the reference prediction (O,), and mutant minus reference for each mutation (M, O)."
@@ -1354,7 +1456,7 @@ def read(ctx: Context, v: Touched | Dense) -> tuple[Tensor, Tensor]:
 
 Window.draw = draw
 
-# %% ../nbs/04_propagate.ipynb #8825da9d
+# %% ../nbs/04_propagate.ipynb #a570469a
 def window(self: Propagator, x: Tensor, mutations: Mutations) -> Window:
     "A window (4, L), ready for any number of draws."
     return Window(self, x, mutations)
@@ -1375,7 +1477,7 @@ def draw(self: Propagator, x: Tensor, mutations: Mutations, masks: dict[str, Ten
 
 Propagator.window, Propagator.draw = window, draw
 
-# %% ../nbs/04_propagate.ipynb #644c1134
+# %% ../nbs/04_propagate.ipynb #c8f5e093
 TOLERANCE = 1e-10  # of the largest prediction, if that exceeds 1; rounding stays 100 times below
 
 

@@ -347,6 +347,66 @@ def test_what_cannot_be_carried_is_computed_in_full():
         )
 
 
+class Attention(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(c, 2, batch_first=True)
+
+    def forward(self, x):
+        y = x.transpose(1, 2)
+        return self.attend(y, y, y, need_weights=False)[0].transpose(1, 2)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.lstm = nn.LSTM(c, 5, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        out, (hidden, _) = self.lstm(x.transpose(1, 2))
+        return torch.cat([out.mean(1), hidden[-1]], 1)
+
+
+class SinglePrecision(nn.Module):
+    "Makes a float32 constant of its own, so that it cannot be run in float64."
+
+    def forward(self, x):
+        return torch.matmul(x.transpose(1, 2), torch.eye(6) * 2).transpose(1, 2)
+
+
+class Exponential(nn.Module):
+    def forward(self, x):
+        return torch.exp(x.clamp(max=2)).amax(-1)
+
+
+@pytest.mark.parametrize("middle, tail", [(Attention(6), head(6)), (Recurrent(6), [nn.Linear(15, 2)])])
+def test_attention_and_recurrence_are_computed_in_full(middle, tail):
+    with pytest.warns(UserWarning, match="in full"):
+        layers = [nn.Conv1d(4, 6, 5), nn.ReLU(), nn.Dropout(0.1), middle, nn.Dropout(0.2), *tail]
+        compare(nn.Sequential(*layers), 40, fallbacks=["transpose"])
+
+
+def test_functions_of_the_sequence_axis():
+    compare(nn.Sequential(nn.Conv1d(4, 6, 5), nn.ReLU(), nn.Dropout(0.1), Exponential(), nn.Linear(6, 2)), 40)
+
+
+def test_a_network_tied_to_single_precision():
+    layers = [nn.Conv1d(4, 6, 5), nn.ReLU(), nn.Dropout(0.1), SinglePrecision(), *head(6)]
+    with pytest.warns(UserWarning, match="in full"):
+        compare(nn.Sequential(*layers), 40, 1e-5, torch.float32, fallbacks=["transpose"])
+
+
+def test_an_output_that_is_not_one_tensor():
+    class Several(nn.Module):
+        def forward(self, x):
+            return {"a": x.mean(-1)}
+
+    model = as_model(nn.Sequential(nn.Conv1d(4, 2, 3), *head(2)), 20)
+    model.module = Several()
+    with pytest.raises(NotTraceable, match="cannot be propagated"):
+        Propagator(model, [0], check=False)
+
+
 def test_only_the_outputs_asked_for():
     make, length = ZOO["deepsea"]
     engine = compare(make(), length, outputs=[5, 2])

@@ -29,7 +29,9 @@ from deepmr.mr import (
     mask_bootstrap,
     mode_based,
     mvmr,
+    raps,
     shrunk_correlation,
+    slope_matrix,
     slope_per_draw,
     steiger,
     steiger_test,
@@ -772,6 +774,7 @@ def test_every_estimator_takes_a_dataset():
     for method in (ivw, egger, weighted_median, mode_based):
         assert method(d) == method(*s[:4]) and method(d).diagnostics['n_dropped'] == 0
     assert divw(d) == divw(*s[:4], cov=s.cov)
+    assert raps(d) == raps(*s[:4], cov=s.cov)
     assert divw_draws(d, n_boot=20) == divw_draws(s.draws_x, s.draws_y, s.position, n_boot=20)
     assert mask_bootstrap(d, n_boot=20) == mask_bootstrap(s.draws_x, s.draws_y, s.position, n_boot=20)
     assert slope_per_draw(d) == slope_per_draw(s.draws_x, s.draws_y)
@@ -813,6 +816,75 @@ def test_datasets_that_do_not_fit():
             call()
 
 
+def weak(seed, theta=0.6, n=400, rho=0.7):
+    "Weak instruments with shared noise: (bx, bxse, by, byse), covariance."
+    rng = np.random.default_rng(seed)
+    true, a, b = rng.standard_normal((3, n)) * 0.01
+    bx, by = true + a, theta * true + rho * a / 2 + np.sqrt(1 - rho**2) * b / 2
+    return (bx, np.full(n, 0.01), by, np.full(n, 0.005)), np.full(n, rho * 5e-5)
+
+
+@pytest.mark.parametrize('loss', ['l2', 'huber', 'tukey'])
+def test_raps_is_unbiased_and_covers_with_weak_instruments(loss):
+    fits = [raps(*data, cov=c, loss=loss) for data, c in map(weak, range(40))]
+    z = np.array([(f.estimate - 0.6) / f.se for f in fits])
+    assert abs(z.mean()) < 3 / np.sqrt(40) and 0.7 < z.std() < 1.4
+    assert np.mean([f.ci_low <= 0.6 <= f.ci_high for f in fits]) > 0.8
+
+
+def test_raps_is_the_minimum_of_the_profile_loss():
+    from scipy.optimize import minimize_scalar
+
+    (bx, bxse, by, byse), c = weak(1)
+
+    def profile(theta):
+        return np.sum((by - theta * bx) ** 2 / (byse**2 + theta**2 * bxse**2 - 2 * theta * c)) / 2
+
+    best = minimize_scalar(profile, bounds=(-1, 2), method='bounded', options=dict(xatol=1e-12))
+    got = raps(bx, bxse, by, byse, c, loss='l2', over_dispersion=False)
+    assert got.estimate == pytest.approx(best.x, rel=1e-6)
+    assert got.diagnostics['minima'][0][1] == pytest.approx(best.fun, rel=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.01, 100), st.floats(0.01, 100), st.sampled_from(['l2', 'huber', 'tukey']))
+def test_raps_knows_no_units_and_no_order(seed, a, b, loss):
+    (bx, bxse, by, byse), c = weak(seed, n=60)
+    got, order = raps(bx, bxse, by, byse, c, loss), np.random.default_rng(seed).permutation(60)
+    moved = raps(*(v[order] for v in (bx * a, bxse * a, by * b, byse * b, c * a * b)), loss)
+    if 'several_minima' not in got.codes:
+        assert moved.estimate * a / b == pytest.approx(got.estimate, rel=1e-4, abs=1e-6)
+        assert moved.se * a / b == pytest.approx(got.se, rel=1e-3)
+
+
+def test_raps_says_what_it_cannot_do():
+    data, c = weak(0, n=20)
+    with pytest.raises(InputError, match='cov is larger'):
+        raps(*data, cov=c * 3)
+    with pytest.raises(InputError, match='loss is'):
+        raps(*data, loss='median')
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 5), st.integers(1, 4))
+def test_slope_matrix_is_the_bootstrap_of_every_pair(seed, k, n_positions, outputs):
+    rng = np.random.default_rng(seed)
+    draws = rng.standard_normal((k, 3 * n_positions, outputs)) + rng.standard_normal((3 * n_positions, outputs))
+    position = rng.permutation(np.repeat(np.arange(n_positions), 3))
+    got = slope_matrix(draws, position, n_boot=20, seed=seed)
+    for i in range(outputs):
+        for j in range(outputs):
+            pair = mask_bootstrap(draws[..., i], draws[..., j], position, n_boot=20, seed=seed, weights='equal')
+            assert got.estimate[i, j] == pytest.approx(pair.estimate, rel=1e-8, abs=1e-12)
+            assert got.se[i, j] == pytest.approx(pair.se, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize('draws', [np.zeros((3, 4)), np.zeros((1, 4, 2)), np.full((3, 4, 2), np.nan), 'text', [[['a']]]])
+def test_slope_matrix_refuses(draws):
+    with pytest.raises(InputError, match='draws has shape'):
+        slope_matrix(draws)
+
+
 # ------------------------------------------------------------------------ fuzz
 NUMBER = st.one_of(
     st.floats(-10, 10),
@@ -838,6 +910,8 @@ SUMMARY = {
     'divw': divw,
     'divw cov': lambda *d: divw(*d, cov=np.zeros(6)),
     'gls': lambda *d: gls(*d, rho=np.eye(6)),
+    'raps': raps,
+    'raps tukey': lambda *d: raps(*d, cov=np.zeros(6), loss='tukey', over_dispersion=False),
 }
 
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'Model', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device', 'Engine', 'Workers',
-           'table1', 'effects', 'main']
+           'table1', 'effects', 'matrix', 'main']
 
-# %% ../nbs/10_cli.ipynb #3a5ebcf2
+# %% ../nbs/10_cli.ipynb #d545fe9d
 import contextlib
 import shlex
 import sys
@@ -18,7 +18,7 @@ import typer
 from . import __version__
 from .regions import InputError
 
-# %% ../nbs/10_cli.ipynb #68a85f18
+# %% ../nbs/10_cli.ipynb #da075b7b
 app = typer.Typer(name="deepmr", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Ask a trained sequence model whether it believes that binding causes opening.")
@@ -47,7 +47,7 @@ def _version(wanted: bool) -> None:
 def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
     pass
 
-# %% ../nbs/10_cli.ipynb #dacf50a7
+# %% ../nbs/10_cli.ipynb #5155dd0c
 Model = Annotated[str, typer.Option(help="'hepg2' (in the package), FILE.safetensors, or 'torch:package.module:factory'.")]
 Exposures = Annotated[str, typer.Option(help="Labels, separated by commas. [default: all of the outcome's cell]", show_default=False)]
 Outcome = Annotated[str, typer.Option(help="The label that may be caused.")]
@@ -81,7 +81,7 @@ class _Bar:
             self.bar.set_postfix_str("")
             self.bar.close()
 
-# %% ../nbs/10_cli.ipynb #5f54e0e7
+# %% ../nbs/10_cli.ipynb #d6766842
 def _print_table(table) -> None:
     "The table as a person reads it; the file has all columns and digits."
     shown = table[["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows"]]
@@ -99,7 +99,20 @@ def _print_warnings(table) -> None:
         some = ", ".join(exposures[:6]) + (", …" if len(exposures) > 6 else "")
         typer.echo(f"warning {warning}: {len(exposures)} of {len(table)} exposures ({some})")
 
-# %% ../nbs/10_cli.ipynb #1688140b
+# %% ../nbs/10_cli.ipynb #47cbb68e
+def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
+    "Other protocols beside the first, and the direction of the effects, if asked for."
+    from deepmr import pipeline
+    if len(protocols) > 1:
+        typer.echo("\nthe same draws under each protocol\n\n"
+                   + pipeline.compare(out, protocols).to_string(float_format=lambda v: f"{v:.3f}") + "\n")
+    if directions:
+        way = pipeline.directions(out)
+        way.to_csv(Path(out) / "directions.csv", index=False)
+        typer.echo("\nexposure on outcome (forward) and outcome on exposure (reverse), in the exposure's windows\n\n"
+                   + way.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
+
+# %% ../nbs/10_cli.ipynb #82913037
 @app.command()
 def table1(
     model: Model = "hepg2",
@@ -109,9 +122,10 @@ def table1(
     genome: GenomeFile = None,
     windows: Annotated[int, typer.Option(help="Windows per exposure.")] = 25,
     draws: Draws = 50,
-    protocol: Annotated[str, typer.Option(help="default: two-way bootstrap, REML, Hartung-Knapp; paper: MR-Egger, DerSimonian-Laird.")] = "default",
+    protocol: Annotated[str, typer.Option(help="default: two-way bootstrap, REML, Hartung-Knapp; paper: MR-Egger, DerSimonian-Laird. Several, separated by commas, are shown side by side.")] = "default",
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="Run directory; an unfinished run in it is continued.")] = "runs/table1",
+    directions: Annotated[bool, typer.Option("--directions", help="Show the reverse effects (outcome on exposure) and Steiger's test, too.")] = False,
     device: Device = "cpu",
     engine: Engine = "auto",
     workers: Workers = None,
@@ -122,15 +136,16 @@ def table1(
     dropout masks, estimate a causal effect per window (Mendelian randomization), combine them (random effects).
     """
     with _clear_errors():
-        from deepmr.pipeline import PROTOCOLS, Experiment, plan, run
+        from deepmr.pipeline import Experiment, get_protocol, plan, run
+        protocols = [get_protocol(name.strip()) for name in protocol.split(",")]
         chosen = tuple(e.strip() for e in exposures.split(",") if e.strip())
-        p = plan(Experiment(model, chosen, outcome, regions, genome, windows, draws, protocol, seed, engine), device,
+        p = plan(Experiment(model, chosen, outcome, regions, genome, windows, draws, protocols[0].name, seed, engine), device,
                  announce=lambda line: typer.echo(line, err=True))
         typer.echo(f"windows: {p.source}")
         for note in p.notes:
             typer.echo(f"note: {note}")
         typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {outcome}, {len(p.windows)} windows x {draws} draws x "
-                   f"{3 * p.model.length} mutations; {protocol} protocol: {PROTOCOLS[protocol].words}")
+                   f"{3 * p.model.length} mutations; {protocols[0].name} protocol: {protocols[0].words}")
         bar = _Bar()
         try:
             table = run(p, out, workers=workers, command=shlex.join(["deepmr", *sys.argv[1:]]), progress=bar)
@@ -138,12 +153,13 @@ def table1(
             bar.close()
         _print_table(table)
         _print_warnings(table)
+        _print_checks(out, [q.name for q in protocols], directions)
         from deepmr.plots import draw_figures
         figures = draw_figures(out)
         typer.echo(f"table:   {Path(out) / 'table1.csv'}\nfigures: {', '.join(str(f) for f in figures if f.suffix == '.png')}\n"
                    f"windows: {Path(out) / 'local_effects.parquet'}, effects of every mutation: {Path(out) / 'effects'}")
 
-# %% ../nbs/10_cli.ipynb #f9060591
+# %% ../nbs/10_cli.ipynb #3eee0cd0
 @app.command()
 def effects(
     exposures: Annotated[str, typer.Option(help="Labels, separated by commas.")],
@@ -171,11 +187,30 @@ def effects(
             bar.close()
         typer.echo(f"effects of {n} windows: {out}")
 
+# %% ../nbs/10_cli.ipynb #aa18613e
+@app.command()
+def matrix(
+    run: Annotated[str, typer.Argument(help="Run directory of deepmr table1.")],
+    correction: Annotated[str, typer.Option(help="For the p-values of all pairs: fdr_by, fdr_bh, holm or bonferroni.")] = "fdr_by",
+) -> None:
+    "Global effects among all pairs of labels of a finished run, with a heat map."
+    with _clear_errors():
+        from deepmr.pipeline import effect_matrix
+        table, path = effect_matrix(run, correction), Path(run) / "effect_matrix.csv"
+        table.to_csv(path, index=False)
+        strongest = table.sort_values("p", kind="stable").head(20)
+        typer.echo(f"\nthe 20 of {len(table)} pairs with the smallest p, corrected by {correction}\n\n"
+                   + strongest.to_string(index=False, float_format=lambda v: f"{v:.3g}") + "\n")
+        from deepmr.plots import effect_heatmap
+        (Path(run) / "figures").mkdir(exist_ok=True)
+        effect_heatmap(table).savefig(figure := Path(run) / "figures" / "effect_matrix.png", dpi=150)
+        typer.echo(f"table: {path}\nfigure: {figure}")
 
+# %% ../nbs/10_cli.ipynb #8e68ac23
 def main() -> None:
     "Entry point of the `deepmr` command."
     app()
 
-# %% ../nbs/10_cli.ipynb #f8b91ca0
+# %% ../nbs/10_cli.ipynb #0c7cb3f9
 if __name__ == "__main__" and "ipykernel" not in sys.modules:  # a notebook is called __main__, too
     main()

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from deepmr.cli import app
 from deepmr.models import load_model
-from deepmr.pipeline import PROTOCOLS, Experiment, open_effects, plan, read_local, run, table1
+from deepmr.pipeline import (PROTOCOLS, Experiment, compare, directions, effect_matrix, open_effects, plan, read_local,
+                             read_slopes, run, table1)
 from deepmr.regions import InputError, read_windows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,43 @@ def test_both_protocols_from_one_run(toy, toy_files):
         assert table.n_windows[0] == len(rows) == 3
     egger, boot = (read_local(toy_files / "run").query("method == @m").se.mean() for m in ("egger", "bootstrap"))
     assert egger != boot
+
+
+def test_matrix_directions_and_protocols_tell_the_same_story(toy, toy_files):
+    out = toy_files / "run"
+    table = run(toy_experiment(toy, toy_files, draws=20), out, **quiet)
+    windows, slopes, ses, labels = read_slopes(out)
+    local = read_local(out).query("method == 'bootstrap'")
+    for row in local.itertuples():  # the slope of a pair is the default protocol's local estimate
+        w, x = windows.index[windows.name == row.window][0], labels.index(row.exposure)
+        assert slopes[w, x, -1] == pytest.approx(row.estimate, rel=1e-3, abs=1e-4)
+        assert ses[w, x, -1] == pytest.approx(row.se, rel=0.5)
+    way, matrix = directions(out), effect_matrix(out, "holm")
+    assert way.n_windows.tolist() == table.n_windows.tolist() and len(matrix) == 6
+    for row in way.itertuples():
+        pair = matrix[(matrix.cause == row.exposure) & (matrix.effect == "X_DNase_None")].iloc[0]
+        assert pair["mean"] == row.forward and pair.ci_low == row.forward_low
+        assert 0 <= row.r2 <= 1 and 0 <= row.steiger_forward <= 1
+    assert (matrix.q >= matrix.p).all() and (matrix.q <= 1).all()
+    side = compare(out)
+    for name in PROTOCOLS:
+        np.testing.assert_array_equal(side[name]["mean"], table1(out, name)["mean"])
+    assert local.noise_correlation.between(-1, 1).all() and {"residual_se", "share_z2_x", "mean_f"} <= set(table.columns)
+
+
+def test_protocols_and_directions_on_the_command_line(hg19, tmp_path):
+    options = ["table1", "--exposures", "HepG2_CTCF_None,HepG2_HNF4A_None", "--windows", "2", "--draws", "4", "--protocol", "default,paper",
+               "--directions", "--out", str(tmp_path / "run"), "--genome", str(hg19 / "hg19_segments.fa.gz")]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "the same draws under each protocol" in done.stdout and "reverse" in done.stdout
+    assert len(pd.read_csv(tmp_path / "run" / "directions.csv")) == 2
+    pairs = CliRunner().invoke(app, ["matrix", str(tmp_path / "run"), "--correction", "fdr_bh"])
+    assert pairs.exit_code == 0, pairs.output
+    assert len(pd.read_csv(tmp_path / "run" / "effect_matrix.csv")) == 6
+    assert (tmp_path / "run" / "figures" / "effect_matrix.png").stat().st_size > 5000
+    wrong = CliRunner().invoke(app, ["matrix", str(tmp_path / "run"), "--correction", "none"])
+    assert wrong.exit_code == 2 and "expected one of fdr_by" in wrong.stderr
 
 
 def test_effects_on_disk_are_those_of_mutation_effects(toy, toy_files):

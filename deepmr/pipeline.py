@@ -8,7 +8,7 @@ __all__ = ['PROTOCOLS', 'LOCAL', 'EVOLVED', 'PAIR_REPLICATES', 'DIAGNOSTICS', 'S
            'shared_diagnostics', 'local_effects', 'with_slopes', 'run', 'read_local', 'table1', 'open_effects',
            'compare', 'read_slopes', 'directions', 'effect_matrix', 'write_effects']
 
-# %% ../nbs/08_pipeline.ipynb #d09f20b3
+# %% ../nbs/08_pipeline.ipynb #64ff2cf3
 import hashlib
 import importlib.metadata
 import json
@@ -33,7 +33,7 @@ from .mutagenesis import evolve
 from .regions import (InputError, Sequences, SequenceUnavailable, encode, one_hot, read_regions, read_windows,
                             resize, sample_bound)
 
-# %% ../nbs/08_pipeline.ipynb #ac97892e
+# %% ../nbs/08_pipeline.ipynb #0dbf089d
 @dataclass(frozen=True)
 class Protocol:
     "Which estimators a table is made with."
@@ -59,7 +59,7 @@ def get_protocol(name: str) -> Protocol:
         raise InputError(f"protocol: found {name!r}, expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
-# %% ../nbs/08_pipeline.ipynb #c1e86587
+# %% ../nbs/08_pipeline.ipynb #2e182e65
 def _egger_paper(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) -> MREstimate:
     s, spread = summarise(x, y), np.sqrt(len(x))  # SD over draws = SE of the mean x sqrt K
     return egger(s["bx"], s["bxse"] * spread, s["by"], s["byse"] * spread)
@@ -76,7 +76,7 @@ def _bootstrap(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) ->
 
 LOCAL: dict[str, Callable[..., MREstimate]] = {"bootstrap": _bootstrap, "egger": _egger_paper, "ivw": _ivw}
 
-# %% ../nbs/08_pipeline.ipynb #7cef94ab
+# %% ../nbs/08_pipeline.ipynb #9b1e1d14
 @dataclass(frozen=True)
 class Experiment:
     "Everything that decides the numbers of a run."
@@ -108,7 +108,7 @@ def default_exposures(model: SequenceModel, outcome: str) -> tuple[str, ...]:
     same = [k for k in model.labels if k.startswith(cell) and k != outcome and model.labels.count(k) == 1]
     return tuple(same or [k for k in model.labels if k != outcome and model.labels.count(k) == 1])
 
-# %% ../nbs/08_pipeline.ipynb #3a4de837
+# %% ../nbs/08_pipeline.ipynb #a0cbd23f
 @dataclass(frozen=True)
 class Plan:
     "An experiment with its input at hand."
@@ -132,7 +132,7 @@ def _candidates(experiment: Experiment, model: SequenceModel) -> pd.DataFrame:
         windows = sized.assign(labels=windows.labels.to_numpy(), digest=None)
     return windows.drop_duplicates("name").reset_index(drop=True)
 
-
+# %% ../nbs/08_pipeline.ipynb #36f34618
 def _assign(experiment: Experiment, exposures: tuple[str, ...], candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
     "exposure -> its sample of windows; InputError where none was observed for an exposure."
     samples = {}
@@ -145,7 +145,7 @@ def _assign(experiment: Experiment, exposures: tuple[str, ...], candidates: pd.D
         samples[exposure] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
     return samples
 
-# %% ../nbs/08_pipeline.ipynb #b50d9f3c
+# %% ../nbs/08_pipeline.ipynb #0cced226
 def _union(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     "Each window once, with the exposures that drew it, in the order of the genome."
     drawn = pd.concat([s.assign(exposure=e) for e, s in samples.items()])
@@ -174,7 +174,7 @@ def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str,
                          "give --genome FASTA")
     return pd.DataFrame(rows, columns=["name", "chrom", "start", "end", "exposures"]), np.stack(x), notes
 
-# %% ../nbs/08_pipeline.ipynb #51d1cf31
+# %% ../nbs/08_pipeline.ipynb #590a2644
 def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], None] = print) -> Plan:
     "Read and check everything an experiment needs. Raises InputError for whatever is wrong with it."
     experiment.check()
@@ -199,7 +199,7 @@ def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], 
         source = "EVOLVED windows, made by the model from random background: not genomic sequence"
     return Plan(experiment, model, exposures, windows, x, source, tuple(notes))
 
-# %% ../nbs/08_pipeline.ipynb #5e03a5af
+# %% ../nbs/08_pipeline.ipynb #092a95ee
 def _write(path: Path, save: Callable[[Path], None]) -> None:
     "Write a file so that it is either complete or absent."
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -220,7 +220,7 @@ def file_stem(window: str) -> str:
     "A window's name as a file name: `chr9_100-1100`."
     return re.sub(r"[^A-Za-z0-9._-]+", "_", window)
 
-# %% ../nbs/08_pipeline.ipynb #869e8298
+# %% ../nbs/08_pipeline.ipynb #fab10f5b
 def weights_digest(model: SequenceModel) -> str:
     "SHA-256 over the names and bytes of a model's parameters and buffers: which weights made a table."
     digest = hashlib.sha256()
@@ -245,7 +245,7 @@ def versions() -> dict[str, str]:
     packages = ("deepmr", "torch", "numpy", "scipy", "pandas", "xarray")
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
 
-# %% ../nbs/08_pipeline.ipynb #9adc9816
+# %% ../nbs/08_pipeline.ipynb #51b4bd10
 def _open(p: Plan, out: Path, command: str) -> None:
     "Make the run directory, or check that it holds this very run. InputError where it holds another."
     record = out / "run.json"
@@ -272,7 +272,7 @@ def _open(p: Plan, out: Path, command: str) -> None:
     described |= {"command": command, "versions": versions(), "notes": p.notes, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     _write_text(record, json.dumps(described, indent=1))
 
-# %% ../nbs/08_pipeline.ipynb #1019d96c
+# %% ../nbs/08_pipeline.ipynb #cf9f740f
 def _seed(*parts) -> int:
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "little")
 
@@ -299,7 +299,7 @@ def shared_diagnostics(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         out |= {"steiger_forward": float(test.exposure_first), "steiger_p": test.p}
     return out
 
-
+# %% ../nbs/08_pipeline.ipynb #a9237230
 def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict]:
     """Local causal effects of one exposure (a column of draws) on the outcome (the last column).
 
@@ -328,7 +328,7 @@ def with_slopes(data: xr.Dataset, draws: WindowDraws, p: Plan, seed: int) -> xr.
     pairs = {"slope": (("cause", "effect"), slopes.estimate), "slope_se": (("cause", "effect"), slopes.se)}
     return data.assign(pairs).assign_coords(cause=labels, effect=labels)
 
-
+# %% ../nbs/08_pipeline.ipynb #71a50619
 def _do_window(p: Plan, i: int, engine, sampler: MaskSampler, out: Path, tick: Callable[[], None], workers) -> None:
     "Effects and local estimates of window i, written to the run directory."
     row, e = p.windows.iloc[i], p.experiment
@@ -346,7 +346,7 @@ def _do_window(p: Plan, i: int, engine, sampler: MaskSampler, out: Path, tick: C
         records += [base | r for r in local_effects(draws, column, _seed(e.seed, row["name"], exposure))]
     _write_text(out / "local" / f"{stem}.json", json.dumps(records))
 
-# %% ../nbs/08_pipeline.ipynb #d45ed890
+# %% ../nbs/08_pipeline.ipynb #60ce3b72
 def run(
     experiment: Experiment | Plan,
     out: str | os.PathLike,  # run directory: new, empty, or this very run to be continued
@@ -383,7 +383,7 @@ def run(
         _do_window(p, i, engine, sampler, out, tick, workers)
     return _finish(out, p.experiment.protocol)
 
-
+# %% ../nbs/08_pipeline.ipynb #42db1590
 def _finish(out: Path, protocol: str) -> pd.DataFrame:
     "Gather the windows' local effects and write the tables."
     local = read_local(out)
@@ -392,7 +392,7 @@ def _finish(out: Path, protocol: str) -> pd.DataFrame:
     _write_text(out / "table1.csv", table.to_csv(index=False))
     return table
 
-# %% ../nbs/08_pipeline.ipynb #01052e45
+# %% ../nbs/08_pipeline.ipynb #1f01ddc9
 def read_local(out: str | os.PathLike) -> pd.DataFrame:
     "All local effects of a run: one row per exposure, window and local estimator. InputError where it is no run."
     out = Path(out)
@@ -422,7 +422,7 @@ def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol) -> dict:
         flags |= {str(w).split(":")[0] for w in m.warnings}
     return line | {"warnings": "; ".join(sorted(flags))}
 
-
+# %% ../nbs/08_pipeline.ipynb #85ff373c
 def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
     """Table 1 of a run: one row per exposure.
 
@@ -443,13 +443,13 @@ def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:
         raise InputError(f"window: found no effects of {window} in {out}")
     return xr.load_dataset(path, engine="h5netcdf")
 
-# %% ../nbs/08_pipeline.ipynb #1ba07a65
+# %% ../nbs/08_pipeline.ipynb #9b214a9d
 def compare(out: str | os.PathLike, protocols: Sequence[str] = tuple(PROTOCOLS)) -> pd.DataFrame:
     "One row per exposure; columns (protocol, mean | ci_low | ci_high | i2) for each protocol. InputError as `table1`."
     tables = {name: table1(out, name).set_index("exposure")[["mean", "ci_low", "ci_high", "i2"]] for name in protocols}
     return pd.concat(tables, axis=1)
 
-# %% ../nbs/08_pipeline.ipynb #137518df
+# %% ../nbs/08_pipeline.ipynb #3434fb26
 def read_slopes(out: str | os.PathLike) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, list[str]]:
     "Windows (as in windows.bed) that are done, slopes and SEs (W, O, O) by cause and effect, and the O labels."
     read_local(out)  # is it a run?
@@ -475,7 +475,7 @@ def _pooled(slopes: np.ndarray, ses: np.ndarray) -> dict:
     return {"mean": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high, "p": m.p, "tau2": m.tau2,
             "n_windows": int(ok.sum())}
 
-# %% ../nbs/08_pipeline.ipynb #d63f8be8
+# %% ../nbs/08_pipeline.ipynb #8ad0d5e9
 def _bound(windows: pd.DataFrame, label: str, outcome: str) -> np.ndarray:
     "Which windows speak of a label as a cause: those drawn for it; all for the outcome."
     drawn = windows.exposures.map(lambda text: label in text.split(","))
@@ -502,7 +502,7 @@ def directions(out: str | os.PathLike) -> pd.DataFrame:
                            "steiger_forward": of_exposure.steiger_forward.mean(), "n_windows": int(here.sum())})
     return pd.DataFrame(rows)
 
-# %% ../nbs/08_pipeline.ipynb #7af2d22f
+# %% ../nbs/08_pipeline.ipynb #992e2e66
 CORRECTIONS = ("fdr_by", "fdr_bh", "holm", "bonferroni")
 
 
@@ -530,7 +530,7 @@ def effect_matrix(out: str | os.PathLike, correction: str = "fdr_by") -> pd.Data
         table.loc[tested, "q"] = multipletests(table.p[tested], method=correction)[1]
     return table
 
-# %% ../nbs/08_pipeline.ipynb #f9727f54
+# %% ../nbs/08_pipeline.ipynb #e1c09e82
 def write_effects(
     model: str | SequenceModel, exposures: Sequence[str], outcome: str, regions: str, genome: str | None, out: str,
     draws: int = 50, seed: int = 0, engine: str = "auto", device: str = "cpu", workers: int | None = None,

@@ -359,43 +359,59 @@ def protocol(args):
 
 
 def peers(args):
-    """tangermeme's saturation mutagenesis of one window, as it comes: without dropout.
+    """What other tools take for one window of DeepSEA's shape, as they come: without dropout.
 
-    Its fast path (1.6) carries changes as deepmr does, and is the tool's own choice where it verifies and pays.
+    tangermeme's fast path (1.6) carries changes as deepmr does, and is the tool's own choice where it verifies and
+    pays. yuzu runs a DeepSEA of its own with padding. fastISM is timed by fastism_peer.py.
     """
-    model, x = random_model("DeepSEA", *NETWORKS["DeepSEA"]), background(1, 1000, 1)
-    try:
-        import tangermeme
-        from tangermeme.saturation_mutagenesis import saturation_mutagenesis
-    except ImportError as error:
-        print("tangermeme:", error)
-        return {"peers": [{"tool": "tangermeme", "seconds": None, "note": f"not installed here ({error})"}]}
     rows = []
 
-    def add(tool, f):
+    def add(tool, f, runs=args.runs):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            spent = [seconds(f) for _ in range(args.runs)]
+            spent = [seconds(f) for _ in range(runs)]
         note = "; ".join({str(w.message).splitlines()[0] for w in said})
-        rows.append({"tool": tool, "seconds": statistics.median(spent), "runs": args.runs, "note": note})
+        rows.append({"tool": tool, "seconds": statistics.median(spent), "runs": runs, "note": note})
         print(f"{tool:60} {statistics.median(spent):7.2f} s  {note}", flush=True)
+
+    model, x = random_model("DeepSEA", *NETWORKS["DeepSEA"]), background(1, 1000, 1)
+    for peer in (peer_tangermeme, peer_yuzu):
+        try:
+            peer(add, model, x)
+        except ImportError as error:
+            print(f"{peer.__name__}: not installed here ({error})")
+    engine, sampler = Propagator(model, check=False), MaskSampler(model)
+    mutations, masks = saturate(x[0].numpy()), [sampler("window", i) for i in range(5)]
+    window = engine.window(x[0], mutations)
+    add("deepmr, one window and one draw of dropout", lambda: engine.window(x[0], mutations).draw(masks[0]))
+    add("deepmr, each further draw", lambda: window.draw(masks[1]))
+    stored = json.loads(RESULTS.read_text()).get("peers", []) if RESULTS.exists() else []
+    names = {r["tool"].split()[0] for r in rows}  # a tool that is not installed here keeps the row it has
+    return {"peers": rows + [r for r in stored if r["tool"].split()[0] not in names and r["seconds"]]}
+
+
+def peer_tangermeme(add, model, x):
+    import tangermeme
+    from tangermeme.saturation_mutagenesis import saturation_mutagenesis
 
     def saturation(fast, n):
         saturation_mutagenesis(
             model.module, x, start=0, end=n, device="cpu", batch_size=32, raw_outputs=True, fast=fast
         )
 
-    add(
-        f"tangermeme {tangermeme.__version__}, fast=False, 50 of 1,000 positions",
-        lambda: saturation(False, 50),
-    )
-    add(f"tangermeme {tangermeme.__version__}, fast=True, all positions", lambda: saturation(True, 1000))
-    engine, sampler = Propagator(model, check=False), MaskSampler(model)
-    mutations, masks = saturate(x[0].numpy()), [sampler("window", i) for i in range(5)]
-    window = engine.window(x[0], mutations)
-    add("deepmr, one window and one draw of dropout", lambda: engine.window(x[0], mutations).draw(masks[0]))
-    add("deepmr, each further draw", lambda: window.draw(masks[1]))
-    return {"peers": rows}
+    name = f"tangermeme {tangermeme.__version__}"
+    add(f"{name}, fast=False, 50 of 1,000 positions", lambda: saturation(False, 50))
+    add(f"{name}, fast=True, all positions", lambda: saturation(True, 1000))
+
+
+def peer_yuzu(add, model, x):
+    from yuzu.models import DeepSEA
+    from yuzu.precompute import precompute
+    from yuzu.yuzu_ism import yuzu_ism
+
+    net, known = DeepSEA(4, 1000).eval(), []
+    add("yuzu 0.0.1, once a network", lambda: known.append(precompute(net, seq_len=1000, alpha=1.2)), runs=1)
+    add("yuzu 0.0.1, each window", lambda: yuzu_ism(net, x.numpy(), known[0]))
 
 
 def main():

@@ -18,7 +18,7 @@ __all__ = ['ELEMENTWISE', 'ELEMENTWISE_NAMES', 'ARITHMETIC', 'RISING', 'UNCHANGE
            'blocks', 'run', 'frozen', 'attribute', 'as_stage', 'can_slide', 'mostly_kept', 'Window', 'unmasked', 'draw',
            'read', 'window', 'self_check', 'in_double']
 
-# %% ../nbs/04_propagate.ipynb #96dc8e59
+# %% ../nbs/04_propagate.ipynb #908e000a
 import copy
 import hashlib
 import math
@@ -39,7 +39,7 @@ from .models import SequenceModel
 from .mutagenesis import Mutations, predict_mutations, saturate
 from .regions import InputError
 
-# %% ../nbs/04_propagate.ipynb #5263b22c
+# %% ../nbs/04_propagate.ipynb #2fe74f05
 @dataclass
 class Touched:
     "A reference activation and what the mutations change of it, position by position."
@@ -78,7 +78,7 @@ class Touched:
         x = self.ref.T[None] if self.form == 3 else self.ref.T[None, :, None]
         return x.flatten(1) if self.flat else x
 
-# %% ../nbs/04_propagate.ipynb #063034c5
+# %% ../nbs/04_propagate.ipynb #8acc0a0d
 @dataclass
 class Dense:
     "A reference (1, ...) and a difference for every row (n, ...)."
@@ -106,7 +106,7 @@ def parts(v: Any) -> list:
     "The values stacked in v, or v alone."
     return v.parts if isinstance(v, Strands) else [v]
 
-# %% ../nbs/04_propagate.ipynb #1cc65bb6
+# %% ../nbs/04_propagate.ipynb #4e2b3f72
 def start(x: Tensor, at: int, positions: int) -> Touched:
     "One-hot window x (4, L) and the three substitutions at each of `positions` positions from `at` on."
     ref = x.T.contiguous()
@@ -114,7 +114,7 @@ def start(x: Tensor, at: int, positions: int) -> Touched:
     other = (here == 0).nonzero()[:, 1].view(-1, 3)  # the three other bases, in the order ACGT
     return Touched(ref, F.one_hot(other, 4).to(x.dtype) - here[:, None], at, first=-3 * at, step=3)
 
-# %% ../nbs/04_propagate.ipynb #3e6ee535
+# %% ../nbs/04_propagate.ipynb #f6f64e3c
 class NotTraceable(InputError):
     "The network cannot be propagated; the plain way can still compute it."
 
@@ -122,7 +122,7 @@ class NotTraceable(InputError):
 class PropagationError(RuntimeError):
     "Propagated effects differ from the plain ones."
 
-# %% ../nbs/04_propagate.ipynb #5811d39a
+# %% ../nbs/04_propagate.ipynb #c01fece5
 class Context:
     "What a rule may know and use: n rows, masks by layer, buffers (None: allocate), the reference's values so far."
 
@@ -151,7 +151,7 @@ class Context:
         "The difference of v in memory that may be overwritten."
         return v.delta if v.mine else self.empty(v.delta.shape, v.delta).copy_(v.delta)
 
-# %% ../nbs/04_propagate.ipynb #228fba9b
+# %% ../nbs/04_propagate.ipynb #3a165581
 def differences(values) -> Iterator[Tensor]:
     "Every tensor of differences in some values."
     for v in leaves(list(values)):
@@ -164,7 +164,7 @@ def differences(values) -> Iterator[Tensor]:
         elif isinstance(v, Strands):
             yield from differences(v.parts)
 
-# %% ../nbs/04_propagate.ipynb #e9f15656
+# %% ../nbs/04_propagate.ipynb #a0d482a2
 def empty(self: Context, shape: tuple, like: Tensor) -> Tensor:
     "Uninitialised memory of that shape: the smallest free buffer that is large enough, or a new one."
     if self.buffers is None:
@@ -189,7 +189,7 @@ def zeros(self: Context, shape: tuple, like: Tensor) -> Tensor:
 
 Context.empty, Context.zeros = empty, zeros
 
-# %% ../nbs/04_propagate.ipynb #c0143930
+# %% ../nbs/04_propagate.ipynb #a1fcf79f
 def leaves(x: Any) -> list:
     "Everything inside nested tuples, lists, dicts and slices."
     if isinstance(x, slice):
@@ -220,7 +220,7 @@ def per_part(ctx: Context, f: Callable, v: Any) -> Any:
     ctx.part = 0
     return Strands(out)
 
-# %% ../nbs/04_propagate.ipynb #57f6fed0
+# %% ../nbs/04_propagate.ipynb #95f7573f
 def spread(v: Touched, k: int, stride: int, dilation: int, padding: int, length: int):
     "What k taps make of v: touched outputs lo to hi (of `length`), first, step and height, each tap's row offset."
     extent = dilation * (k - 1)
@@ -237,7 +237,7 @@ def tap_range(at: int, end: int, j: int, stride: int, dilation: int, padding: in
     b = min(hi, (end - 1 + padding - j * dilation) // stride + 1)
     return a, max(0, b - a), a * stride - padding + j * dilation - at
 
-# %% ../nbs/04_propagate.ipynb #3c2efcbb
+# %% ../nbs/04_propagate.ipynb #1bda27e7
 def one(a: Any) -> Any:
     "The size along the sequence, which comes last."
     return a[-1] if isinstance(a, (tuple, list)) else a
@@ -266,7 +266,7 @@ def run_ref(m: nn.Module, v: Touched) -> Tensor:
     out = m(v.native())
     return (out[0, :, 0] if out.dim() == 4 else out[0]).T.contiguous()
 
-# %% ../nbs/04_propagate.ipynb #389bdc11
+# %% ../nbs/04_propagate.ipynb #5260d27a
 def all_rows(ctx: Context, v: Touched) -> Touched:
     "v with every one of the n rows at every touched position (step 0)."
     out = ctx.zeros((v.delta.shape[0], ctx.n, v.delta.shape[2]), v.delta)
@@ -281,7 +281,7 @@ def capped(ctx: Context, v: Touched, extent: int) -> Touched:
         return v
     return all_rows(ctx, v)
 
-# %% ../nbs/04_propagate.ipynb #19dd1b0a
+# %% ../nbs/04_propagate.ipynb #d589a830
 def convolution(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     "A convolution along the sequence, of any stride, dilation, grouping and zero padding; None for any other."
     if v.flat or m.padding_mode != "zeros" or not is_flat_2d(m, v.form):
@@ -315,7 +315,7 @@ def add_tap(out: Tensor, x: Tensor, w: Tensor) -> None:
         else:
             y.baddbmm_(z, w[g].expand(len(z), c, o))
 
-# %% ../nbs/04_propagate.ipynb #ae4be969
+# %% ../nbs/04_propagate.ipynb #9f988156
 def pooling(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     "Max- or mean-pooling along the sequence; None for ceil_mode, indices and other rarities."
     if v.flat or not is_flat_2d(m, v.form) or m.ceil_mode or getattr(m, "return_indices", False):
@@ -340,7 +340,7 @@ def mean_pool(ctx: Context, v: Touched, ref: Tensor, k: int, s: int, d: int, p: 
             here.add_(v.delta[l:l + (n - 1) * s + 1:s], alpha=1 / k)
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #a5ecdbee
+# %% ../nbs/04_propagate.ipynb #9d4990b0
 def raise_to(out: Tensor, x: Tensor) -> None:
     "out = max(out, x)"
     if out.numel():
@@ -367,7 +367,7 @@ def max_pool(ctx: Context, v: Touched, ref: Tensor, k: int, s: int, d: int, p: i
     out -= ref[lo:hi, None]
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #9274889d
+# %% ../nbs/04_propagate.ipynb #e3094084
 def elementwise(ctx: Context, f: Callable, v: Touched | Dense) -> Touched | Dense:
     "f of every number."
     ref = ctx.once(lambda: f(v.ref.clone()))  # f may work in place
@@ -393,7 +393,7 @@ def dropout(ctx: Context, m: nn.Module, v: Touched | Dense) -> Touched | Dense:
         return Dense(v.ref * mask, v.delta * mask)
     return scaled(ctx, v, by_row(mask, v))
 
-# %% ../nbs/04_propagate.ipynb #bf707c74
+# %% ../nbs/04_propagate.ipynb #72b9b4f3
 def by_row(mask: Tensor, v: Touched) -> Tensor:
     "A mask (C, L), (C, 1), (C, 1, L) or, for a flat v, (C * L,) as (L or 1, C)."
     return mask.reshape(v.ref.shape[1], -1).T
@@ -406,7 +406,7 @@ def batch_norm(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     scale = torch.rsqrt(m.running_var + m.eps) * (m.weight if m.affine else 1)
     return scaled(ctx, v, scale[None], ctx.once(lambda: run_ref(m, v)))
 
-# %% ../nbs/04_propagate.ipynb #6125aa20
+# %% ../nbs/04_propagate.ipynb #81b3b17f
 def moving(x: Tensor, below: float) -> tuple[Tensor, Tensor | None]:
     "The columns of x (rows, C) that are not all 0 and their numbers; x itself and None unless they are few enough."
     some = x.abs().sum(0).nonzero()[:, 0]  # faster than any(), which is not vectorised
@@ -427,7 +427,7 @@ def linear(ctx: Context, m: nn.Module, v: Touched | Dense) -> Dense | None:
         out[rows].addmm_(d, blocks[l] if some is None else blocks[l].index_select(0, some))
     return Dense(ctx.once(lambda: F.linear(v.native(), weight, bias)), out)
 
-# %% ../nbs/04_propagate.ipynb #f21bb1b8
+# %% ../nbs/04_propagate.ipynb #3c89ef8b
 def rowwise(v: Touched, ref: Tensor, delta: Tensor, keep: bool) -> Dense:
     "A reduction over positions, with or without the reduced axes."
     axes = (1,) * ((v.form - 2) if keep else (v.form - 3))
@@ -459,7 +459,7 @@ def global_max(ctx: Context, v: Touched, keep: bool) -> Dense:
     raise_to(out, torch.maximum(before[lo.to(out.device)], after[hi.to(out.device)]))
     return rowwise(v, top, out - top, keep)
 
-# %% ../nbs/04_propagate.ipynb #44dfea35
+# %% ../nbs/04_propagate.ipynb #4099e230
 def aligned(ctx: Context, values: Sequence[Touched]) -> list[Touched]:
     "Several values on the same positions and rows."
     if len({v.step for v in values}) > 1:
@@ -487,7 +487,7 @@ def added(ctx: Context, ref: Tensor, small: Touched, large: Touched) -> Touched:
     out[at:at + len(small.delta), top:top + small.height] += small.delta
     return replace(large, ref=ref, delta=out, mine=True)
 
-# %% ../nbs/04_propagate.ipynb #8cfcae3f
+# %% ../nbs/04_propagate.ipynb #a937e19c
 def combined(ctx: Context, f: Callable, a: Touched, b: Touched) -> Touched | None:
     "f(a, b), number by number."
     if (a.ref.shape, a.form, a.flat) != (b.ref.shape, b.form, b.flat):
@@ -515,7 +515,7 @@ def concatenated(ctx: Context, values: Sequence[Any], dim: int = 0) -> Touched |
     values = aligned(ctx, values)
     return replace(values[0], ref=ref, delta=torch.cat([v.delta for v in values], 2))
 
-# %% ../nbs/04_propagate.ipynb #11c87fd0
+# %% ../nbs/04_propagate.ipynb #ba022ef3
 def viewed(v: Touched, out: Tensor) -> Touched | None:
     "v after a view that made `out` of v.native()."
     width, length = v.ref.shape[1], v.length
@@ -539,7 +539,7 @@ def channels(v: Touched, which: Tensor) -> Touched:
     which = which.to(v.ref.device)
     return replace(v, ref=v.ref[:, which].contiguous(), delta=v.delta[..., which].contiguous(), mine=True)
 
-# %% ../nbs/04_propagate.ipynb #4cb86b6b
+# %% ../nbs/04_propagate.ipynb #ad3a632f
 def flipped(v: Touched, dims: int | Sequence[int]) -> Touched | None:
     "v with its channels, its positions or both in reverse order."
     dims = {d % v.form for d in ((dims,) if isinstance(dims, int) else dims)}
@@ -552,7 +552,7 @@ def flipped(v: Touched, dims: int | Sequence[int]) -> Touched | None:
                     first=v.first + v.step * (v.length - 1), step=-v.step, mine=True)
     return v
 
-# %% ../nbs/04_propagate.ipynb #b6e95ae6
+# %% ../nbs/04_propagate.ipynb #39d02921
 def indexed(v: Touched, index: Any) -> Touched | None:
     "v[index] for what stays a map: channels, a stretch of positions, or a new axis."
     index = index if isinstance(index, tuple) else (index,)
@@ -574,7 +574,7 @@ def indexed(v: Touched, index: Any) -> Touched | None:
     a, b, _ = position.indices(v.length)
     return v if (a, b) == (0, v.length) else cropped(v, a, max(a, b))
 
-# %% ../nbs/04_propagate.ipynb #f1abf416
+# %% ../nbs/04_propagate.ipynb #34b682c2
 def in_full(ctx: Context, v: Any) -> Any:
     "A touched value as one activation for every row."
     if not isinstance(v, Touched):
@@ -587,7 +587,7 @@ def in_full(ctx: Context, v: Any) -> Any:
         d = d[:, :, None]
     return Dense(v.native().contiguous(), d.flatten(1) if v.flat else d)
 
-# %% ../nbs/04_propagate.ipynb #3aaa531f
+# %% ../nbs/04_propagate.ipynb #de7d171b
 ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.SiLU,
                nn.Mish, nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid)
 ELEMENTWISE_NAMES = set("""relu relu6 gelu elu selu celu leaky_relu sigmoid tanh silu mish softplus softsign threshold
@@ -621,7 +621,7 @@ def call(node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) 
         return getattr(args[0], node.target)(*args[1:], **kwargs)
     return node.target(*args, **kwargs)
 
-# %% ../nbs/04_propagate.ipynb #b7a0c619
+# %% ../nbs/04_propagate.ipynb #4d9eea2d
 MODULE_RULES = [((nn.Conv1d, nn.Conv2d), convolution), (POOLS, pooling), (ELEMENTWISE, elementwise),
                 (DROPOUTS, dropout), ((nn.BatchNorm1d, nn.BatchNorm2d), batch_norm), (nn.Linear, linear),
                 (nn.Identity, lambda ctx, m, v: v),
@@ -649,7 +649,7 @@ def adaptive(ctx: Context, m: nn.Module, v: Touched) -> Touched | Dense | None:
     k, ref = v.length // sizes[-1], ctx.once(lambda: run_ref(m, v))
     return (mean_pool if mean else max_pool)(ctx, v, ref, k, k, 1, 0)
 
-# %% ../nbs/04_propagate.ipynb #34168aec
+# %% ../nbs/04_propagate.ipynb #6b95aa53
 def arithmetic(ctx: Context, f: Callable, a: Any, b: Any) -> Touched | None:
     "f(a, b) of a map and another map, a number, or a parameter of the network."
     if isinstance(a, Touched) and isinstance(b, Touched):
@@ -680,7 +680,7 @@ def factor(v: Touched, p: Tensor) -> Tensor | None:
     p = (p[0, :, 0] if v.form == 4 else p[0]).T
     return p.expand(-1, v.ref.shape[1]) if p.shape[1] in (1, v.ref.shape[1]) else None
 
-# %% ../nbs/04_propagate.ipynb #f4d01c1b
+# %% ../nbs/04_propagate.ipynb #3ae39174
 def function_rule(ctx: Context, node: fx.Node, args: Sequence, kwargs: dict) -> Any:
     "A function's or a method's rule, or None."
     name, v, rest = name_of(node), args[0] if args else None, args[1:]
@@ -699,7 +699,7 @@ def function_rule(ctx: Context, node: fx.Node, args: Sequence, kwargs: dict) -> 
         return v
     return shape_rule(ctx, name, v, simple, kwargs)
 
-# %% ../nbs/04_propagate.ipynb #74a2dd3d
+# %% ../nbs/04_propagate.ipynb #eaa6c75d
 def shape_rule(ctx: Context, name: str, v: Touched, rest: list, kwargs: dict) -> Any:
     "Functions that cut, turn or reduce a map."
     if name == "getitem":
@@ -723,7 +723,7 @@ def shape_rule(ctx: Context, name: str, v: Touched, rest: list, kwargs: dict) ->
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
-# %% ../nbs/04_propagate.ipynb #dd91ec0c
+# %% ../nbs/04_propagate.ipynb #ef971560
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) -> Any:
     "The value of a node from those of its inputs."
     inputs, about = leaves([args, kwargs]), module is None and name_of(node) in ABOUT
@@ -749,7 +749,7 @@ def by_itself(ctx: Context, node: fx.Node, module: nn.Module | None, args: Seque
     dense = not about and any(isinstance(a, Dense) for a in leaves([args, kwargs]))
     return paired(ref, mutant) if dense else Plain(ref, mutant)
 
-# %% ../nbs/04_propagate.ipynb #6a80ce1a
+# %% ../nbs/04_propagate.ipynb #74ecf348
 def paired(ref: Any, mutant: Any) -> Any:
     "What an operation gave for the reference and for the mutants, as a value; a nest of them where it gave several."
     if isinstance(ref, Tensor):
@@ -768,7 +768,7 @@ def plain_side(ctx: Context, a: Any, about: bool, mutant: bool) -> Any:
         return torch.empty((n, *(v.native() if isinstance(v, Touched) else v.ref).shape[1:]), device="meta")
     return a
 
-# %% ../nbs/04_propagate.ipynb #17a350fb
+# %% ../nbs/04_propagate.ipynb #15f4e05e
 def strand_by_strand(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence, kwargs: dict) -> Strands:
     "The node for each of the stacked values."
     n, out = max(len(a.parts) for a in leaves([args, kwargs]) if isinstance(a, Strands)), []
@@ -794,7 +794,7 @@ def unstacked(node: fx.Node, args: Sequence) -> Any:
         return found[0] if len(found) == 1 else None
     return None
 
-# %% ../nbs/04_propagate.ipynb #915cb0d5
+# %% ../nbs/04_propagate.ipynb #26efc591
 class _Tracer(fx.Tracer):
     "Also follows a Sequential made on the way, as in self.head[:-1](x)."
 
@@ -814,7 +814,7 @@ def trace(module: nn.Module) -> fx.GraphModule:
     except Exception as error:  # tracing runs the network's own code, which may raise anything
         raise NotTraceable(f"model: the network cannot be traced by torch.fx ({str(error).splitlines()[0]})") from None
 
-# %% ../nbs/04_propagate.ipynb #b17440b3
+# %% ../nbs/04_propagate.ipynb #43d93e73
 def fold_norms(graph: fx.GraphModule) -> None:
     "Make batch normalisation (eval mode) right after a convolution part of the convolution."
     modules, nodes = dict(graph.named_modules()), list(graph.graph.nodes)
@@ -844,7 +844,7 @@ def pool_first(graph: fx.GraphModule) -> None:
             act.prepend(pool)
     graph.graph.lint()
 
-# %% ../nbs/04_propagate.ipynb #9eb1d975
+# %% ../nbs/04_propagate.ipynb #e7f61d74
 @dataclass
 class Stage:
     "conv -> max-pool -> elementwise ... -> dropout -> flatten -> linear, as far as present, position by position."
@@ -876,7 +876,7 @@ class Stage:
         self.nodes += (node,)
         return True
 
-# %% ../nbs/04_propagate.ipynb #f3b4a79f
+# %% ../nbs/04_propagate.ipynb #18fdf1f4
 def find_stage(conv: fx.Node, modules: dict) -> Stage | None:
     "The stage that begins with this node; None if it is no ordinary convolution."
     m = modules.get(conv.target) if conv.op == "call_module" else None
@@ -907,7 +907,7 @@ def dropout_after(node: fx.Node, modules: dict) -> fx.Node | None:
             return None
     return None
 
-# %% ../nbs/04_propagate.ipynb #e57bf5aa
+# %% ../nbs/04_propagate.ipynb #124e1db7
 class Rows:
     "Which rows touch a pooled position, and where in them those of each of its positions and each tap lie."
 
@@ -934,7 +934,7 @@ class Rows:
             if 0 <= i < len(v.delta) and self.lo <= q * self.size + f < self.hi:
                 yield n, f, i, top
 
-# %% ../nbs/04_propagate.ipynb #426987b6
+# %% ../nbs/04_propagate.ipynb #9c204b6b
 @dataclass
 class StageRef:
     "The reference through a stage: after the convolution, the activations and the dropout, (L, C) each, and the mask."
@@ -958,7 +958,7 @@ def stage_ref(ctx: Context, stage: Stage, v: Touched, before: Tensor | None) -> 
     mask = by_row(mask, replace(v, ref=active)).expand(active.shape).contiguous()
     return StageRef(conv, active, active * mask, mask)
 
-# %% ../nbs/04_propagate.ipynb #90f10925
+# %% ../nbs/04_propagate.ipynb #0f2f5e3c
 class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
@@ -977,7 +977,7 @@ class TapSource:
             out[f].narrow(0, top, self.rows.height).addmm_(x, (w if some is None else w.index_select(1, some)).T)
         return out.amax(0) if len(out) > 1 else out[0]
 
-# %% ../nbs/04_propagate.ipynb #bfed4152
+# %% ../nbs/04_propagate.ipynb #cc6e5c27
 class Unmasked:
     "Once a window: the convolution of v before its dropout, and v's channels by rows with those in which rows move."
 
@@ -991,7 +991,7 @@ class Unmasked:
         self.sideways, self.moves = v.delta.transpose(1, 2).contiguous(), v.delta.ne(0).any(1)  # (K, C, M), (K, C)
         self.bands = None
 
-# %% ../nbs/04_propagate.ipynb #f492321c
+# %% ../nbs/04_propagate.ipynb #e338aad2
 class DroppedSource:
     "The convolution of v * mask, from that of v: only what the mask takes away is multiplied."
 
@@ -1019,7 +1019,7 @@ class DroppedSource:
                 out[top:top + self.rows.height, f].addmm_(x, w[n % len(w)], alpha=-self.scale)
         return out.amax(1)
 
-# %% ../nbs/04_propagate.ipynb #f849a8b9
+# %% ../nbs/04_propagate.ipynb #21399313
 CALL = 200_000  # multiply-adds that take as long as calling one small product
 
 
@@ -1052,7 +1052,7 @@ class Bands:
         apart = r.size * k * (CALL + dropped * r.height * width)
         return r.q1 > r.q0 and len(u.moves) > 0 and dropped * inputs * r.tall * r.size * width < apart
 
-# %% ../nbs/04_propagate.ipynb #d5df09f8
+# %% ../nbs/04_propagate.ipynb #c363541c
 class BandSource:
     "As DroppedSource, with one product for each pooled position."
 
@@ -1075,7 +1075,7 @@ class BandSource:
             out.addmm_(self.x[a:b].T, self.w[a:b], alpha=-self.scale)
         return out.view(whole.shape).amax(1)
 
-# %% ../nbs/04_propagate.ipynb #17e15fdb
+# %% ../nbs/04_propagate.ipynb #1069bec4
 def run_stage(ctx: Context, stage: Stage, v: Touched, unmasked: Unmasked | None = None,
               before: Tensor | None = None) -> Touched | Dense:
     "A stage for v; or for v * before, from what was computed of v once a window."
@@ -1098,7 +1098,7 @@ def run_stage(ctx: Context, stage: Stage, v: Touched, unmasked: Unmasked | None 
         sink.take(q, value, active, kept)
     return sink.result()
 
-# %% ../nbs/04_propagate.ipynb #f3706626
+# %% ../nbs/04_propagate.ipynb #68a057ad
 class Stored:
     "Keeps the differences that a stage makes as a map for what follows."
 
@@ -1115,7 +1115,7 @@ class Stored:
     def result(self) -> Touched:
         return self.out
 
-# %% ../nbs/04_propagate.ipynb #35aa2612
+# %% ../nbs/04_propagate.ipynb #230e578f
 class Flattened:
     "Multiplies each position's differences with its block of a fully connected layer's weights."
 
@@ -1148,7 +1148,7 @@ class Flattened:
             self.out = self.out.index_select(1, place)
         return Dense(self.ctx.once(lambda: F.linear(self.r.masked.T.reshape(1, -1), weight, bias), "linear"), self.out)
 
-# %% ../nbs/04_propagate.ipynb #0a624cfe
+# %% ../nbs/04_propagate.ipynb #774f3bea
 class Propagator:
     """Effects of mutations by propagated differences: the numbers of the plain way, exact up to rounding.
 
@@ -1184,7 +1184,7 @@ class Propagator:
         "The module that a node calls."
         return self.modules.get(node.target) if node.op == "call_module" else None
 
-# %% ../nbs/04_propagate.ipynb #11ef63a3
+# %% ../nbs/04_propagate.ipynb #3fd6a138
 def _fixed(self: Propagator) -> set[fx.Node]:
     "Nodes whose value does not depend on any mask."
     out = set()
@@ -1206,7 +1206,7 @@ def _last_linear(self: Propagator) -> fx.Node | None:
         node = node.args[0]
     return None
 
-# %% ../nbs/04_propagate.ipynb #9f4ffbad
+# %% ../nbs/04_propagate.ipynb #7a2adbc0
 def _stages(self: Propagator) -> tuple[dict, dict]:
     "Stages that depend on a mask, by their convolution; and those right after the first dropout, by that dropout."
     found = {n: s for n in self.nodes if n not in self.fixed and (s := find_stage(n, self.modules)) is not None}
@@ -1220,7 +1220,7 @@ def _stages(self: Propagator) -> tuple[dict, dict]:
 
 Propagator._fixed, Propagator._last_linear, Propagator._stages = _fixed, _last_linear, _stages
 
-# %% ../nbs/04_propagate.ipynb #8ed17a64
+# %% ../nbs/04_propagate.ipynb #498c2269
 def remembered(self: Propagator, key: Any, make: Callable) -> Any:
     "make() the first time, and the same ever after."
     if key not in self.weights:
@@ -1250,7 +1250,7 @@ def by_input(self: Propagator, m: nn.Module) -> Tensor:
     "Weights of a convolution as (C, k, O)."
     return self.remembered((m, "input"), lambda: kernel(m).permute(1, 2, 0).contiguous())
 
-# %% ../nbs/04_propagate.ipynb #1ab73694
+# %% ../nbs/04_propagate.ipynb #666155bd
 def band(self: Propagator, m: nn.Module, size: int) -> Tensor:
     "Weights from every input that `size` neighbouring outputs read to these outputs: (inputs * C, size * O)."
     def make() -> Tensor:
@@ -1279,7 +1279,7 @@ def blocks(self: Propagator, node: fx.Node, length: int) -> Tensor:
 for f in (remembered, taps, by_output, by_input, band, matrix, blocks):
     setattr(Propagator, f.__name__, f)
 
-# %% ../nbs/04_propagate.ipynb #36fa3a30
+# %% ../nbs/04_propagate.ipynb #6d817d5c
 def run(self: Propagator, ctx: Context, env: dict, nodes: Sequence[fx.Node]) -> dict:
     "The values of some nodes, given those in env."
     last, done = {a: n for n in nodes for a in n.all_input_nodes}, set()
@@ -1303,7 +1303,7 @@ def run(self: Propagator, ctx: Context, env: dict, nodes: Sequence[fx.Node]) -> 
                 env.pop(a, None)
     return env
 
-# %% ../nbs/04_propagate.ipynb #67845b16
+# %% ../nbs/04_propagate.ipynb #9880e1ff
 def frozen(v: Any) -> Any:
     "v, not to be overwritten."
     if isinstance(v, Strands):
@@ -1317,7 +1317,7 @@ def attribute(module: nn.Module, path: str) -> Any:
         module = getattr(module, name)
     return module
 
-# %% ../nbs/04_propagate.ipynb #a996ced7
+# %% ../nbs/04_propagate.ipynb #277eeb56
 def as_stage(self: Propagator, ctx: Context, node: fx.Node, env: dict, done: set) -> bool:
     "Compute a whole stage where one begins and its rows slide; its nodes are then done."
     if ctx.buffers is None:
@@ -1347,7 +1347,7 @@ def can_slide(ctx: Context, conv: nn.Module, v: Any) -> bool:
     k, _, d, _ = taps_of(conv)
     return v.height + abs(v.step) * d * (k - 1) < ctx.n
 
-# %% ../nbs/04_propagate.ipynb #e99da059
+# %% ../nbs/04_propagate.ipynb #fd69214f
 def mostly_kept(mask: Tensor) -> bool:
     "Does the mask hold 0 and one other value, and not many 0?"
     zero = mask == 0
@@ -1356,7 +1356,7 @@ def mostly_kept(mask: Tensor) -> bool:
 
 Propagator.run, Propagator.as_stage = run, as_stage
 
-# %% ../nbs/04_propagate.ipynb #b116757a
+# %% ../nbs/04_propagate.ipynb #c8fde587
 MEMORY = 512 << 20  # bytes for the differences of one thread
 NARROW = 8  # positions at once where nothing is pooled
 
@@ -1384,7 +1384,7 @@ def _measure(self: Propagator) -> tuple[int, list[str]]:
         n = -(-n // 2)
     return n, [n.target if isinstance(n.target, str) else name_of(n) for n in ctx.gave_up]
 
-# %% ../nbs/04_propagate.ipynb #2ca4d1f5
+# %% ../nbs/04_propagate.ipynb #0601da7f
 def _memory(touched: Sequence[Touched], full: Sequence[int], n: int) -> int:
     "Numbers held at once when n positions are mutated, from the stretches of one."
     wide = [min(v.length, len(v.delta) + 3 * n // abs(v.step)) * min(v.height, 3 * n) * v.ref.shape[1] for v in touched]
@@ -1393,7 +1393,7 @@ def _memory(touched: Sequence[Touched], full: Sequence[int], n: int) -> int:
 
 Propagator._measure = _measure
 
-# %% ../nbs/04_propagate.ipynb #731006b1
+# %% ../nbs/04_propagate.ipynb #336fdb4a
 class Window:
     "One window under a Propagator: what no mask changes is computed here, once, for all draws."
 
@@ -1423,7 +1423,7 @@ class Window:
                 known["unmasked", drop] = per_part(ctx, lambda p: unmasked(ctx, stage, p, e.module(drop).p), v)
         return known
 
-# %% ../nbs/04_propagate.ipynb #ddf54000
+# %% ../nbs/04_propagate.ipynb #a1c5dd40
 def unmasked(ctx: Context, stage: Stage, v: Touched, p: float) -> Unmasked:
     "What is known before the first dropout, with `Bands` where they pay."
     out = Unmasked(ctx, stage, v)
@@ -1431,7 +1431,7 @@ def unmasked(ctx: Context, stage: Stage, v: Touched, p: float) -> Unmasked:
         out.bands = Bands(out)
     return out
 
-# %% ../nbs/04_propagate.ipynb #b4a149cf
+# %% ../nbs/04_propagate.ipynb #5bbfeedc
 @torch.no_grad()
 def draw(self: Window, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     "Under one set of masks: the reference prediction (O,), and mutant minus reference for each mutation (M, O)."
@@ -1465,7 +1465,7 @@ def read(ctx: Context, v: Touched | Dense) -> tuple[Tensor, Tensor]:
 
 Window.draw = draw
 
-# %% ../nbs/04_propagate.ipynb #317d7eeb
+# %% ../nbs/04_propagate.ipynb #f8cc54e6
 def window(self: Propagator, x: Tensor, mutations: Mutations) -> Window:
     "A window (4, L), ready for any number of draws."
     return Window(self, x, mutations)
@@ -1486,7 +1486,7 @@ def draw(self: Propagator, x: Tensor, mutations: Mutations, masks: dict[str, Ten
 
 Propagator.window, Propagator.draw = window, draw
 
-# %% ../nbs/04_propagate.ipynb #f247f11c
+# %% ../nbs/04_propagate.ipynb #2816b570
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # of the largest prediction, if above 1; rounding: 100 times less
 
 
@@ -1507,7 +1507,7 @@ def self_check(engine: Propagator, n: int = 32, seed: int = 0) -> None:
     if not off <= TOLERANCE[model.dtype] * max(1., float(mutants.abs().max())):
         raise PropagationError(f"model {model.name}: propagated effects differ from the plain ones by {off:.1e}")
 
-# %% ../nbs/04_propagate.ipynb #bf327ed1
+# %% ../nbs/04_propagate.ipynb #6b6176ce
 def in_double(engine: Propagator) -> Propagator:
     "The same engine for the network in float64, or itself where the network is tied to its own precision."
     model = engine.model

@@ -6,7 +6,7 @@
 __all__ = ['app', 'Model', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device', 'Engine', 'Workers',
            'table1', 'effects', 'matrix', 'main']
 
-# %% ../nbs/10_cli.ipynb #d545fe9d
+# %% ../nbs/10_cli.ipynb #690fdb2d
 import contextlib
 import shlex
 import sys
@@ -18,7 +18,7 @@ import typer
 from . import __version__
 from .regions import InputError
 
-# %% ../nbs/10_cli.ipynb #da075b7b
+# %% ../nbs/10_cli.ipynb #4d1902e2
 app = typer.Typer(name="deepmr", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Ask a trained sequence model whether it believes that binding causes opening.")
@@ -47,7 +47,7 @@ def _version(wanted: bool) -> None:
 def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
     pass
 
-# %% ../nbs/10_cli.ipynb #5155dd0c
+# %% ../nbs/10_cli.ipynb #c6af98a7
 Model = Annotated[str, typer.Option(help="'hepg2' (in the package), FILE.safetensors, or 'torch:package.module:factory'.")]
 Exposures = Annotated[str, typer.Option(help="Labels, separated by commas. [default: all of the outcome's cell]", show_default=False)]
 Outcome = Annotated[str, typer.Option(help="The label that may be caused.")]
@@ -81,7 +81,7 @@ class _Bar:
             self.bar.set_postfix_str("")
             self.bar.close()
 
-# %% ../nbs/10_cli.ipynb #d6766842
+# %% ../nbs/10_cli.ipynb #c20674a8
 def _print_table(table) -> None:
     "The table as a person reads it; the file has all columns and digits."
     shown = table[["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows"]]
@@ -99,7 +99,7 @@ def _print_warnings(table) -> None:
         some = ", ".join(exposures[:6]) + (", …" if len(exposures) > 6 else "")
         typer.echo(f"warning {warning}: {len(exposures)} of {len(table)} exposures ({some})")
 
-# %% ../nbs/10_cli.ipynb #47cbb68e
+# %% ../nbs/10_cli.ipynb #d77f9060
 def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
     "Other protocols beside the first, and the direction of the effects, if asked for."
     from deepmr import pipeline
@@ -112,7 +112,7 @@ def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
         typer.echo("\nexposure on outcome (forward) and outcome on exposure (reverse), in the exposure's windows\n\n"
                    + way.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
 
-# %% ../nbs/10_cli.ipynb #82913037
+# %% ../nbs/10_cli.ipynb #c94e4028
 @app.command()
 def table1(
     model: Model = "hepg2",
@@ -159,7 +159,7 @@ def table1(
         typer.echo(f"table:   {Path(out) / 'table1.csv'}\nfigures: {', '.join(str(f) for f in figures if f.suffix == '.png')}\n"
                    f"windows: {Path(out) / 'local_effects.parquet'}, effects of every mutation: {Path(out) / 'effects'}")
 
-# %% ../nbs/10_cli.ipynb #3eee0cd0
+# %% ../nbs/10_cli.ipynb #d32bd901
 @app.command()
 def effects(
     exposures: Annotated[str, typer.Option(help="Labels, separated by commas.")],
@@ -187,7 +187,7 @@ def effects(
             bar.close()
         typer.echo(f"effects of {n} windows: {out}")
 
-# %% ../nbs/10_cli.ipynb #aa18613e
+# %% ../nbs/10_cli.ipynb #4012ec5d
 @app.command()
 def matrix(
     run: Annotated[str, typer.Argument(help="Run directory of deepmr table1.")],
@@ -206,11 +206,11 @@ def matrix(
         effect_heatmap(table).savefig(figure := Path(run) / "figures" / "effect_matrix.png", dpi=150)
         typer.echo(f"table: {path}\nfigure: {figure}")
 
-# %% ../nbs/10_cli.ipynb #8e68ac23
+# %% ../nbs/10_cli.ipynb #4938ec52
 def main() -> None:
     "Entry point of the `deepmr` command."
     app()
 
-# %% ../nbs/10_cli.ipynb #0c7cb3f9
+# %% ../nbs/10_cli.ipynb #7b4bd07a
 if __name__ == "__main__" and "ipykernel" not in sys.modules:  # a notebook is called __main__, too
     main()

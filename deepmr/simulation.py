@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'KERNEL', 'WIDTH', 'HIDDEN', 'POOL', 'DROPOUT', 'MEMBERS',
-           'N_BOOT', 'META', 'motifs', 'background', 'plant', 'occupancy', 'Scenario', 'expected_counts', 'anscombe',
-           'mutated', 'training_data', 'bound_windows', 'true_local', 'Members', 'fit', 'predict', 'ensemble_draws',
-           'dropout_draws', 'recalibration', 'local_estimates', 'global_estimates', 'records', 'oracle',
-           'simulate_round', 'simulate', 'calibration']
+           'N_BOOT', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'motifs', 'background', 'plant', 'occupancy', 'Scenario',
+           'expected_counts', 'anscombe', 'mutated', 'substituted', 'training_data', 'bound_windows', 'true_local',
+           'network', 'as_input', 'fit', 'fit_all', 'predict', 'differences', 'ensemble_draws', 'dropout_draws',
+           'recalibration', 'instruments', 'local_estimates', 'draw_slopes', 'global_estimates', 'records', 'oracle',
+           'World', 'world', 'cached_fit', 'oracle_record', 'simulate_round', 'simulate', 'calibration']
 
-# %% ../nbs/11_simulation.ipynb #2921a623
+# %% ../nbs/11_simulation.ipynb #0ebcbc4d
 import functools
 import json
 import os
@@ -29,11 +30,13 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import t as student
 from torch import nn
 
+from .dropout import MaskSampler, shared_masks
 from .meta import random_effects
-from .mr import MREstimate, divw_draws, egger, ivw, mask_bootstrap
+from .mr import MREstimate, divw, divw_draws, egger, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
+from .models import SequenceModel
 from .regions import InputError
 
-# %% ../nbs/11_simulation.ipynb #b3fd6e91
+# %% ../nbs/11_simulation.ipynb #7b97d61c
 LENGTH, PRIOR = 100, np.log(100)
 BACKGROUND = np.array([0.27, 0.23, 0.23, 0.27])  # ACGT
 ROLES = ("exposure", "outcome", "confounder")
@@ -71,7 +74,7 @@ def occupancy(codes: np.ndarray) -> np.ndarray:
         out.append(-np.expm1(-np.logaddexp(0, s - PRIOR).sum(1)))
     return np.stack(out, 1)
 
-# %% ../nbs/11_simulation.ipynb #6cfad673
+# %% ../nbs/11_simulation.ipynb #3aca04bd
 @dataclass(frozen=True)
 class Scenario:
     "Which confounding there is."
@@ -99,7 +102,7 @@ def anscombe(counts: np.ndarray) -> np.ndarray:
     "2 sqrt(x + 3/8): Poisson counts with a noise of variance 1 (Anscombe 1948)."
     return 2 * np.sqrt(counts + 0.375)
 
-# %% ../nbs/11_simulation.ipynb #ab2665de
+# %% ../nbs/11_simulation.ipynb #4712b54b
 def mutated(codes: np.ndarray) -> np.ndarray:
     "(n, 1 + 3 LENGTH, LENGTH): each sequence, then its mutants in the order of positions."
     out = np.repeat(codes[:, None], 1 + 3 * LENGTH, 1)
@@ -109,17 +112,25 @@ def mutated(codes: np.ndarray) -> np.ndarray:
     return out
 
 
+def substituted(rng: np.random.Generator, codes: np.ndarray, position: np.ndarray) -> np.ndarray:
+    "The sequences (n, LENGTH), each with another base at its position (n,)."
+    out, rows = codes.copy(), np.arange(len(codes))
+    out[rows, position] = (out[rows, position] + rng.integers(1, 4, len(codes))) % 4
+    return out
+
+
 def training_data(rng: np.random.Generator, alpha: float, beta: float, scenario: Scenario, n: int = 10_000):
-    "n sequences, each site planted with probability 1/2, and n / 4 of them again with one base changed: codes, (., 2)."
-    codes = background(rng, n)
+    "n sequences, each site planted with probability 1/2, and n / 4 of them again, mutated in a site: codes, (., 2)."
+    codes, sites = background(rng, n), []
     for role in ROLES if scenario.dependent else ROLES[:2]:
-        codes, _ = plant(rng, codes, role, rng.random(n) < 0.5)
-    again = codes[rng.integers(0, n, n // 4)].copy()
-    again[np.arange(n // 4), rng.integers(0, LENGTH, n // 4)] = rng.integers(0, 4, n // 4)
-    codes = np.concatenate([codes, again])
+        codes, at = plant(rng, codes, role, rng.random(n) < 0.5)
+        sites.append(at + rng.integers(0, motifs()[role].shape[1], n))  # one position of each site
+    rows = rng.integers(0, n, n // 4)
+    position = np.stack(sites)[rng.integers(0, len(sites), n // 4), rows]
+    codes = np.concatenate([codes, substituted(rng, codes[rows], position)])
     return codes, anscombe(rng.poisson(expected_counts(occupancy(codes), alpha, beta, scenario, scenario.lift(rng, len(codes)))))
 
-# %% ../nbs/11_simulation.ipynb #99febe35
+# %% ../nbs/11_simulation.ipynb #b9c65da3
 def bound_windows(rng: np.random.Generator, n: int, scenario: Scenario) -> tuple[np.ndarray, np.ndarray]:
     "n bound windows as codes (n, LENGTH), and where the exposure's site begins (n,)."
     codes, begins, width = [], [], motifs()["exposure"].shape[1]
@@ -145,128 +156,89 @@ def true_local(codes: np.ndarray, begins: np.ndarray, alpha: float, beta: float,
         out[i] = x @ y / (x @ x)
     return out
 
-# %% ../nbs/11_simulation.ipynb #aff1d58b
+# %% ../nbs/11_simulation.ipynb #8c0c01c8
 KERNEL, WIDTH, HIDDEN, POOL, DROPOUT, MEMBERS = 7, 15, 30, 4, 0.05, 5
 
 
-class _Layer(nn.Module):
-    "The same fully connected layer in each of m members, with weights of their own."
-
-    def __init__(self, m: int, inputs: int, outputs: int):
-        super().__init__()
-        self.w = nn.Parameter((torch.rand(m, inputs, outputs) * 2 - 1) * (3 / inputs) ** 0.5)
-        self.b = nn.Parameter(torch.zeros(m, 1, outputs))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (m, N, inputs)
-        return torch.baddbmm(self.b, x, self.w)
+def network(p: float = 0.0) -> nn.Sequential:
+    "A network from (N, 4, LENGTH) to (N, 2), exposure and outcome, with dropout p."
+    drop = lambda: [nn.Dropout(p)] if p else []
+    return nn.Sequential(nn.Conv1d(4, WIDTH, KERNEL), nn.MaxPool1d(POOL), nn.ReLU(), *drop(),
+                         nn.Conv1d(WIDTH, WIDTH, KERNEL), nn.ReLU(), *drop(),
+                         nn.Conv1d(WIDTH, WIDTH, KERNEL), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), *drop(),
+                         nn.Linear(WIDTH, HIDDEN), nn.ReLU(), *drop(), nn.Linear(HIDDEN, 2))
 
 
-def _slide(layer: _Layer, x: torch.Tensor) -> torch.Tensor:
-    "The layer at every position: a convolution of KERNEL taps; x (m, N, P, C)."
-    m, n, p, c = x.shape
-    x = x.contiguous()
-    taps = x.as_strided((m, n, p - KERNEL + 1, KERNEL * c), (x.stride(0), x.stride(1), c, 1))
-    return layer(taps.reshape(m, -1, KERNEL * c)).view(m, n, p - KERNEL + 1, -1)
-
-# %% ../nbs/11_simulation.ipynb #dc8f2879
-class Members(nn.Module):
-    "Several small networks side by side: one-hot (m, N, LENGTH, 4) to (m, N, 2), exposure and outcome."
-
-    def __init__(self, m: int):
-        super().__init__()
-        self.conv = nn.ModuleList(_Layer(m, KERNEL * c, WIDTH) for c in (4, WIDTH, WIDTH))
-        self.hidden, self.out = _Layer(m, WIDTH, HIDDEN), _Layer(m, HIDDEN, 2)
-
-    def forward(self, x: torch.Tensor, drop: Callable = lambda x, i: x) -> torch.Tensor:
-        "`drop(x, i)` is what dropout does after layer i."
-        x = _slide(self.conv[0], x)
-        p = x.shape[2] // POOL * POOL
-        x = drop(F.relu(x[:, :, :p].unflatten(2, (-1, POOL)).amax(3)), 0)
-        x = drop(F.relu(_slide(self.conv[1], x)), 1)
-        x = drop(F.relu(_slide(self.conv[2], x)).amax(2), 2)
-        return self.out(drop(F.relu(self.hidden(x)), 3))
-
-    def alone(self, member: int) -> "Members":
-        "One member as a network of its own."
-        one = Members(1)
-        one.load_state_dict({k: v[member:member + 1] for k, v in self.state_dict().items()})
-        return one.eval()
+def as_input(codes: np.ndarray) -> torch.Tensor:
+    "One-hot (N, 4, LENGTH) of codes (N, LENGTH)."
+    return torch.eye(4)[torch.from_numpy(codes.astype(np.int64))].transpose(1, 2).contiguous()
 
 
-def _one_hot(codes: np.ndarray) -> torch.Tensor:
-    return torch.eye(4)[torch.from_numpy(codes.astype(np.int64))]
-
-
-def _last_dropped(x: torch.Tensor, _layer: int) -> torch.Tensor:
-    "Dropout for the last member only."
-    keep = (torch.rand(x.shape[1:]) >= DROPOUT).to(x) / (1 - DROPOUT)
-    return torch.cat([x[:-1], (x[-1] * keep)[None]])
-
-# %% ../nbs/11_simulation.ipynb #d690fffa
-def fit(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = 12, batch: int = 64, rate: float = 0.01) -> Members:
-    "MEMBERS networks and one with dropout, trained on sequences (n, LENGTH) and their transformed counts (n, 2)."
+def fit(codes: np.ndarray, y: np.ndarray, seed: int, p: float = 0.0, epochs: int = 12, batch: int = 128, rate: float = 0.01) -> nn.Sequential:
+    "A network trained on sequences (n, LENGTH) and their transformed counts (n, 2): Adam, one cycle, squared error."
     torch.manual_seed(seed)
-    net, n, mean, sd = Members(MEMBERS + 1), len(codes), y.mean(0), y.std(0)
-    x, target = _one_hot(codes), torch.from_numpy((y - mean) / sd).float()
+    net, n, mean, sd = network(p), len(codes), y.mean(0), y.std(0)
+    x, target = as_input(codes), torch.from_numpy((y - mean) / sd).float()
     optimizer = torch.optim.Adam(net.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * (n // batch))
     for _ in range(epochs):
-        order = torch.stack([torch.randperm(n) for _ in range(MEMBERS + 1)])
-        for i in range(0, n - batch + 1, batch):
-            rows = order[:, i:i + batch]
-            loss = (net(x[rows], _last_dropped) - target[rows]).square().mean((1, 2)).sum()
+        for rows in torch.randperm(n)[:n // batch * batch].view(-1, batch):
+            loss = F.mse_loss(net(x[rows]), target[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():  # back to the units of the counts
-        net.out.w *= torch.from_numpy(sd).float()
-        net.out.b.copy_(net.out.b * torch.from_numpy(sd).float() + torch.from_numpy(mean).float())
+        scale = torch.from_numpy(sd).float()
+        net[-1].weight *= scale[:, None]
+        net[-1].bias.copy_(net[-1].bias * scale + torch.from_numpy(mean).float())
     return net.eval()
 
-# %% ../nbs/11_simulation.ipynb #2dcc7945
-def _differences(values: np.ndarray, n: int) -> np.ndarray:
-    "(K, n * (1 + 3 LENGTH), 2) to mutant minus reference, (K, n, 3 LENGTH, 2)."
+
+def fit_all(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = 12) -> list[nn.Sequential]:
+    "MEMBERS networks without dropout, and one with."
+    return [fit(codes, y, seed + k, DROPOUT * (k == MEMBERS), epochs) for k in range(MEMBERS + 1)]
+
+# %% ../nbs/11_simulation.ipynb #31866d74
+@torch.no_grad()
+def predict(net: nn.Module, codes: np.ndarray, size: int = 1000) -> np.ndarray:
+    "Predictions (n, 2) of sequences (n, LENGTH)."
+    return torch.cat([net(as_input(codes[i:i + size])) for i in range(0, len(codes), size)]).numpy()
+
+
+def differences(values: np.ndarray, n: int) -> np.ndarray:
+    "Predictions (K, n * (1 + 3 LENGTH), 2) of windows and their mutants to mutant minus reference, (K, n, 3 LENGTH, 2)."
     values = values.reshape(len(values), n, 1 + 3 * LENGTH, 2)
     return values[:, :, 1:] - values[:, :, :1]
 
 
-@torch.no_grad()
-def predict(net: Members, codes: np.ndarray, drop: Callable = lambda x, i: x, size: int = 1500) -> np.ndarray:
-    "Predictions (members, n, 2) of sequences (n, LENGTH)."
-    m = net.hidden.w.shape[0]
-    return torch.cat([net(_one_hot(codes[i:i + size])[None].expand(m, -1, -1, -1), drop)
-                      for i in range(0, len(codes), size)], 1).numpy()
+def ensemble_draws(nets: Sequence[nn.Module], windows: np.ndarray) -> np.ndarray:
+    "Effects (MEMBERS, n, 3 LENGTH, 2): a draw is a member."
+    every = mutated(windows).reshape(-1, LENGTH)
+    return differences(np.stack([predict(net, every) for net in nets[:MEMBERS]]), len(windows))
 
 
-def ensemble_draws(net: Members, windows: np.ndarray) -> np.ndarray:
-    "Effects (MEMBERS, n, 3 LENGTH, 2)."
-    return _differences(predict(net, mutated(windows).reshape(-1, LENGTH))[:MEMBERS], len(windows))
+def dropout_draws(net: nn.Module, windows: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    "Effects (draws, n, 3 LENGTH, 2) of a network with dropout, a draw's masks shared by all windows."
+    sampler = MaskSampler(SequenceModel(net, ("exposure", "outcome"), LENGTH, "simulated"), seed)
+    every, out = mutated(windows).reshape(-1, LENGTH), []
+    for draw in range(draws):
+        with shared_masks(net, sampler("all windows", draw)):
+            out.append(predict(net, every))
+    return differences(np.stack(out), len(windows))
 
-
-def dropout_draws(net: Members, windows: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    "Effects (draws, n, 3 LENGTH, 2) of the network with dropout, a draw's masks shared by all windows."
-    one, every, g = net.alone(MEMBERS), mutated(windows).reshape(-1, LENGTH), torch.Generator().manual_seed(seed)
-    sizes = (((LENGTH - KERNEL + 1) // POOL, WIDTH), ((LENGTH - KERNEL + 1) // POOL - KERNEL + 1, WIDTH), (WIDTH,), (HIDDEN,))
-    out = []
-    for _ in range(draws):
-        masks = [(torch.rand(s, generator=g) >= DROPOUT).float() / (1 - DROPOUT) for s in sizes]
-        out.append(predict(one, every, lambda x, i: x * masks[i])[0])
-    return _differences(np.stack(out), len(windows))
-
-# %% ../nbs/11_simulation.ipynb #9e3696a9
-def recalibration(rng, net: Members, alpha: float, beta: float, scenario: Scenario, n: int = 600, each: int = 8):
+# %% ../nbs/11_simulation.ipynb #2cc03417
+def recalibration(rng, nets: Sequence[nn.Module], alpha: float, beta: float, scenario: Scenario, n: int = 600, each: int = 8):
     "For exposure and outcome: (SDs of the ensemble, errors they stand for), both ascending, for np.interp."
     codes, ats = background(rng, n), []
     for role in ROLES[:2]:
         codes, at = plant(rng, codes, role, rng.random(n) < 0.7)
         ats += [at + rng.integers(0, motifs()[role].shape[1], n) for _ in range(each // 2)]
     rows, position = np.repeat(np.arange(n), each), np.stack(ats, 1).ravel()
-    mutants = codes[rows]
-    mutants[np.arange(len(rows)), position] = (mutants[np.arange(len(rows)), position] + rng.integers(1, 4, len(rows))) % 4
+    mutants = substituted(rng, codes[rows], position)
     lifted = scenario.lift(rng, n), scenario.lift(rng, len(rows))
     seen = [anscombe(rng.poisson(expected_counts(occupancy(c), alpha, beta, scenario, b))) for c, b in zip((codes, mutants), lifted)]
-    predicted = predict(net, mutants)[:MEMBERS] - predict(net, codes)[:MEMBERS][:, rows]
+    predicted = np.stack([predict(net, mutants) - predict(net, codes)[rows] for net in nets[:MEMBERS]])
     sd, error = predicted.std(0, ddof=1), (seen[1] - seen[0][rows] - predicted.mean(0)) ** 2 - 2
     maps = []
     for s, e in zip(sd.T, error.T):
@@ -274,103 +246,167 @@ def recalibration(rng, net: Members, alpha: float, beta: float, scenario: Scenar
         maps.append((s[order], np.sqrt(np.maximum(isotonic_regression(e[order]).x, 1e-6))))
     return maps
 
-# %% ../nbs/11_simulation.ipynb #6a2895e8
+# %% ../nbs/11_simulation.ipynb #bf2001b1
 N_BOOT = 200
+SPREAD = {"egger": egger, "ivw": ivw, "weighted median": functools.partial(weighted_median, n_boot=N_BOOT),
+          "mode": functools.partial(mode_based, n_boot=50)}  # the SD over draws is their SE
+MEAN = {"divw": divw, "raps": functools.partial(raps, loss="l2")}  # they take the error of the mean effects
+ON_DRAWS = {"bootstrap": lambda x, y, p: mask_bootstrap(x, y, p, n_boot=N_BOOT, weights="equal"),
+            "divw on draws": lambda x, y, p: divw_draws(x, y, p, n_boot=N_BOOT),
+            "slope per draw": lambda x, y, p: slope_per_draw(x, y, weights="equal")}
 
 
-def local_estimates(draws: np.ndarray, maps=None) -> tuple[dict[str, list[MREstimate | None]], np.ndarray]:
-    "Estimator -> its estimates of every window (None without three instruments); the slope of each draw (n, K)."
-    sd_only = {"egger": egger, "ivw": ivw}
-    on_draws = {} if maps is not None else {"bootstrap": functools.partial(mask_bootstrap, weights="equal"), "divw": divw_draws}
-    out, position = {name: [] for name in (*sd_only, *on_draws)}, np.repeat(np.arange(LENGTH), 3)
-    slopes = np.full((draws.shape[1], len(draws)), np.nan)
+def instruments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    "Mutations (M,) bool whose mean exposure effect is over one SD from the mean, and that vary over draws (K, M), if several."
+    bx = x.mean(0)
+    return (np.abs(bx - bx.mean()) > bx.std()) & (len(x) == 1 or (np.ptp(x, 0) > 0) & (np.ptp(y, 0) > 0))
+
+
+def local_estimates(draws: np.ndarray, maps=None) -> dict[str, list[MREstimate | None]]:
+    "Estimator -> its estimates of every window, None without three instruments; draws (K, n, 3 LENGTH, 2)."
+    out = {name: [] for name in (*SPREAD, *MEAN, *(() if maps else ON_DRAWS))}
     for w in range(draws.shape[1]):
         x, y = draws[:, w, :, 0], draws[:, w, :, 1]
-        bx = x.mean(0)
-        keep = (np.abs(bx - bx.mean()) > bx.std()) & (np.ptp(x, 0) > 0) & (np.ptp(y, 0) > 0)
-        x, y = x[:, keep], y[:, keep]
-        enough = keep.sum() >= 3
-        if enough:
-            slopes[w] = (x * y).sum(1) / (x * x).sum(1)
-        sds = [v.std(0, ddof=1) for v in (x, y)]
-        sds = sds if maps is None else [np.interp(s, *m) for s, m in zip(sds, maps)]
-        for name, f in sd_only.items():
-            out[name].append(f(x.mean(0), sds[0], y.mean(0), sds[1]) if enough else None)
-        for name, f in on_draws.items():
-            out[name].append(f(x, y, position[keep], n_boot=N_BOOT, seed=w) if enough else None)
-    return out, slopes
+        keep = instruments(x, y)
+        x, y, position = x[:, keep], y[:, keep], np.repeat(np.arange(LENGTH), 3)[keep]
+        spread = [v.std(0, ddof=1) for v in (x, y)]
+        error = [v / np.sqrt(len(x)) for v in spread]
+        if maps:  # what is recalibrated is the error of the mean already
+            spread = error = [np.interp(s, *m) for s, m in zip(spread, maps)]
+        for name, values in out.items():
+            if keep.sum() < 3:
+                values.append(None)
+            elif name in ON_DRAWS:
+                values.append(ON_DRAWS[name](x, y, position))
+            else:
+                sx, sy = spread if name in SPREAD else error
+                values.append((SPREAD | MEAN)[name](x.mean(0), sx, y.mean(0), sy))
+    return out
 
-# %% ../nbs/11_simulation.ipynb #1df225ac
+
+def draw_slopes(draws: np.ndarray) -> np.ndarray:
+    "The slope of each draw in each window (n, K), NaN without three instruments."
+    out = np.full((draws.shape[1], len(draws)), np.nan)
+    for w in range(len(out)):
+        x, y = draws[:, w, :, 0], draws[:, w, :, 1]
+        if (keep := instruments(x, y)).sum() >= 3:
+            out[w] = (x * y)[:, keep].sum(1) / (x[:, keep] ** 2).sum(1)
+    return out
+
+# %% ../nbs/11_simulation.ipynb #22a47935
 META = {"DL, Wald": dict(tau2="DL", ci="wald"), "REML, HKSJ": dict(tau2="REML", ci="HKSJ"), "PM, HKSJ": dict(tau2="PM", ci="HKSJ")}
 
 
-def global_estimates(estimate: np.ndarray, se: np.ndarray, slopes: np.ndarray | None) -> list[dict]:
-    "Records (meta, estimate, se, ci_low, ci_high) of every meta-analysis; two-level ones where slopes (n, K) are given."
+def global_estimates(estimate: np.ndarray, se: np.ndarray, slopes: np.ndarray) -> list[dict]:
+    "Records (meta, estimate, se, ci_low, ci_high) of every meta-analysis; slopes (n, K) are those of each draw."
     out = []
     for name, options in META.items():
         m = random_effects(estimate, se, **options)
         out.append({"meta": name, "estimate": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high})
-    if slopes is not None:
-        m, g = random_effects(estimate, se), np.nanmean(slopes, 0)
-        for name, share in (("two-level", len(g)), ("two-level, one network", 1)):
-            total = np.sqrt(m.se**2 + g.var(ddof=1) / share)
-            half = student.ppf(0.975, len(g) - 1) * total
-            out.append({"meta": name, "estimate": m.estimate, "se": total, "ci_low": m.estimate - half, "ci_high": m.estimate + half})
+    m, g = random_effects(estimate, se), np.nanmean(slopes, 0)
+    for name, share in (("two-level", len(g)), ("two-level, one network", 1)):
+        total = np.sqrt(m.se**2 + g.var(ddof=1) / share)
+        half = student.ppf(0.975, len(g) - 1) * total
+        out.append({"meta": name, "estimate": m.estimate, "se": total, "ci_low": m.estimate - half, "ci_high": m.estimate + half})
     return out
 
-# %% ../nbs/11_simulation.ipynb #f97568c5
+# %% ../nbs/11_simulation.ipynb #02f9b2b5
 def records(source: str, draws: np.ndarray, truths: np.ndarray, maps=None) -> list[dict]:
     "One record per local estimator x meta-analysis for draws (K, n, M, 2); truths (n,) are the true local effects."
-    local, slopes = local_estimates(draws, maps)
-    out = []
-    for name, estimates in local.items():
+    out, slopes = [], draw_slopes(draws)
+    for name, estimates in local_estimates(draws, maps).items():
         ok = [i for i, e in enumerate(estimates) if e is not None and np.isfinite([e.estimate, e.se]).all() and e.se > 0]
         e, se, low, high = (np.array([getattr(estimates[i], k) for i in ok]) for k in ("estimate", "se", "ci_low", "ci_high"))
         if len(ok) < 3:
             continue
         off = e - truths[ok]
         about = {"source": source, "local": name, "windows": len(ok), "local_bias": off.mean(), "local_rmse": np.sqrt((off**2).mean()),
-                 "local_coverage": np.mean((low <= truths[ok]) & (truths[ok] <= high))}
-        out += [about | g for g in global_estimates(e, se, slopes if name in ("bootstrap", "divw") else None)]
+                 "local_coverage": np.mean((low <= truths[ok]) & (truths[ok] <= high)), "local_se": np.median(se)}
+        out += [about | g for g in global_estimates(e, se, slopes[ok])]
     return out
 
 
 def oracle(windows: np.ndarray, alpha: float, beta: float, scenario: Scenario) -> np.ndarray:
     "Noise-free effects (1, n, 3 LENGTH, 2): what a perfect network would say."
     q = occupancy(mutated(windows).reshape(-1, LENGTH))
-    return _differences(anscombe(expected_counts(q, alpha, beta, scenario))[None], len(windows))
+    return differences(anscombe(expected_counts(q, alpha, beta, scenario))[None], len(windows))
 
-# %% ../nbs/11_simulation.ipynb #532f5b4d
-def simulate_round(scenario: str, number: int, seed: int = 0, n_train: int = 10_000, n_windows: int = 100, epochs: int = 12,
-                   draws: int = 30) -> list[dict]:
-    "All records of one round. InputError for an unknown scenario."
+# %% ../nbs/11_simulation.ipynb #3a787aa9
+@dataclass(frozen=True)
+class World:
+    "A round's numbers and data, all from one random stream."
+
+    scenario: Scenario
+    alpha: float
+    ratio: float
+    codes: np.ndarray  # (N, LENGTH) to train on
+    y: np.ndarray  # (N, 2) transformed counts
+    rng: np.random.Generator  # where the stream goes on
+
+    @property
+    def numbers(self) -> tuple[float, float, Scenario]:
+        "alpha, beta and the scenario."
+        return self.alpha, self.alpha * self.ratio, self.scenario
+
+
+def world(scenario: str, number: int, seed: int = 0, n_train: int = 10_000) -> World:
+    "The world of a round; s is near 1 in even rounds and near 10 in odd ones. InputError for an unknown scenario."
     if scenario not in SCENARIOS:
         raise InputError(f"scenario: found {scenario!r}, expected one of {', '.join(SCENARIOS)}")
-    torch.set_num_threads(1)
-    s, rng, start = SCENARIOS[scenario], np.random.default_rng([seed, number, list(SCENARIOS).index(scenario)]), time.perf_counter()
+    rng = np.random.default_rng([seed, number, list(SCENARIOS).index(scenario)])
     alpha, ratio = rng.normal(100, 3), 0.0
     while ratio < 0.05:
         ratio = rng.normal(10 if number % 2 else 1, 0.5)
-    beta = alpha * ratio
-    net = fit(*training_data(rng, alpha, beta, s, n_train), seed=int(rng.integers(2**31)), epochs=epochs)
-    population, begins = bound_windows(rng, max(1000, n_windows), s)
-    truths = true_local(population, begins, alpha, beta, s)
-    windows, own = population[:n_windows], truths[:n_windows]
-    ensemble, half = ensemble_draws(net, windows), max(3, n_windows // 2)
-    exact, _ = local_estimates(np.concatenate([oracle(windows, alpha, beta, s)] * 2) + rng.normal(0, 1e-6, (2, n_windows, 3 * LENGTH, 2)))
-    slopes = np.array([e.estimate if e is not None else np.nan for e in exact["bootstrap"]])
-    out = [{"source": "oracle", "local": "slope", "meta": "mean", "estimate": np.nanmean(slopes), "windows": n_windows,
-            "local_bias": np.nanmean(slopes - own), "local_rmse": np.sqrt(np.nanmean((slopes - own) ** 2))}]
-    out += records("ensemble", ensemble, own)
-    out += records("ensemble, recalibrated", ensemble, own, recalibration(rng, net, alpha, beta, s))
-    out += records("dropout", dropout_draws(net, windows[:half], draws, int(rng.integers(2**31))), own[:half])
-    base = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "ratio": ratio}
-    spent = time.perf_counter() - start
-    return [base | {k: float(v) if isinstance(v, np.floating) else v for k, v in r.items()} | {"seconds": round(spent, 1)} for r in out]
+    data = training_data(rng, alpha, alpha * ratio, SCENARIOS[scenario], n_train)
+    return World(SCENARIOS[scenario], alpha, ratio, *data, rng)
 
-# %% ../nbs/11_simulation.ipynb #dc2e2f9a
+# %% ../nbs/11_simulation.ipynb #527e1bd9
+def cached_fit(w: World, epochs: int, path: Path | None) -> list[nn.Module]:
+    "The trained networks of a world, from the file or into it."
+    seed = int(w.rng.integers(2**31))
+    if path is not None and path.exists():
+        nets = [network(DROPOUT * (k == MEMBERS)).eval() for k in range(MEMBERS + 1)]
+        for net, state in zip(nets, torch.load(path, weights_only=True)):
+            net.load_state_dict(state)
+        return nets
+    nets = fit_all(w.codes, w.y, seed, epochs)
+    if path is not None:
+        part = path.with_suffix(f".{os.getpid()}.part")
+        torch.save([net.state_dict() for net in nets], part)
+        os.replace(part, path)
+    return nets
+
+
+def oracle_record(windows: np.ndarray, truths: np.ndarray, w: World) -> dict:
+    "The slope through the origin on noise-free effects, as a record."
+    slopes = draw_slopes(oracle(windows, *w.numbers))[:, 0]
+    off = slopes - truths
+    return {"source": "oracle", "local": "slope", "meta": "mean", "estimate": np.nanmean(slopes), "windows": len(windows),
+            "local_bias": np.nanmean(off), "local_rmse": np.sqrt(np.nanmean(off**2))}
+
+
+def simulate_round(scenario: str, number: int, seed: int = 0, n_train: int = 10_000, n_windows: int = 100, epochs: int = 12,
+                   draws: int = 30, cache: Path | None = None) -> list[dict]:
+    "All records of one round; `cache` is a file that keeps the trained networks. InputError for an unknown scenario."
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    w = world(scenario, number, seed, n_train)
+    nets = cached_fit(w, epochs, cache)
+    population, begins = bound_windows(w.rng, max(1000, n_windows), w.scenario)
+    truths = true_local(population, begins, *w.numbers)
+    windows, own, half = population[:n_windows], truths[:n_windows], max(3, n_windows // 2)
+    ensemble = ensemble_draws(nets, windows)
+    out = [oracle_record(windows, own, w)]
+    out += records("ensemble", ensemble, own)
+    out += records("ensemble, recalibrated", ensemble, own, recalibration(w.rng, nets, *w.numbers))
+    out += records("dropout", dropout_draws(nets[-1], windows[:half], draws, int(w.rng.integers(2**31))), own[:half])
+    base = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "ratio": w.ratio}
+    spent = round(time.perf_counter() - start, 1)
+    return [{k: float(v) if isinstance(v, np.floating) else v for k, v in (base | r).items()} | {"seconds": spent} for r in out]
+
+# %% ../nbs/11_simulation.ipynb #8be6c2fa
 def _do_round(task: tuple, path: Path, options: dict) -> str:
-    rows = simulate_round(*task, **options)
+    rows = simulate_round(*task, cache=path.parents[1] / "networks" / f"{path.stem}.pt", **options)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(rows))
     os.replace(part, path)
@@ -388,7 +424,8 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike, seed
         raise InputError(f"scenario: found {unknown[0]!r}, expected one of {', '.join(SCENARIOS)}")
     if rounds < 1:
         raise InputError(f"rounds: found {rounds}, expected at least 1")
-    (folder := Path(out) / "rounds").mkdir(parents=True, exist_ok=True)
+    for folder in (Path(out) / "networks", Path(out) / "rounds"):
+        folder.mkdir(parents=True, exist_ok=True)
     _same_run(Path(out) / "simulation.json", {"seed": seed, "options": options})
     tasks = {folder / f"{s}_{r:03d}.json": (s, r, seed) for r in range(rounds) for s in scenarios}
     left = {path: task for path, task in tasks.items() if not path.exists()}
@@ -407,7 +444,7 @@ def _same_run(path: Path, what: dict) -> None:
                          "and options, or another directory")
     path.write_text(json.dumps(what))
 
-# %% ../nbs/11_simulation.ipynb #2b49cb00
+# %% ../nbs/11_simulation.ipynb #8e582607
 def calibration(frame: pd.DataFrame, by: Sequence[str] = ("scenario", "source", "local", "meta")) -> pd.DataFrame:
     "One row per protocol: rounds, bias, rmse, coverage and its Monte-Carlo error, width, power, sign_errors, local figures."
     f = frame.assign(error=frame.estimate - frame.truth, hit=(frame.ci_low <= frame.truth) & (frame.truth <= frame.ci_high),

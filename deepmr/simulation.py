@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'KERNEL', 'WIDTH', 'HIDDEN', 'POOL', 'DROPOUT', 'MEMBERS',
-           'N_BOOT', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'motifs', 'background', 'plant', 'occupancy', 'Scenario',
-           'expected_counts', 'anscombe', 'mutated', 'substituted', 'training_data', 'bound_windows', 'true_local',
-           'network', 'as_input', 'fit', 'fit_all', 'predict', 'differences', 'ensemble_draws', 'dropout_draws',
-           'recalibration', 'instruments', 'local_estimates', 'draw_slopes', 'global_estimates', 'records', 'oracle',
-           'World', 'world', 'cached_fit', 'oracle_record', 'simulate_round', 'simulate', 'calibration']
+           'N_BOOT', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'LEVELS', 'motifs', 'background', 'plant', 'occupancy',
+           'Scenario', 'expected_counts', 'anscombe', 'mutated', 'substituted', 'training_data', 'bound_windows',
+           'true_local', 'network', 'as_input', 'fit', 'fit_all', 'predict', 'differences', 'ensemble_draws',
+           'dropout_draws', 'recalibration', 'instruments', 'local_estimates', 'draw_slopes', 'global_estimates',
+           'records', 'oracle', 'World', 'world', 'cached_fit', 'oracle_record', 'simulate_round', 'simulate',
+           'calibration']
 
-# %% ../nbs/11_simulation.ipynb #0ebcbc4d
+# %% ../nbs/11_simulation.ipynb #9da459fa
 import functools
 import json
 import os
@@ -27,16 +28,15 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.optimize import isotonic_regression
-from scipy.stats import t as student
 from torch import nn
 
 from .dropout import MaskSampler, shared_masks
-from .meta import random_effects
+from .meta import random_effects, two_level
 from .mr import MREstimate, divw, divw_draws, egger, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
 from .models import SequenceModel
 from .regions import InputError
 
-# %% ../nbs/11_simulation.ipynb #7b97d61c
+# %% ../nbs/11_simulation.ipynb #984786d9
 LENGTH, PRIOR = 100, np.log(100)
 BACKGROUND = np.array([0.27, 0.23, 0.23, 0.27])  # ACGT
 ROLES = ("exposure", "outcome", "confounder")
@@ -74,7 +74,7 @@ def occupancy(codes: np.ndarray) -> np.ndarray:
         out.append(-np.expm1(-np.logaddexp(0, s - PRIOR).sum(1)))
     return np.stack(out, 1)
 
-# %% ../nbs/11_simulation.ipynb #3aca04bd
+# %% ../nbs/11_simulation.ipynb #6ab2455a
 @dataclass(frozen=True)
 class Scenario:
     "Which confounding there is."
@@ -102,7 +102,7 @@ def anscombe(counts: np.ndarray) -> np.ndarray:
     "2 sqrt(x + 3/8): Poisson counts with a noise of variance 1 (Anscombe 1948)."
     return 2 * np.sqrt(counts + 0.375)
 
-# %% ../nbs/11_simulation.ipynb #4712b54b
+# %% ../nbs/11_simulation.ipynb #f6e165b6
 def mutated(codes: np.ndarray) -> np.ndarray:
     "(n, 1 + 3 LENGTH, LENGTH): each sequence, then its mutants in the order of positions."
     out = np.repeat(codes[:, None], 1 + 3 * LENGTH, 1)
@@ -130,7 +130,7 @@ def training_data(rng: np.random.Generator, alpha: float, beta: float, scenario:
     codes = np.concatenate([codes, substituted(rng, codes[rows], position)])
     return codes, anscombe(rng.poisson(expected_counts(occupancy(codes), alpha, beta, scenario, scenario.lift(rng, len(codes)))))
 
-# %% ../nbs/11_simulation.ipynb #b9c65da3
+# %% ../nbs/11_simulation.ipynb #d95d1e5d
 def bound_windows(rng: np.random.Generator, n: int, scenario: Scenario) -> tuple[np.ndarray, np.ndarray]:
     "n bound windows as codes (n, LENGTH), and where the exposure's site begins (n,)."
     codes, begins, width = [], [], motifs()["exposure"].shape[1]
@@ -156,7 +156,7 @@ def true_local(codes: np.ndarray, begins: np.ndarray, alpha: float, beta: float,
         out[i] = x @ y / (x @ x)
     return out
 
-# %% ../nbs/11_simulation.ipynb #8c0c01c8
+# %% ../nbs/11_simulation.ipynb #77c370c7
 KERNEL, WIDTH, HIDDEN, POOL, DROPOUT, MEMBERS = 7, 15, 30, 4, 0.05, 5
 
 
@@ -199,7 +199,7 @@ def fit_all(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = 12) -> li
     "MEMBERS networks without dropout, and one with."
     return [fit(codes, y, seed + k, DROPOUT * (k == MEMBERS), epochs) for k in range(MEMBERS + 1)]
 
-# %% ../nbs/11_simulation.ipynb #31866d74
+# %% ../nbs/11_simulation.ipynb #0fc704a4
 @torch.no_grad()
 def predict(net: nn.Module, codes: np.ndarray, size: int = 1000) -> np.ndarray:
     "Predictions (n, 2) of sequences (n, LENGTH)."
@@ -227,7 +227,7 @@ def dropout_draws(net: nn.Module, windows: np.ndarray, draws: int, seed: int) ->
             out.append(predict(net, every))
     return differences(np.stack(out), len(windows))
 
-# %% ../nbs/11_simulation.ipynb #2cc03417
+# %% ../nbs/11_simulation.ipynb #34dce6c2
 def recalibration(rng, nets: Sequence[nn.Module], alpha: float, beta: float, scenario: Scenario, n: int = 600, each: int = 8):
     "For exposure and outcome: (SDs of the ensemble, errors they stand for), both ascending, for np.interp."
     codes, ats = background(rng, n), []
@@ -246,7 +246,7 @@ def recalibration(rng, nets: Sequence[nn.Module], alpha: float, beta: float, sce
         maps.append((s[order], np.sqrt(np.maximum(isotonic_regression(e[order]).x, 1e-6))))
     return maps
 
-# %% ../nbs/11_simulation.ipynb #bf2001b1
+# %% ../nbs/11_simulation.ipynb #e9147f62
 N_BOOT = 200
 SPREAD = {"egger": egger, "ivw": ivw, "weighted median": functools.partial(weighted_median, n_boot=N_BOOT),
           "mode": functools.partial(mode_based, n_boot=50)}  # the SD over draws is their SE
@@ -293,24 +293,19 @@ def draw_slopes(draws: np.ndarray) -> np.ndarray:
             out[w] = (x * y)[:, keep].sum(1) / (x[:, keep] ** 2).sum(1)
     return out
 
-# %% ../nbs/11_simulation.ipynb #22a47935
+# %% ../nbs/11_simulation.ipynb #0baa2c30
 META = {"DL, Wald": dict(tau2="DL", ci="wald"), "REML, HKSJ": dict(tau2="REML", ci="HKSJ"), "PM, HKSJ": dict(tau2="PM", ci="HKSJ")}
+LEVELS = {"two-level": True, "two-level, one network": False}  # are the draws independent networks?
 
 
 def global_estimates(estimate: np.ndarray, se: np.ndarray, slopes: np.ndarray) -> list[dict]:
-    "Records (meta, estimate, se, ci_low, ci_high) of every meta-analysis; slopes (n, K) are those of each draw."
-    out = []
-    for name, options in META.items():
-        m = random_effects(estimate, se, **options)
-        out.append({"meta": name, "estimate": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high})
-    m, g = random_effects(estimate, se), np.nanmean(slopes, 0)
-    for name, share in (("two-level", len(g)), ("two-level, one network", 1)):
-        total = np.sqrt(m.se**2 + g.var(ddof=1) / share)
-        half = student.ppf(0.975, len(g) - 1) * total
-        out.append({"meta": name, "estimate": m.estimate, "se": total, "ci_low": m.estimate - half, "ci_high": m.estimate + half})
-    return out
+    "Records (meta, estimate, se, se_network, ci_low, ci_high) of every meta-analysis; slopes (n, K) are those of each draw."
+    found = {name: random_effects(estimate, se, **options) for name, options in META.items()}
+    found |= {name: two_level(estimate, se, slopes, independent) for name, independent in LEVELS.items()}
+    return [{"meta": name, "estimate": m.estimate, "se": m.se, "se_network": getattr(m, "se_network", np.nan), "ci_low": m.ci_low,
+             "ci_high": m.ci_high, "prediction_low": m.prediction_low, "prediction_high": m.prediction_high} for name, m in found.items()]
 
-# %% ../nbs/11_simulation.ipynb #02f9b2b5
+# %% ../nbs/11_simulation.ipynb #6ea17862
 def records(source: str, draws: np.ndarray, truths: np.ndarray, maps=None) -> list[dict]:
     "One record per local estimator x meta-analysis for draws (K, n, M, 2); truths (n,) are the true local effects."
     out, slopes = [], draw_slopes(draws)
@@ -331,7 +326,7 @@ def oracle(windows: np.ndarray, alpha: float, beta: float, scenario: Scenario) -
     q = occupancy(mutated(windows).reshape(-1, LENGTH))
     return differences(anscombe(expected_counts(q, alpha, beta, scenario))[None], len(windows))
 
-# %% ../nbs/11_simulation.ipynb #3a787aa9
+# %% ../nbs/11_simulation.ipynb #85eeb759
 @dataclass(frozen=True)
 class World:
     "A round's numbers and data, all from one random stream."
@@ -360,7 +355,7 @@ def world(scenario: str, number: int, seed: int = 0, n_train: int = 10_000) -> W
     data = training_data(rng, alpha, alpha * ratio, SCENARIOS[scenario], n_train)
     return World(SCENARIOS[scenario], alpha, ratio, *data, rng)
 
-# %% ../nbs/11_simulation.ipynb #527e1bd9
+# %% ../nbs/11_simulation.ipynb #fd07de8a
 def cached_fit(w: World, epochs: int, path: Path | None) -> list[nn.Module]:
     "The trained networks of a world, from the file or into it."
     seed = int(w.rng.integers(2**31))
@@ -404,7 +399,7 @@ def simulate_round(scenario: str, number: int, seed: int = 0, n_train: int = 10_
     spent = round(time.perf_counter() - start, 1)
     return [{k: float(v) if isinstance(v, np.floating) else v for k, v in (base | r).items()} | {"seconds": spent} for r in out]
 
-# %% ../nbs/11_simulation.ipynb #8be6c2fa
+# %% ../nbs/11_simulation.ipynb #b5102c7d
 def _do_round(task: tuple, path: Path, options: dict) -> str:
     rows = simulate_round(*task, cache=path.parents[1] / "networks" / f"{path.stem}.pt", **options)
     part = path.with_suffix(f".{os.getpid()}.part")
@@ -444,7 +439,7 @@ def _same_run(path: Path, what: dict) -> None:
                          "and options, or another directory")
     path.write_text(json.dumps(what))
 
-# %% ../nbs/11_simulation.ipynb #8e582607
+# %% ../nbs/11_simulation.ipynb #e4f32a28
 def calibration(frame: pd.DataFrame, by: Sequence[str] = ("scenario", "source", "local", "meta")) -> pd.DataFrame:
     "One row per protocol: rounds, bias, rmse, coverage and its Monte-Carlo error, width, power, sign_errors, local figures."
     f = frame.assign(error=frame.estimate - frame.truth, hit=(frame.ci_low <= frame.truth) & (frame.truth <= frame.ci_high),

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'Model', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device', 'Engine', 'Workers',
-           'table1', 'effects', 'matrix', 'main']
+           'table1', 'effects', 'matrix', 'simulate', 'main']
 
-# %% ../nbs/10_cli.ipynb #690fdb2d
+# %% ../nbs/10_cli.ipynb #cbac9e81
 import contextlib
 import shlex
 import sys
@@ -18,7 +18,7 @@ import typer
 from . import __version__
 from .regions import InputError
 
-# %% ../nbs/10_cli.ipynb #4d1902e2
+# %% ../nbs/10_cli.ipynb #85e65ffd
 app = typer.Typer(name="deepmr", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Ask a trained sequence model whether it believes that binding causes opening.")
@@ -47,14 +47,14 @@ def _version(wanted: bool) -> None:
 def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
     pass
 
-# %% ../nbs/10_cli.ipynb #c6af98a7
-Model = Annotated[str, typer.Option(help="'hepg2' (in the package), FILE.safetensors, or 'torch:package.module:factory'.")]
+# %% ../nbs/10_cli.ipynb #86c77371
+Model = Annotated[str, typer.Option(help="'hepg2' (in the package), FILE.safetensors, 'torch:package.module:factory', or an ensemble: several of these with commas between.")]
 Exposures = Annotated[str, typer.Option(help="Labels, separated by commas. [default: all of the outcome's cell]", show_default=False)]
 Outcome = Annotated[str, typer.Option(help="The label that may be caused.")]
 Regions = Annotated[Optional[str], typer.Option(help="BED or narrowPeak of the windows to ask about. [default: bound windows in the package]", show_default=False)]
 GenomeFile = Annotated[Optional[str], typer.Option("--genome", envvar="DEEPMR_GENOME", show_default=False,
                        help="FASTA, whole genome or segments named chr1:100-2000. [default: cache, UCSC, or evolved windows]")]
-Draws = Annotated[int, typer.Option(help="Dropout draws per window.")]
+Draws = Annotated[Optional[int], typer.Option(help="Dropout draws per window. [default: 50; of an ensemble, one per member]", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Decides windows, masks and bootstrap: same seed, same bytes.")]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, ...")]
 Engine = Annotated[str, typer.Option(help="auto, propagate (fast) or naive (one forward pass per mutant); the numbers are the same.")]
@@ -81,7 +81,7 @@ class _Bar:
             self.bar.set_postfix_str("")
             self.bar.close()
 
-# %% ../nbs/10_cli.ipynb #c20674a8
+# %% ../nbs/10_cli.ipynb #b74b043d
 def _print_table(table) -> None:
     "The table as a person reads it; the file has all columns and digits."
     shown = table[["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows"]]
@@ -99,7 +99,7 @@ def _print_warnings(table) -> None:
         some = ", ".join(exposures[:6]) + (", …" if len(exposures) > 6 else "")
         typer.echo(f"warning {warning}: {len(exposures)} of {len(table)} exposures ({some})")
 
-# %% ../nbs/10_cli.ipynb #d77f9060
+# %% ../nbs/10_cli.ipynb #df8277b6
 def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
     "Other protocols beside the first, and the direction of the effects, if asked for."
     from deepmr import pipeline
@@ -112,7 +112,7 @@ def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
         typer.echo("\nexposure on outcome (forward) and outcome on exposure (reverse), in the exposure's windows\n\n"
                    + way.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
 
-# %% ../nbs/10_cli.ipynb #c94e4028
+# %% ../nbs/10_cli.ipynb #4ec3eefe
 @app.command()
 def table1(
     model: Model = "hepg2",
@@ -121,8 +121,8 @@ def table1(
     regions: Regions = None,
     genome: GenomeFile = None,
     windows: Annotated[int, typer.Option(help="Windows per exposure.")] = 25,
-    draws: Draws = 50,
-    protocol: Annotated[str, typer.Option(help="default: two-way bootstrap, REML, Hartung-Knapp; paper: MR-Egger, DerSimonian-Laird. Several, separated by commas, are shown side by side.")] = "default",
+    draws: Draws = None,
+    protocol: Annotated[str, typer.Option(help="default: two-way bootstrap, REML, intervals for windows and network; windows: without the network's error; paper: MR-Egger, DerSimonian-Laird. Several, separated by commas, are shown side by side.")] = "default",
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="Run directory; an unfinished run in it is continued.")] = "runs/table1",
     directions: Annotated[bool, typer.Option("--directions", help="Show the reverse effects (outcome on exposure) and Steiger's test, too.")] = False,
@@ -144,7 +144,7 @@ def table1(
         typer.echo(f"windows: {p.source}")
         for note in p.notes:
             typer.echo(f"note: {note}")
-        typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {outcome}, {len(p.windows)} windows x {draws} draws x "
+        typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {outcome}, {len(p.windows)} windows x {p.experiment.draws} draws x "
                    f"{3 * p.model.length} mutations; {protocols[0].name} protocol: {protocols[0].words}")
         bar = _Bar()
         try:
@@ -159,7 +159,7 @@ def table1(
         typer.echo(f"table:   {Path(out) / 'table1.csv'}\nfigures: {', '.join(str(f) for f in figures if f.suffix == '.png')}\n"
                    f"windows: {Path(out) / 'local_effects.parquet'}, effects of every mutation: {Path(out) / 'effects'}")
 
-# %% ../nbs/10_cli.ipynb #d32bd901
+# %% ../nbs/10_cli.ipynb #484d2713
 @app.command()
 def effects(
     exposures: Annotated[str, typer.Option(help="Labels, separated by commas.")],
@@ -167,7 +167,7 @@ def effects(
     genome: GenomeFile = None,
     model: Model = "hepg2",
     outcome: Outcome = "HepG2_DNase_None",
-    draws: Draws = 50,
+    draws: Draws = None,
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="netCDF file to write.")] = "effects.nc",
     keep_draws: Annotated[bool, typer.Option(help="Keep every draw, not only means and standard errors.")] = False,
@@ -187,7 +187,7 @@ def effects(
             bar.close()
         typer.echo(f"effects of {n} windows: {out}")
 
-# %% ../nbs/10_cli.ipynb #4012ec5d
+# %% ../nbs/10_cli.ipynb #cd735690
 @app.command()
 def matrix(
     run: Annotated[str, typer.Argument(help="Run directory of deepmr table1.")],
@@ -206,11 +206,36 @@ def matrix(
         effect_heatmap(table).savefig(figure := Path(run) / "figures" / "effect_matrix.png", dpi=150)
         typer.echo(f"table: {path}\nfigure: {figure}")
 
-# %% ../nbs/10_cli.ipynb #4938ec52
+# %% ../nbs/10_cli.ipynb #67dc0995
+@app.command()
+def simulate(
+    scenario: Annotated[str, typer.Option(help="none, independent, dependent or both; several, separated by commas; all.")] = "all",
+    rounds: Annotated[int, typer.Option(help="Rounds of each scenario.")] = 50,
+    seed: Seed = 0,
+    out: Annotated[str, typer.Option(help="Directory of rounds; unfinished work in it is continued.")] = "runs/simulation",
+    workers: Annotated[Optional[int], typer.Option(help="Processes. [default: one per core]", show_default=False)] = None,
+) -> None:
+    "Coverage of every protocol where the causal effect is known: train networks on simulated sequence and ask them."
+    with _clear_errors():
+        from tqdm import tqdm
+        from deepmr.simulation import SCENARIOS, calibration, simulate as run_rounds
+        chosen = list(SCENARIOS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
+        with tqdm(unit="round", file=sys.stderr) as bar:
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+            frame = run_rounds(chosen, rounds, out, seed, workers, progress)
+        table = calibration(frame)
+        table.to_csv(Path(out) / "calibration.csv", index=False)
+        shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]
+        typer.echo("\n" + shown[["scenario", "source", "local", "meta", "rounds", "bias", "rmse", "coverage", "coverage_error"]].to_string(
+            index=False, float_format=lambda v: f"{v:.3f}") + f"\n\nall protocols: {Path(out) / 'calibration.csv'}\nrounds: {Path(out) / 'rounds.csv'}")
+
+# %% ../nbs/10_cli.ipynb #6002c639
 def main() -> None:
     "Entry point of the `deepmr` command."
     app()
 
-# %% ../nbs/10_cli.ipynb #7b4bd07a
+# %% ../nbs/10_cli.ipynb #3460f762
 if __name__ == "__main__" and "ipykernel" not in sys.modules:  # a notebook is called __main__, too
     main()

@@ -5,35 +5,45 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'LOCAL', 'EVOLVED', 'PAIR_REPLICATES', 'DIAGNOSTICS', 'SHARED', 'NO_ESTIMATE', 'CORRECTIONS', 'Protocol',
            'get_protocol', 'Experiment', 'default_exposures', 'Plan', 'plan', 'file_stem', 'weights_digest', 'versions',
-           'shared_diagnostics', 'local_effects', 'with_slopes', 'run', 'read_local', 'table1', 'open_effects',
-           'compare', 'read_slopes', 'directions', 'effect_matrix', 'write_effects']
+           'shared_diagnostics', 'local_effects', 'slopes_of_draws', 'with_slopes', 'Worker', 'run', 'read_local',
+           'combine', 'table1', 'open_effects', 'compare', 'Slopes', 'read_slopes', 'directions', 'effect_matrix',
+           'write_effects']
 
-# %% ../nbs/08_pipeline.ipynb #64ff2cf3
+# %% ../nbs/08_pipeline.ipynb #147b99da
 import hashlib
+import functools
 import importlib.metadata
+import itertools
 import json
+import multiprocessing
 import os
 import platform
 import re
+import threading
 import time
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
+from fastcore.basics import patch
+from threadpoolctl import threadpool_limits
 
-from .dropout import MaskSampler
-from .effects import WindowDraws, draw_warnings, make_engine, mutation_effects, summarise, window_dataset, window_draws
-from .meta import random_effects
-from .models import SequenceModel, load_model
+from .effects import (ALL_WINDOWS, WindowDraws, draw_source, draw_warnings, make_engine, mutation_effects, summarise,
+                            window_dataset, window_draws)
+from .meta import MetaEstimate, random_effects, two_level
+from .models import Ensemble, SequenceModel, load_model
 from .mr import MREstimate, egger, ivw, mask_bootstrap, slope_matrix, steiger
 from .mutagenesis import evolve
 from .regions import (InputError, Sequences, SequenceUnavailable, encode, one_hot, read_regions, read_windows,
                             resize, sample_bound)
 
-# %% ../nbs/08_pipeline.ipynb #0dbf089d
+# %% ../nbs/08_pipeline.ipynb #5c7db265
 @dataclass(frozen=True)
 class Protocol:
     "Which estimators a table is made with."
@@ -43,11 +53,14 @@ class Protocol:
     tau2: str  # heterogeneity estimator of the meta-analysis
     ci: str  # 'HKSJ' or 'wald'
     words: str
+    network: bool = False  # add the error that windows share through the network
 
 
 PROTOCOLS = {p.name: p for p in (
     Protocol("default", "bootstrap", "REML", "HKSJ",
-             "slope with a two-way bootstrap (draws x positions), REML, Hartung-Knapp intervals"),
+             "slope with a two-way bootstrap (draws x positions), REML, intervals for windows and network", network=True),
+    Protocol("windows", "bootstrap", "REML", "HKSJ",
+             "as default, without the network's error: REML, Hartung-Knapp intervals"),
     Protocol("paper", "egger", "DL", "wald",
              "MR-Egger with the SD over draws as standard error, DerSimonian-Laird, Wald intervals"),
 )}
@@ -59,7 +72,7 @@ def get_protocol(name: str) -> Protocol:
         raise InputError(f"protocol: found {name!r}, expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
-# %% ../nbs/08_pipeline.ipynb #2e182e65
+# %% ../nbs/08_pipeline.ipynb #282d7dfa
 def _egger_paper(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) -> MREstimate:
     s, spread = summarise(x, y), np.sqrt(len(x))  # SD over draws = SE of the mean x sqrt K
     return egger(s["bx"], s["bxse"] * spread, s["by"], s["byse"] * spread)
@@ -76,7 +89,7 @@ def _bootstrap(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) ->
 
 LOCAL: dict[str, Callable[..., MREstimate]] = {"bootstrap": _bootstrap, "egger": _egger_paper, "ivw": _ivw}
 
-# %% ../nbs/08_pipeline.ipynb #9b1e1d14
+# %% ../nbs/08_pipeline.ipynb #37ea26e4
 @dataclass(frozen=True)
 class Experiment:
     "Everything that decides the numbers of a run."
@@ -87,7 +100,7 @@ class Experiment:
     regions: str | None = None  # BED; None: the windows that ship with the package
     genome: str | None = None  # FASTA; None: cache, then UCSC, then evolved windows
     windows: int = 25  # per exposure
-    draws: int = 50
+    draws: int | None = None  # sets of dropout masks, or members of an ensemble; None: 50, or all members
     protocol: str = "default"
     seed: int = 0
     engine: str = "auto"
@@ -97,8 +110,6 @@ class Experiment:
         get_protocol(self.protocol)
         if self.windows < 1:
             raise InputError(f"windows: found {self.windows}, expected at least 1")
-        if self.draws < 2:
-            raise InputError(f"draws: found {self.draws}, expected at least 2: a standard error needs a spread")
 
 
 def default_exposures(model: SequenceModel, outcome: str) -> tuple[str, ...]:
@@ -108,7 +119,7 @@ def default_exposures(model: SequenceModel, outcome: str) -> tuple[str, ...]:
     same = [k for k in model.labels if k.startswith(cell) and k != outcome and model.labels.count(k) == 1]
     return tuple(same or [k for k in model.labels if k != outcome and model.labels.count(k) == 1])
 
-# %% ../nbs/08_pipeline.ipynb #a0cbd23f
+# %% ../nbs/08_pipeline.ipynb #065117a0
 @dataclass(frozen=True)
 class Plan:
     "An experiment with its input at hand."
@@ -132,7 +143,7 @@ def _candidates(experiment: Experiment, model: SequenceModel) -> pd.DataFrame:
         windows = sized.assign(labels=windows.labels.to_numpy(), digest=None)
     return windows.drop_duplicates("name").reset_index(drop=True)
 
-# %% ../nbs/08_pipeline.ipynb #36f34618
+# %% ../nbs/08_pipeline.ipynb #68ef16d9
 def _assign(experiment: Experiment, exposures: tuple[str, ...], candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
     "exposure -> its sample of windows; InputError where none was observed for an exposure."
     samples = {}
@@ -145,7 +156,7 @@ def _assign(experiment: Experiment, exposures: tuple[str, ...], candidates: pd.D
         samples[exposure] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
     return samples
 
-# %% ../nbs/08_pipeline.ipynb #0cced226
+# %% ../nbs/08_pipeline.ipynb #0f46e01a
 def _union(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     "Each window once, with the exposures that drew it, in the order of the genome."
     drawn = pd.concat([s.assign(exposure=e) for e, s in samples.items()])
@@ -174,7 +185,7 @@ def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str,
                          "give --genome FASTA")
     return pd.DataFrame(rows, columns=["name", "chrom", "start", "end", "exposures"]), np.stack(x), notes
 
-# %% ../nbs/08_pipeline.ipynb #590a2644
+# %% ../nbs/08_pipeline.ipynb #b1c8325b
 def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], None] = print) -> Plan:
     "Read and check everything an experiment needs. Raises InputError for whatever is wrong with it."
     experiment.check()
@@ -184,7 +195,8 @@ def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], 
         model.index(label)
     if experiment.outcome in exposures or len(set(exposures)) < len(exposures):
         raise InputError("exposures: found the outcome or a label twice among them, expected different labels")
-    MaskSampler(model, experiment.seed)  # a model without dropout is found here, before any work
+    _, n_draws = draw_source(model, experiment.seed, experiment.draws)  # a model without dropout is found here, before any work
+    experiment = replace(experiment, draws=n_draws)
     samples = _assign(experiment, exposures, _candidates(experiment, model))
     notes = [f"{e}: {len(s)} windows, fewer than the {experiment.windows} asked for" for e, s in samples.items()
              if len(s) < experiment.windows]
@@ -199,7 +211,7 @@ def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], 
         source = "EVOLVED windows, made by the model from random background: not genomic sequence"
     return Plan(experiment, model, exposures, windows, x, source, tuple(notes))
 
-# %% ../nbs/08_pipeline.ipynb #092a95ee
+# %% ../nbs/08_pipeline.ipynb #7e3292a7
 def _write(path: Path, save: Callable[[Path], None]) -> None:
     "Write a file so that it is either complete or absent."
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -220,7 +232,7 @@ def file_stem(window: str) -> str:
     "A window's name as a file name: `chr9_100-1100`."
     return re.sub(r"[^A-Za-z0-9._-]+", "_", window)
 
-# %% ../nbs/08_pipeline.ipynb #fab10f5b
+# %% ../nbs/08_pipeline.ipynb #a746e2a0
 def weights_digest(model: SequenceModel) -> str:
     "SHA-256 over the names and bytes of a model's parameters and buffers: which weights made a table."
     digest = hashlib.sha256()
@@ -236,7 +248,7 @@ def _describe(p: Plan) -> dict:
     for key in ("genome", "regions"):  # the place of a file does not matter, its content does
         experiment[key] = experiment[key] and Path(experiment[key]).name
     content = hashlib.sha256(p.x.tobytes() + "".join(p.windows.name).encode()).hexdigest()
-    return {"experiment": experiment, "source": p.source, "model_sha256": weights_digest(p.model),
+    return {"experiment": experiment, "draws_are": "members" if isinstance(p.model, Ensemble) else "masks", "source": p.source, "model_sha256": weights_digest(p.model),
             "windows_sha256": content}
 
 
@@ -245,7 +257,7 @@ def versions() -> dict[str, str]:
     packages = ("deepmr", "torch", "numpy", "scipy", "pandas", "xarray")
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
 
-# %% ../nbs/08_pipeline.ipynb #51b4bd10
+# %% ../nbs/08_pipeline.ipynb #60102c43
 def _open(p: Plan, out: Path, command: str) -> None:
     "Make the run directory, or check that it holds this very run. InputError where it holds another."
     record = out / "run.json"
@@ -272,7 +284,7 @@ def _open(p: Plan, out: Path, command: str) -> None:
     described |= {"command": command, "versions": versions(), "notes": p.notes, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     _write_text(record, json.dumps(described, indent=1))
 
-# %% ../nbs/08_pipeline.ipynb #cf9f740f
+# %% ../nbs/08_pipeline.ipynb #e298a140
 def _seed(*parts) -> int:
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "little")
 
@@ -281,7 +293,7 @@ PAIR_REPLICATES = 200  # of the bootstrap behind the slopes of all pairs: an SE 
 DIAGNOSTICS = ("mean_f", "i2_gx", "q_p", "residual_se", "share_z2_x", "share_z2_y")
 SHARED = ("noise_correlation", "steiger_forward", "steiger_p")
 NO_ESTIMATE = dict.fromkeys(("method", "estimate", "se", "ci_low", "ci_high", "p", "n", *DIAGNOSTICS, *SHARED), float("nan")) | {
-    "warnings": "too_few_mutations"}
+    "warnings": "too_few_mutations", "draw_slopes": None}
 
 
 def shared_diagnostics(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -299,7 +311,7 @@ def shared_diagnostics(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         out |= {"steiger_forward": float(test.exposure_first), "steiger_p": test.p}
     return out
 
-# %% ../nbs/08_pipeline.ipynb #a9237230
+# %% ../nbs/08_pipeline.ipynb #2b969832
 def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict]:
     """Local causal effects of one exposure (a column of draws) on the outcome (the last column).
 
@@ -317,41 +329,97 @@ def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict]:
         numbers = {k: float(getattr(e, k)) for k in ("estimate", "se", "ci_low", "ci_high", "p")}
         diagnostics = {k: float(e.diagnostics.get(k, np.nan)) for k in DIAGNOSTICS} | shared
         warned = sorted({str(w).split(":")[0] for w in e.warnings} | set(draw_warnings(draws.reference)))
-        records.append({"method": method, **numbers, "n": int(e.n), **diagnostics, "warnings": ",".join(warned)})
+        records.append({"method": method, **numbers, "n": int(e.n), **diagnostics, "warnings": ",".join(warned),
+                        "draw_slopes": slopes_of_draws(on_x, on_y) if method == "bootstrap" else None})
     return records
 
 
-def with_slopes(data: xr.Dataset, draws: WindowDraws, p: Plan, seed: int) -> xr.Dataset:
-    "The dataset with `slope` and `slope_se` over (cause, effect): of every label on every other."
-    labels = [*p.exposures, p.experiment.outcome]
-    slopes = slope_matrix(draws.effects, draws.mutations.position, n_boot=PAIR_REPLICATES, seed=seed)
-    pairs = {"slope": (("cause", "effect"), slopes.estimate), "slope_se": (("cause", "effect"), slopes.se)}
-    return data.assign(pairs).assign_coords(cause=labels, effect=labels)
+def slopes_of_draws(x: np.ndarray, y: np.ndarray) -> list[float]:
+    "The slope through the origin of each draw (K, M): the same masks, or the same member, in every window."
+    x, y = x.astype(float), y.astype(float)
+    with np.errstate(invalid="ignore"):
+        return ((x * y).sum(1) / (x * x).sum(1)).tolist()
 
-# %% ../nbs/08_pipeline.ipynb #71a50619
-def _do_window(p: Plan, i: int, engine, sampler: MaskSampler, out: Path, tick: Callable[[], None], workers) -> None:
-    "Effects and local estimates of window i, written to the run directory."
-    row, e = p.windows.iloc[i], p.experiment
-    draws = window_draws(engine, p.x[i], sampler, row["name"], e.draws, workers, tick)
-    data = with_slopes(window_dataset(draws, row["name"], p.exposures, p.x[i]), draws, p, _seed(e.seed, row["name"]))
-    compress = {v: {"zlib": True, "complevel": 4} for v in data.data_vars if data[v].dtype == np.float32}
-    stem = file_stem(row["name"])
-    _write(out / "effects" / f"{stem}.nc", lambda part: data.to_netcdf(part, engine="h5netcdf", encoding=compress))
+
+def with_slopes(data: xr.Dataset, draws: WindowDraws, labels: Sequence[str], seed: int) -> xr.Dataset:
+    "The dataset with `slope`, `slope_se` over (cause, effect) and `slope_draws` (draw, cause, effect): of every label on every other."
+    slopes = slope_matrix(draws.effects, draws.mutations.position, n_boot=PAIR_REPLICATES, seed=seed)
+    pairs = {"slope": (("cause", "effect"), slopes.estimate), "slope_se": (("cause", "effect"), slopes.se),
+             "slope_draws": (("draw", "cause", "effect"), slopes.draws.astype(np.float32))}
+    return data.assign(pairs).assign_coords(cause=list(labels), effect=list(labels))
+
+# %% ../nbs/08_pipeline.ipynb #36c156f4
+class Worker:
+    "What all windows of a run share: the engine, the masks, the directory."
+
+    def __init__(self, model: SequenceModel, exposures: Sequence[str], experiment: Experiment, out: Path):
+        self.exposures, self.experiment, self.out = tuple(exposures), experiment, out
+        columns = [model.index(k) for k in (*exposures, experiment.outcome)]
+        self.sampler, _ = draw_source(model, experiment.seed, experiment.draws)
+        self.engine = make_engine(model, columns, experiment.engine)
+
+    def __call__(self, row: pd.Series, x: np.ndarray, workers: int | None = None, tick: Callable[[], None] = lambda: None) -> str:
+        "Do the window of that row of the plan, sequence x (4, L), and leave its files; its name."
+        with threadpool_limits(1, "blas"):  # sums in one order, whatever the machine
+            self.keep(row, x, window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.experiment.draws, workers, tick))
+        return row["name"]
+
+# %% ../nbs/08_pipeline.ipynb #95cf8223
+@patch
+def keep(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> None:
+    "Effects and local estimates of a window, written to the run directory."
+    seed, stem = self.experiment.seed, file_stem(row["name"])
+    data = with_slopes(window_dataset(draws, row["name"], self.exposures, x), draws, (*self.exposures, self.experiment.outcome),
+                       _seed(seed, row["name"]))
+    compress = {v: {"zlib": True, "complevel": 1, "shuffle": True} for v in data.data_vars if data[v].dtype == np.float32}
+    _write(self.out / "effects" / f"{stem}.nc", lambda part: data.to_netcdf(part, engine="h5netcdf", encoding=compress))
     records = []
     for exposure in row.exposures:
-        column = p.exposures.index(exposure)
+        column = self.exposures.index(exposure)
         base = {"exposure": exposure, "window": row["name"], "chrom": row.chrom, "start": int(row.start),
                 "end": int(row.end), "x_reference": float(data.x_reference[column, 0]),
                 "y_reference": float(data.y_reference[0])}
-        records += [base | r for r in local_effects(draws, column, _seed(e.seed, row["name"], exposure))]
-    _write_text(out / "local" / f"{stem}.json", json.dumps(records))
+        records += [base | r for r in local_effects(draws, column, _seed(seed, row["name"], exposure))]
+    _write_text(self.out / "local" / f"{stem}.json", json.dumps(records))
 
-# %% ../nbs/08_pipeline.ipynb #60ce3b72
+# %% ../nbs/08_pipeline.ipynb #f43ddd70
+_here: Worker | None = None  # of this process, if it is one of a run's
+
+
+def _start(model: str, device: str, *rest) -> None:
+    "What a new process does first. It ends when the process that started it does, however that came to its end."
+    global _here
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    torch.set_num_threads(1)
+    _here = Worker(load_model(model, device), *rest)
+
+
+def _in_process(row: pd.Series, x: np.ndarray) -> str:
+    return _here(row, x, 1)
+
+
+def _by_processes(p: Plan, left: Sequence[int], device: str, out: Path, workers: int) -> Iterator[str]:
+    "Do the windows of these numbers in several processes; their names, each when it is done."
+    start = (p.experiment.model, device, p.exposures, p.experiment, out)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=start) as pool:
+        jobs = [pool.submit(_in_process, p.windows.iloc[i], p.x[i]) for i in left]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        except BrokenProcessPool:
+            raise InputError("workers: a process ended before its work did (out of memory?); finished windows are kept, "
+                             "continue with the same command, perhaps with fewer workers") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+# %% ../nbs/08_pipeline.ipynb #702dc086
 def run(
     experiment: Experiment | Plan,
     out: str | os.PathLike,  # run directory: new, empty, or this very run to be continued
     device: str = "cpu",
-    workers: int | None = None,  # threads; None: one per core
+    workers: int | None = None,  # threads or processes; None: one per core
     command: str = "",  # how it was called, for the record
     announce: Callable[[str], None] = print,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,  # draws done, of how many, window
@@ -366,24 +434,20 @@ def run(
         for line in (p.source, *p.notes):
             announce(line)
     _open(p, out, command)
-    columns = [p.model.index(k) for k in (*p.exposures, p.experiment.outcome)]
-    engine, sampler = make_engine(p.model, columns, p.experiment.engine), MaskSampler(p.model, p.experiment.seed)
-    done, total = 0, len(p.windows) * p.experiment.draws
-    for i, name in enumerate(p.windows.name):
-        if (out / "local" / f"{file_stem(name)}.json").exists():
-            done += p.experiment.draws
-            progress(done, total, name)
-            continue
-
-        def tick() -> None:
-            nonlocal done
-            done += 1
-            progress(done, total, name)
-
-        _do_window(p, i, engine, sampler, out, tick, workers)
+    left = [i for i, name in enumerate(p.windows.name) if not (out / "local" / f"{file_stem(name)}.json").exists()]
+    draws, total, n = p.experiment.draws, len(p.windows) * p.experiment.draws, workers or torch.get_num_threads()
+    done = total - len(left) * draws
+    if isinstance(p.experiment.model, str) and p.model.device.type == "cpu" and 1 < n <= len(left) // 2:
+        for name in _by_processes(p, left, device, out, n):
+            progress(done := done + draws, total, name)
+    elif left:
+        worker, ticks = Worker(p.model, p.exposures, p.experiment, out), itertools.count(done + 1)
+        for i in left:
+            tick = functools.partial(lambda name: progress(next(ticks), total, name), p.windows.name[i])
+            worker(p.windows.iloc[i], p.x[i], workers, tick)
     return _finish(out, p.experiment.protocol)
 
-# %% ../nbs/08_pipeline.ipynb #42db1590
+# %% ../nbs/08_pipeline.ipynb #508a327a
 def _finish(out: Path, protocol: str) -> pd.DataFrame:
     "Gather the windows' local effects and write the tables."
     local = read_local(out)
@@ -392,7 +456,7 @@ def _finish(out: Path, protocol: str) -> pd.DataFrame:
     _write_text(out / "table1.csv", table.to_csv(index=False))
     return table
 
-# %% ../nbs/08_pipeline.ipynb #1f01ddc9
+# %% ../nbs/08_pipeline.ipynb #d5b0799a
 def read_local(out: str | os.PathLike) -> pd.DataFrame:
     "All local effects of a run: one row per exposure, window and local estimator. InputError where it is no run."
     out = Path(out)
@@ -405,35 +469,44 @@ def read_local(out: str | os.PathLike) -> pd.DataFrame:
     return frame.sort_values(["exposure", "chrom", "start", "window", "method"], kind="stable").reset_index(drop=True)
 
 
-def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol) -> dict:
+def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray, protocol: Protocol, members: bool) -> MetaEstimate:
+    "The meta-analysis of a protocol; draws (k, K) are slopes, NaN where a draw has none, `members` if of an ensemble."
+    if not protocol.network:
+        return random_effects(estimate, se, tau2=protocol.tau2, ci=protocol.ci)
+    draws = np.where(np.isfinite(draws), draws, estimate[:, None])  # such a draw moves nothing, and adds no spread
+    return two_level(estimate, se, draws, independent=members, tau2=protocol.tau2)
+
+
+def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, members: bool) -> dict:
     "One line of the table from the local effects of one exposure."
     usable = rows[np.isfinite(rows.estimate) & np.isfinite(rows.se) & (rows.se > 0)]
     warned = {w for text in rows.warnings for w in text.split(",") if w}
     flags = {f"{w} ({sum(w in t.split(',') for t in rows.warnings)}/{len(rows)})" for w in warned}
     if len(usable) < len(rows):
         flags.add(f"windows_without_estimate ({len(rows) - len(usable)}/{len(rows)})")
-    line = {"exposure": exposure, **dict.fromkeys(("mean", "se", "ci_low", "ci_high", "i2", "tau2"), np.nan),
-            "n_windows": len(usable), "protocol": protocol.name, "p": np.nan, "prediction_low": np.nan, "prediction_high": np.nan,
+    line = {"exposure": exposure, **dict.fromkeys(("mean", "se", "ci_low", "ci_high", "i2", "tau2"), np.nan), "n_windows": len(usable),
+            "protocol": protocol.name, **dict.fromkeys(("p", "se_network", "prediction_low", "prediction_high"), np.nan),
             **usable[[*DIAGNOSTICS, "noise_correlation"]].median().to_dict()}
     if len(usable):
-        m = random_effects(usable.estimate.to_numpy(), usable.se.to_numpy(), tau2=protocol.tau2, ci=protocol.ci)
-        line |= {"mean": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high, "i2": m.i2, "tau2": m.tau2,
-                 "p": m.p, "prediction_low": m.prediction_low, "prediction_high": m.prediction_high}
+        draws = np.stack([np.asarray(v, float) for v in usable.draw_slopes]) if protocol.network else None
+        m = combine(usable.estimate.to_numpy(), usable.se.to_numpy(), draws, protocol, members)
+        line |= {"mean": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high, "i2": m.i2, "tau2": m.tau2, "p": m.p,
+                 "se_network": getattr(m, "se_network", np.nan), "prediction_low": m.prediction_low, "prediction_high": m.prediction_high}
         flags |= {str(w).split(":")[0] for w in m.warnings}
     return line | {"warnings": "; ".join(sorted(flags))}
 
-# %% ../nbs/08_pipeline.ipynb #85ff373c
+# %% ../nbs/08_pipeline.ipynb #5539c9a0
 def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
     """Table 1 of a run: one row per exposure.
 
-    Columns: exposure, mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, prediction_low, prediction_high,
-    the windows' median diagnostics, warnings. `protocol=None` takes the one the run was started with. InputError where the directory is no run.
+    Columns: exposure, mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se),
+    prediction_low, prediction_high, the windows' median diagnostics, warnings. `protocol=None` takes the one the run was started with. InputError where the directory is no run.
     """
     local, record = read_local(out), json.loads((Path(out) / "run.json").read_text())
     chosen = get_protocol(protocol or record["experiment"]["protocol"])
     local = local[local.method == chosen.method]
     order = [e for e in record["experiment"]["exposures"] if e in set(local.exposure)]
-    return pd.DataFrame([_row(e, local[local.exposure == e], chosen) for e in order])
+    return pd.DataFrame([_row(e, local[local.exposure == e], chosen, record["draws_are"] == "members") for e in order])
 
 
 def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:
@@ -443,39 +516,52 @@ def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:
         raise InputError(f"window: found no effects of {window} in {out}")
     return xr.load_dataset(path, engine="h5netcdf")
 
-# %% ../nbs/08_pipeline.ipynb #9b214a9d
+# %% ../nbs/08_pipeline.ipynb #fd415781
 def compare(out: str | os.PathLike, protocols: Sequence[str] = tuple(PROTOCOLS)) -> pd.DataFrame:
     "One row per exposure; columns (protocol, mean | ci_low | ci_high | i2) for each protocol. InputError as `table1`."
     tables = {name: table1(out, name).set_index("exposure")[["mean", "ci_low", "ci_high", "i2"]] for name in protocols}
     return pd.concat(tables, axis=1)
 
-# %% ../nbs/08_pipeline.ipynb #3434fb26
-def read_slopes(out: str | os.PathLike) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, list[str]]:
-    "Windows (as in windows.bed) that are done, slopes and SEs (W, O, O) by cause and effect, and the O labels."
+# %% ../nbs/08_pipeline.ipynb #713fab53
+@dataclass(frozen=True)
+class Slopes:
+    "The slopes of every label on every other in the windows of a run."
+
+    windows: pd.DataFrame  # as in windows.bed, those that are done
+    estimate: np.ndarray  # (W, O, O) by cause and effect
+    se: np.ndarray  # (W, O, O)
+    draws: np.ndarray  # (W, K, O, O)
+    labels: list[str]  # O, the outcome last
+    members: bool  # are the draws members of an ensemble?
+
+    def pooled(self, here: np.ndarray, cause: int, effect: int) -> dict:
+        "The default protocol's meta-analysis over the windows (W,) bool that have a slope."
+        estimate, se, draws = self.estimate[here, cause, effect], self.se[here, cause, effect], self.draws[here, :, cause, effect]
+        ok = np.isfinite(estimate) & (se > 0)
+        if not ok.any():
+            return dict.fromkeys(("mean", "se", "ci_low", "ci_high", "p", "tau2"), np.nan) | {"n_windows": 0}
+        m = combine(estimate[ok], se[ok], draws[ok], PROTOCOLS["default"], self.members)
+        return {"mean": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high, "p": m.p, "tau2": m.tau2,
+                "n_windows": int(ok.sum())}
+
+# %% ../nbs/08_pipeline.ipynb #fb97174b
+def read_slopes(out: str | os.PathLike) -> Slopes:
+    "The slopes of all pairs of a run; InputError where it is no run, or one of an older version."
     read_local(out)  # is it a run?
+    members = json.loads((Path(out) / "run.json").read_text()).get("draws_are") == "members"
     columns = ["chrom", "start", "end", "name", "score", "strand", "exposures"]
     windows = pd.read_csv(Path(out) / "windows.bed", sep="\t", names=columns)
     done = [Path(out, "effects", f"{file_stem(n)}.nc").is_file() for n in windows.name]
-    windows, slopes, ses = windows[done].reset_index(drop=True), [], []
+    windows, slopes, ses, draws = windows[done].reset_index(drop=True), [], [], []
     for name in windows.name:
         with xr.open_dataset(Path(out, "effects", f"{file_stem(name)}.nc"), engine="h5netcdf") as data:
-            if "slope" not in data:
+            if "slope_draws" not in data:
                 raise InputError(f"run: found no slopes of all pairs in {out}, expected a run of this version of deepmr")
-            slopes.append(data.slope.values), ses.append(data.slope_se.values)
+            slopes.append(data.slope.values), ses.append(data.slope_se.values), draws.append(data.slope_draws.values)
             labels = [str(v) for v in data.cause.values]
-    return windows, np.stack(slopes), np.stack(ses), labels
+    return Slopes(windows, np.stack(slopes), np.stack(ses), np.stack(draws), labels, members)
 
-
-def _pooled(slopes: np.ndarray, ses: np.ndarray) -> dict:
-    "Random effects (REML, Hartung-Knapp) over the windows that have a slope."
-    ok = np.isfinite(slopes) & (ses > 0)
-    if not ok.any():
-        return {"mean": np.nan, "se": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan, "tau2": np.nan, "n_windows": 0}
-    m = random_effects(slopes[ok], ses[ok])
-    return {"mean": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high, "p": m.p, "tau2": m.tau2,
-            "n_windows": int(ok.sum())}
-
-# %% ../nbs/08_pipeline.ipynb #8ad0d5e9
+# %% ../nbs/08_pipeline.ipynb #83406688
 def _bound(windows: pd.DataFrame, label: str, outcome: str) -> np.ndarray:
     "Which windows speak of a label as a cause: those drawn for it; all for the outcome."
     drawn = windows.exposures.map(lambda text: label in text.split(","))
@@ -488,21 +574,21 @@ def directions(out: str | os.PathLike) -> pd.DataFrame:
     Columns: exposure, forward, forward_low, forward_high, reverse, reverse_low, reverse_high (95 % intervals), r2 (median
     over windows of forward x reverse slope), steiger_forward (share of windows), n_windows. InputError as `table1`.
     """
-    (windows, slopes, ses, labels), local, rows = read_slopes(out), read_local(out), []
-    y = len(labels) - 1
-    for x, exposure in enumerate(labels[:-1]):
-        here = _bound(windows, exposure, labels[-1])
+    slopes, local, rows = read_slopes(out), read_local(out), []
+    y = len(slopes.labels) - 1
+    for x, exposure in enumerate(slopes.labels[:-1]):
+        here = _bound(slopes.windows, exposure, slopes.labels[-1])
         row = {"exposure": exposure}
         for name, (i, j) in (("forward", (x, y)), ("reverse", (y, x))):
-            m = _pooled(slopes[here, i, j], ses[here, i, j])
+            m = slopes.pooled(here, i, j)
             row |= {name: m["mean"], f"{name}_low": m["ci_low"], f"{name}_high": m["ci_high"]}
         of_exposure = local[local.exposure == exposure].drop_duplicates("window")
-        product = slopes[here, x, y] * slopes[here, y, x]
+        product = slopes.estimate[here, x, y] * slopes.estimate[here, y, x]
         rows.append(row | {"r2": float(np.nanmedian(product)) if np.isfinite(product).any() else np.nan,
                            "steiger_forward": of_exposure.steiger_forward.mean(), "n_windows": int(here.sum())})
     return pd.DataFrame(rows)
 
-# %% ../nbs/08_pipeline.ipynb #992e2e66
+# %% ../nbs/08_pipeline.ipynb #79c72c7d
 CORRECTIONS = ("fdr_by", "fdr_bh", "holm", "bonferroni")
 
 
@@ -517,12 +603,11 @@ def effect_matrix(out: str | os.PathLike, correction: str = "fdr_by") -> pd.Data
 
     if correction not in CORRECTIONS:
         raise InputError(f"correction: found {correction!r}, expected one of {', '.join(CORRECTIONS)}")
-    windows, slopes, ses, labels = read_slopes(out)
-    rows = []
-    for i, cause in enumerate(labels):
-        here = _bound(windows, cause, labels[-1])
-        rows += [{"cause": cause, "effect": effect} | _pooled(slopes[here, i, j], ses[here, i, j])
-                 for j, effect in enumerate(labels) if i != j]
+    slopes, rows = read_slopes(out), []
+    for i, cause in enumerate(slopes.labels):
+        here = _bound(slopes.windows, cause, slopes.labels[-1])
+        rows += [{"cause": cause, "effect": effect} | slopes.pooled(here, i, j)
+                 for j, effect in enumerate(slopes.labels) if i != j]
     table = pd.DataFrame(rows)
     tested = table.p.notna()
     table["q"] = np.nan
@@ -530,10 +615,10 @@ def effect_matrix(out: str | os.PathLike, correction: str = "fdr_by") -> pd.Data
         table.loc[tested, "q"] = multipletests(table.p[tested], method=correction)[1]
     return table
 
-# %% ../nbs/08_pipeline.ipynb #e1c09e82
+# %% ../nbs/08_pipeline.ipynb #2a938b82
 def write_effects(
     model: str | SequenceModel, exposures: Sequence[str], outcome: str, regions: str, genome: str | None, out: str,
-    draws: int = 50, seed: int = 0, engine: str = "auto", device: str = "cpu", workers: int | None = None,
+    draws: int | None = None, seed: int = 0, engine: str = "auto", device: str = "cpu", workers: int | None = None,
     keep_draws: bool = False, announce: Callable[[str], None] = print,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> int:  # how many windows
@@ -541,13 +626,14 @@ def write_effects(
     experiment = Experiment(model, tuple(exposures), outcome, regions, genome, draws=draws, seed=seed, engine=engine)
     experiment.check()
     loaded, out = load_model(model, device), Path(out)
+    _, draws = draw_source(loaded, seed, draws)
     if not out.resolve().parent.is_dir():
         raise InputError(f"out: found no directory {out.resolve().parent}, expected a place to write {out.name}")
     windows, sequences = _candidates(experiment, loaded), Sequences(genome, announce=announce)
     x = one_hot(sequences.get(windows))
     announce(sequences.source)
     data = mutation_effects(loaded, x, list(exposures), outcome, draws, seed, engine, windows=list(windows.name),
-                            keep_draws=keep_draws, workers=workers,
+                            same_masks=True, keep_draws=keep_draws, workers=workers,
                             progress=lambda done: progress(done * draws, len(x) * draws, windows.name.iloc[done - 1]))
     compress = {v: {"zlib": True, "complevel": 4} for v in data.data_vars if data[v].dtype == np.float32}
     _write(out, lambda part: data.to_netcdf(part, engine="h5netcdf", encoding=compress))

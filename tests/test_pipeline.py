@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deepmr.cli import app
-from deepmr.models import load_model
+from deepmr.models import load_model, save_model
 from deepmr.pipeline import (PROTOCOLS, Experiment, compare, directions, effect_matrix, open_effects, plan, read_local,
                              read_slopes, run, table1)
 from deepmr.regions import InputError, read_windows
@@ -33,6 +33,46 @@ def test_tables_are_the_same_bytes_for_any_workers_and_place(toy, toy_files):
     run(toy_experiment(toy, toy_files), toy_files / "deep" / "er" / "two", workers=2, **quiet)
     for name in ("table1.csv", "local_effects.parquet", "windows.bed"):
         assert (toy_files / "one" / name).read_bytes() == (toy_files / "deep" / "er" / "two" / name).read_bytes()
+
+
+@pytest.fixture
+def named(toy, toy_files):
+    "An experiment whose model is a file, so that other processes can load it."
+    config = dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16,
+                  hidden_dropout=0.4, length=120)
+    save_model(toy, config, toy_files / "toy.safetensors")
+    return toy_experiment(str(toy_files / "toy.safetensors"), toy_files, windows=8, draws=30)
+
+
+def test_processes_give_the_bytes_of_one(named, toy_files, monkeypatch):
+    run(named, toy_files / "one", workers=1, **quiet)
+    with monkeypatch.context() as m:  # so many windows are not done here
+        m.setattr("deepmr.pipeline.Worker.__call__", lambda *a: pytest.fail("expected processes"))
+        seen = []
+        run(named, toy_files / "two", workers=2, progress=lambda done, total, name: seen.append((done, total)), **quiet)
+    assert seen == [(30 * (i + 1), 240) for i in range(8)]
+    for name in ("table1.csv", "local_effects.parquet", *(f"effects/{f.name}" for f in (toy_files / "one" / "effects").iterdir())):
+        assert (toy_files / "one" / name).read_bytes() == (toy_files / "two" / name).read_bytes()
+
+
+def test_no_process_outlives_a_killed_run(named, toy_files):
+    run(named, toy_files / "whole", workers=1, **quiet)
+    command = [sys.executable, "-m", "deepmr.cli", "table1", "--model", named.model, "--outcome", named.outcome, "--regions",
+               named.regions, "--genome", named.genome, "--windows", "8", "--draws", "30", "--seed", "1", "--workers", "2",
+               "--out", str(toy_files / "killed")]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while parent.poll() is None and not list(toy_files.glob("killed/local/*.json")):
+        time.sleep(0.01)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    parent.kill(), parent.wait()
+    deadline = time.time() + 20
+    while any(Path(f"/proc/{c}/cmdline").exists() and Path(f"/proc/{c}/cmdline").read_bytes() for c in children):
+        assert time.time() < deadline, "a worker process outlived the run"
+        time.sleep(0.05)
+    assert len(children) >= 2
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for name in ("table1.csv", "local_effects.parquet"):
+        assert (toy_files / "killed" / name).read_bytes() == (toy_files / "whole" / name).read_bytes()
 
 
 KILLED = """
@@ -81,12 +121,14 @@ def test_both_protocols_from_one_run(toy, toy_files):
 def test_matrix_directions_and_protocols_tell_the_same_story(toy, toy_files):
     out = toy_files / "run"
     table = run(toy_experiment(toy, toy_files, draws=20), out, **quiet)
-    windows, slopes, ses, labels = read_slopes(out)
+    s = read_slopes(out)
+    windows, labels = s.windows, s.labels
     local = read_local(out).query("method == 'bootstrap'")
     for row in local.itertuples():  # the slope of a pair is the default protocol's local estimate
         w, x = windows.index[windows.name == row.window][0], labels.index(row.exposure)
-        assert slopes[w, x, -1] == pytest.approx(row.estimate, rel=1e-3, abs=1e-4)
-        assert ses[w, x, -1] == pytest.approx(row.se, rel=0.5)
+        assert s.estimate[w, x, -1] == pytest.approx(row.estimate, rel=1e-3, abs=1e-4)
+        assert s.se[w, x, -1] == pytest.approx(row.se, rel=0.5)
+        np.testing.assert_allclose(s.draws[w, :, x, -1], row.draw_slopes, rtol=1e-3, atol=1e-4)
     way, matrix = directions(out), effect_matrix(out, "holm")
     assert way.n_windows.tolist() == table.n_windows.tolist() and len(matrix) == 6
     for row in way.itertuples():
@@ -120,7 +162,7 @@ def test_effects_on_disk_are_those_of_mutation_effects(toy, toy_files):
     p = plan(toy_experiment(toy, toy_files), **quiet)
     run(p, toy_files / "run", **quiet)
     name = p.windows.name[1]
-    direct = mutation_effects(toy, p.x[[1]], list(p.exposures), "X_DNase_None", 6, 1, windows=[name])
+    direct = mutation_effects(toy, p.x[[1]], list(p.exposures), "X_DNase_None", 6, 1, windows=["any"], same_masks=True)
     saved = open_effects(toy_files / "run", name)
     for v in ("bx", "bxse", "by", "byse", "bxby_cov"):
         np.testing.assert_array_equal(saved[v], direct[v])
@@ -221,7 +263,7 @@ def test_effects_command(monkeypatch, toy, toy_files):
     saved = xr.load_dataset(toy_files / "e.nc", engine="h5netcdf")
     assert dict(saved.sizes) == {"exposure": 2, "window": 8, "position": 120, "alt": 4, "draw": 4}
     p = plan(toy_experiment(toy, toy_files, windows=8), **quiet)
-    direct = mutation_effects(toy, p.x, list(p.exposures), "X_DNase_None", 4, windows=list(p.windows.name))
+    direct = mutation_effects(toy, p.x, list(p.exposures), "X_DNase_None", 4, same_masks=True, windows=list(p.windows.name))
     np.testing.assert_array_equal(saved.bx.sel(window=direct.window), direct.bx)
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Model', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device', 'Engine', 'Workers',
-           'table1', 'effects', 'matrix', 'simulate', 'main']
+           'table1', 'effects', 'matrix', 'simulate', 'train', 'main']
 
 # %% ../nbs/10_cli.ipynb #cbac9e81
 import contextlib
@@ -230,6 +230,29 @@ def simulate(
         shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]
         typer.echo("\n" + shown[["scenario", "source", "local", "meta", "rounds", "bias", "rmse", "coverage", "coverage_error"]].to_string(
             index=False, float_format=lambda v: f"{v:.3f}") + f"\n\nall protocols: {Path(out) / 'calibration.csv'}\nrounds: {Path(out) / 'rounds.csv'}")
+
+# %% ../nbs/10_cli.ipynb #1418d619
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help="Directory with a FASTA of segments, peak files and the tracks.tsv that lists them.")],
+    out: Annotated[str, typer.Option(help="Log, checkpoint, weights; a run found here is continued.")] = "runs/train",
+    cell: Annotated[str, typer.Option(help="The cell line whose labels come first and get half of the loss.")] = "HepG2",
+    members: Annotated[int, typer.Option(help="Networks, from different seeds; several are an ensemble.")] = 1,
+    seed: Seed = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the labelled windows.")] = 11,
+    threads: Annotated[int, typer.Option(help="Threads of the arithmetic; the weights' last bits depend on it.")] = 2,
+) -> None:
+    "Train a model like the default one."
+    with _clear_errors():
+        from tqdm import tqdm
+        from deepmr.training import train_members
+        with tqdm(unit="step", file=sys.stderr, leave=False) as bar:
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+            files = train_members(data, out, cell, members, seed, epochs, threads, announce=typer.echo, progress=progress)
+        spec = ",".join(map(str, files))
+        typer.echo(f"weights: {spec}\nuse: deepmr table1 --model {spec} --outcome {cell}_DNase_None")
 
 # %% ../nbs/10_cli.ipynb #6002c639
 def main() -> None:

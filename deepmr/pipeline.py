@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'LOCAL', 'EVOLVED', 'PAIR_REPLICATES', 'DIAGNOSTICS', 'SHARED', 'NO_ESTIMATE', 'CORRECTIONS', 'Protocol',
            'get_protocol', 'Experiment', 'default_exposures', 'Plan', 'plan', 'file_stem', 'weights_digest', 'versions',
-           'shared_diagnostics', 'local_effects', 'slopes_of_draws', 'with_slopes', 'Worker', 'run', 'read_local',
-           'combine', 'table1', 'open_effects', 'compare', 'Slopes', 'read_slopes', 'directions', 'effect_matrix',
-           'write_effects']
+           'shared_diagnostics', 'local_effects', 'slopes_of_draws', 'with_slopes', 'Worker', 'end_with_parent', 'run',
+           'read_local', 'combine', 'table1', 'open_effects', 'compare', 'Slopes', 'read_slopes', 'directions',
+           'effect_matrix', 'write_effects']
 
 # %% ../nbs/08_pipeline.ipynb #147b99da
 import hashlib
@@ -281,7 +281,8 @@ def _open(p: Plan, out: Path, command: str) -> None:
     bed = "".join(f"{w.chrom}\t{w.start}\t{w.end}\t{w.name}\t0\t+\t{','.join(w.exposures)}\n"
                   for w in p.windows[["chrom", "start", "end", "name", "exposures"]].itertuples(index=False, name="W"))
     _write_text(out / "windows.bed", bed)
-    described |= {"command": command, "versions": versions(), "notes": p.notes, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    doubts = {e: p.model.doubts[e] for e in p.exposures if p.model.doubts.get(e)}
+    described |= {"command": command, "versions": versions(), "notes": p.notes, "doubts": doubts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     _write_text(record, json.dumps(described, indent=1))
 
 # %% ../nbs/08_pipeline.ipynb #e298a140
@@ -386,12 +387,17 @@ def keep(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> Non
 _here: Worker | None = None  # of this process, if it is one of a run's
 
 
-def _start(model: str, device: str, *rest) -> None:
-    "What a new process does first. It ends when the process that started it does, however that came to its end."
-    global _here
+def end_with_parent() -> None:
+    "For a process of a pool: to end when the one that started it does, however that came to its end, and to use one core."
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _start(model: str, device: str, *rest) -> None:
+    "What a new process of a run does first."
+    global _here
+    end_with_parent()
     _here = Worker(load_model(model, device), *rest)
 
 
@@ -477,11 +483,11 @@ def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray, protocol: P
     return two_level(estimate, se, draws, independent=members, tau2=protocol.tau2)
 
 
-def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, members: bool) -> dict:
-    "One line of the table from the local effects of one exposure."
+def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, members: bool, doubts: Sequence[str] = ()) -> dict:
+    "One line of the table from the local effects of one exposure; doubts are of the model about its label."
     usable = rows[np.isfinite(rows.estimate) & np.isfinite(rows.se) & (rows.se > 0)]
     warned = {w for text in rows.warnings for w in text.split(",") if w}
-    flags = {f"{w} ({sum(w in t.split(',') for t in rows.warnings)}/{len(rows)})" for w in warned}
+    flags = set(doubts) | {f"{w} ({sum(w in t.split(',') for t in rows.warnings)}/{len(rows)})" for w in warned}
     if len(usable) < len(rows):
         flags.add(f"windows_without_estimate ({len(rows) - len(usable)}/{len(rows)})")
     line = {"exposure": exposure, **dict.fromkeys(("mean", "se", "ci_low", "ci_high", "i2", "tau2"), np.nan), "n_windows": len(usable),
@@ -506,7 +512,8 @@ def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
     chosen = get_protocol(protocol or record["experiment"]["protocol"])
     local = local[local.method == chosen.method]
     order = [e for e in record["experiment"]["exposures"] if e in set(local.exposure)]
-    return pd.DataFrame([_row(e, local[local.exposure == e], chosen, record["draws_are"] == "members") for e in order])
+    members, doubts = record["draws_are"] == "members", record.get("doubts", {})
+    return pd.DataFrame([_row(e, local[local.exposure == e], chosen, members, doubts.get(e, ())) for e in order])
 
 
 def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:

@@ -34,6 +34,7 @@ from .dropout import MaskSampler, shared_masks
 from .meta import random_effects, two_level
 from .mr import MREstimate, divw, divw_draws, egger, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
 from .models import SequenceModel
+from .pipeline import end_with_parent
 from .regions import InputError
 
 # %% ../nbs/11_simulation.ipynb #984786d9
@@ -383,7 +384,7 @@ def oracle_record(windows: np.ndarray, truths: np.ndarray, w: World) -> dict:
 def simulate_round(scenario: str, number: int, seed: int = 0, n_train: int = 10_000, n_windows: int = 100, epochs: int = 12,
                    draws: int = 30, cache: Path | None = None) -> list[dict]:
     "All records of one round; `cache` is a file that keeps the trained networks. InputError for an unknown scenario."
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the bytes of a network depend on it
     start = time.perf_counter()
     w = world(scenario, number, seed, n_train)
     nets = cached_fit(w, epochs, cache)
@@ -425,7 +426,7 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike, seed
     tasks = {folder / f"{s}_{r:03d}.json": (s, r, seed) for r in range(rounds) for s in scenarios}
     left = {path: task for path, task in tasks.items() if not path.exists()}
     progress(done := len(tasks) - len(left), len(tasks))
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         for _ in pool.map(_do_round, left.values(), left, [options] * len(left)):
             progress(done := done + 1, len(tasks))
     frame = pd.DataFrame([row for path in sorted(tasks) for row in json.loads(path.read_text())])

@@ -5,21 +5,23 @@
 # %% auto #0
 __all__ = ['TEST', 'VALIDATION', 'ARCHITECTURE', 'MOTIFS', 'CARD', 'split_of', 'label_names', 'known_tracks', 'Data',
            'place_windows', 'load_data', 'batch', 'planted', 'epoch_rows', 'draw_epoch', 'label_weights', 'masked_loss',
-           'multiply_adds', 'fast_logits', 'jaspar', 'motif_filter', 'start_from_motifs', 'auroc', 'average_precision',
-           'block_weights', 'predict_logits', 'label_auroc', 'validate', 'train_epoch', 'save_checkpoint',
-           'load_checkpoint', 'intercept_shift', 'calibrate', 'best_f1', 'call_thresholds', 'train', 'main',
-           'canonical_kmers', 'kmer_features', 'kmer_baseline', 'evaluate', 'verdict', 'metrics_table', 'model_card']
+           'multiply_adds', 'fast_logits', 'jaspar', 'log_odds', 'motif_filter', 'start_from_motifs', 'auroc',
+           'average_precision', 'block_weights', 'motif_hits', 'best_versions', 'predict_logits', 'label_auroc',
+           'validate', 'train_epoch', 'save_checkpoint', 'load_checkpoint', 'intercept_shift', 'calibrate', 'best_f1',
+           'call_thresholds', 'train', 'train_members', 'canonical_kmers', 'kmer_features', 'kmer_baseline',
+           'motif_baseline', 'evaluate', 'verdict', 'occupancy_change', 'motif_match', 'families', 'match_all',
+           'motif_row', 'motif_table', 'metrics_table', 'model_card']
 
 # %% ../nbs/12_training.ipynb #e7e43cea
-import argparse
 import copy
+import itertools
 import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,8 @@ import torch
 import torch.nn.functional as F
 
 from .models import ConvNet, SequenceModel, load_model, save_model
-from .regions import Genome, InputError, encode, is_bound, read_regions, tile
+from .pipeline import open_effects, read_local
+from .regions import Genome, InputError, encode, is_bound, one_hot, read_regions, tile
 
 # %% ../nbs/12_training.ipynb #9617d7e6
 TEST = ("chr8", "chr9", "chr22")  # reported; nothing is chosen on them
@@ -69,6 +72,7 @@ class Data:
     known: np.ndarray  # (N, K) bool: was the track called on the window's chromosome?
     focus: np.ndarray  # (K,) bool: the labels of the cell line the model is for
     length: int = 1000  # bp
+    targets: tuple[str, ...] = ()  # K gene symbols, to find a label's motif; DNase is DNASE
 
     def rows(self, split: str) -> np.ndarray:
         "Numbers of the windows in 'train', 'validation' or 'test'."
@@ -121,7 +125,8 @@ def load_data(
     keep = focus | (y[split_of(windows.chrom) == "train"].sum(0) >= min_positives)
     place = [windows.pop(c).to_numpy() for c in ("offset", "low", "high")]
     labels = tuple(n for n, kept in zip(label_names(tracks), keep) if kept)
-    return Data(codes, windows, *place, labels, y[:, keep], known[:, keep], focus[keep], length)
+    return Data(codes, windows, *place, labels, y[:, keep], known[:, keep], focus[keep], length,
+                tuple(tracks.target[keep].str.upper()))
 
 # %% ../nbs/12_training.ipynb #e324c9ad
 _ONE_HOT = np.eye(5, 4, dtype=np.float32)  # the fifth row, for N, is zero
@@ -191,7 +196,7 @@ def masked_loss(logits: torch.Tensor, y: torch.Tensor, known: torch.Tensor, weig
     return (each * known * weight).sum(1).mean()
 
 # %% ../nbs/12_training.ipynb #24d12e16
-ARCHITECTURE = dict(channels=[128, 128, 192], kernels=[16, 6, 4], pools=[8, 4, 2], conv_dropout=[0.1, 0.1, 0.2],
+ARCHITECTURE = dict(channels=[128, 128, 192], kernels=[20, 6, 4], pools=[8, 4, 2], conv_dropout=[0.1, 0.1, 0.2],
                     hidden=256, hidden_dropout=0.4, length=1000)
 
 
@@ -222,25 +227,28 @@ MOTIFS = (  # JASPAR names: those of the HepG2 tracks first, then common regulat
     "GATA1 RUNX1 SPI1 IRF1 STAT1 TFAP2A TCF12 ZBTB33 E2F1 E2F4 NFIC POU2F2 EBF1 MEF2A TBP").split()
 
 
-def jaspar(names: Iterable[str] = MOTIFS) -> dict[str, np.ndarray]:
-    "Counts (4, width) of JASPAR 2024 CORE vertebrates, of each name the longest up to 20 bp; needs pyjaspar."
+def jaspar(names: Iterable[str] | None = MOTIFS, widest: int = 21) -> dict[str, dict[str, np.ndarray]]:
+    "Name -> matrix id -> counts (4, width), all versions in JASPAR 2024 CORE vertebrates; names None: all. Needs pyjaspar."
     from pyjaspar import jaspardb
 
-    found: dict[str, np.ndarray] = {}
-    for motif in jaspardb(release="JASPAR2024").fetch_motifs(collection="CORE", tax_group=["vertebrates"]):
-        counts = np.array([motif.counts[base] for base in "ACGT"], float)
-        name = motif.name.upper()
-        longest = found.get(name, counts[:, :0]).shape[1]
-        if name in names and longest <= counts.shape[1] <= 20:
-            found[name] = counts
-    return {name: found[name] for name in names if name in found}
+    found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names or ()}
+    options = dict(collection="CORE", tax_group=["vertebrates"], all_versions=True)
+    for motif in jaspardb(release="JASPAR2024").fetch_motifs(**options):
+        counts, name = np.array([motif.counts[base] for base in "ACGT"], float), motif.name.upper()
+        if (names is None or name in found) and counts.shape[1] <= widest:
+            found.setdefault(name, {})[motif.matrix_id] = counts
+    return {name: dict(sorted(versions.items())) for name, versions in found.items() if versions}
 
 # %% ../nbs/12_training.ipynb #4d7aa736
+def log_odds(counts: np.ndarray) -> np.ndarray:
+    "log2 of base frequencies (one percent of each base added) over 1/4, (4, width)."
+    return np.log2((counts + 0.01 * counts.sum(0)) / (1.04 * counts.sum(0)) / 0.25)
+
+
 def motif_filter(counts: np.ndarray, width: int, top: float = 2.0) -> np.ndarray:
     "(4, width) log-odds against equal bases, its most informative stretch; the best match scores `top`."
-    p = (counts + 0.01 * counts.sum(0)) / (1.04 * counts.sum(0))
-    odds = np.log2(p / 0.25)
-    information = (p * odds).sum(0)
+    odds = log_odds(counts)
+    information = (2**odds / 4 * odds).sum(0)
     if (extra := odds.shape[1] - width) > 0:
         begin = int(np.argmax(np.convolve(information, np.ones(width), "valid")))
         odds = odds[:, begin:begin + width]
@@ -295,6 +303,33 @@ def block_weights(windows: pd.DataFrame, replicates: int = 500, seed: int = 0, s
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), replicates)
     return drawn[:, block].astype(float)
 
+# %% ../nbs/12_training.ipynb #38341390
+@torch.no_grad()
+def motif_hits(data: Data, rows: np.ndarray, motifs: Sequence[np.ndarray], size: int = 256) -> np.ndarray:
+    "Best log-odds (n, M) of M motifs, counts (4, width) each, at any place and on either strand of the windows."
+    widest = max(counts.shape[1] for counts in motifs)
+    odds = np.stack([np.pad(log_odds(c), ((0, 0), (0, widest - c.shape[1]))) for c in motifs])
+    both = torch.from_numpy(np.concatenate([odds, odds[:, ::-1, ::-1]])).float()
+    best = [F.conv1d(batch(data, rows[i:i + size]), both).amax(2) for i in range(0, len(rows), size)]
+    return torch.cat(best).unflatten(1, (2, len(motifs))).amax(1).numpy()
+
+
+def best_versions(data: Data, motifs: dict[str, dict[str, np.ndarray]], seed: int = 0, others: int = 5000) -> dict[str, tuple[str, np.ndarray]]:
+    "Name -> (matrix id, counts) of the version that ranks a factor's training windows best; the longest if it has no track."
+    train, out = data.rows("train"), {}
+    for name, versions in motifs.items():
+        tracks = [k for k, target in enumerate(data.targets) if target == name]
+        best = max(versions, key=lambda v: versions[v].shape[1])
+        if tracks and len(versions) > 1:  # the focus cell's track is the first
+            known = train[data.known[train, tracks[0]]]
+            bound = data.y[known, tracks[0]]
+            some = np.random.default_rng(seed).permutation(np.flatnonzero(~bound))[:others]
+            rows = known[np.sort(np.r_[np.flatnonzero(bound), some])]
+            hits = motif_hits(data, rows, list(versions.values()))
+            best = list(versions)[int(np.argmax([auroc(h, data.y[rows, tracks[0]])[0] for h in hits.T]))]
+        out[name] = best, versions[best]
+    return out
+
 # %% ../nbs/12_training.ipynb #d93db845
 @torch.no_grad()
 def predict_logits(net: ConvNet, data: Data, rows: np.ndarray, size: int = 64) -> np.ndarray:
@@ -324,7 +359,8 @@ def validate(net: ConvNet, data: Data) -> dict[str, float]:
 
 # %% ../nbs/12_training.ipynb #fc380e7a
 def train_epoch(net, average, optimizer, schedule, data: Data, drawn, weight: torch.Tensor,
-                batch_size: int, decay: float, steps_left: int, cooldown: int) -> float:
+                batch_size: int, decay: float, steps_left: int, cooldown: int,
+                tick: Callable[[], None] = lambda: None) -> float:
     "One pass over the drawn windows; `average` follows `net` as an exponential moving average. Mean loss."
     net.train()
     total, (rows, shift, flip) = 0.0, drawn
@@ -342,6 +378,7 @@ def train_epoch(net, average, optimizer, schedule, data: Data, drawn, weight: to
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
         total += loss.item()
+        tick()
     return total / max(1, len(rows) // batch_size)
 
 # %% ../nbs/12_training.ipynb #02c16c27
@@ -409,16 +446,16 @@ def train(
     cooldown: int = 6,  # over the last of these the rate falls to zero in a straight line
     weight_decay: float = 0.02,
     share: float = 0.5,  # of the loss for the focus labels,
-    final_share: float = 0.9,  # and in the last `final_epochs`
-    final_epochs: int = 3,
     negatives: float = 1.0,  # windows without any label per window with one
     jitter: int = 48,  # bp
     decay: float = 0.999,  # of the moving average of the weights
-    motifs: dict[str, np.ndarray] | None = None,  # default: JASPAR's
+    motifs: dict[str, np.ndarray] | None = None,  # counts (4, width) by name; default: the best versions of JASPAR's
     architecture: dict | None = None,  # default: ARCHITECTURE
     name: str = "hepg2",
     threads: int = 2,
     stop_after: int | None = None,  # leave after this many epochs, as if killed
+    announce: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda done, total: None,  # steps done, of how many
 ) -> SequenceModel:
     """Train, choose the epoch on the validation chromosomes, correct the intercepts, write `out/NAME.safetensors`.
 
@@ -429,23 +466,26 @@ def train(
     data = data if isinstance(data, Data) else load_data(data)
     config = {"n_labels": len(data.labels), **(architecture or ARCHITECTURE)}
     steps = len(draw_epoch(data, negatives, jitter, seed, 0)[0]) // batch_size
-    motifs = jaspar() if motifs is None else motifs
+    if steps < 1:
+        raise InputError(f"data: found fewer labelled training windows than the {batch_size} of a batch, expected more sequence or peaks")
+    motifs = {name: counts for name, (_, counts) in best_versions(data, jaspar(), seed).items()} if motifs is None else motifs
     state = _begin(config, motifs, seed, rate, weight_decay, max(cycle, epochs) * steps)
     checkpoint, log, best = out / "checkpoint.pt", [], None
     if checkpoint.exists():
         log, best = load_checkpoint(checkpoint, **state)
+    ticks = itertools.count(len(log) * steps + 1)
     for epoch in range(len(log), min(epochs, stop_after or epochs)):
         begin = time.time()
         torch.manual_seed(1_000_003 * (seed + 1) + epoch)
-        weight = label_weights(data, final_share if epoch >= epochs - final_epochs else share)
+        weight = label_weights(data, share)
         loss = train_epoch(**state, data=data, drawn=draw_epoch(data, negatives, jitter, seed, epoch), weight=weight,
                            batch_size=batch_size, decay=decay, steps_left=(epochs - epoch) * steps,
-                           cooldown=cooldown * steps)
+                           cooldown=cooldown * steps, tick=lambda: progress(next(ticks), epochs * steps))
         row = {"epoch": epoch + 1, "loss": loss, **validate(state["average"], data), "seconds": time.time() - begin}
         if not log or row["validation"] > max(r["validation"] for r in log):
             best = copy.deepcopy(state["average"].state_dict())
         log.append(row)
-        print(f"epoch {epoch + 1}/{epochs}  loss {loss:.5f}  validation {row['validation']:.4f}", flush=True)
+        announce(f"epoch {epoch + 1}/{epochs}  loss {loss:.5f}  validation {row['validation']:.4f}")
         save_checkpoint(checkpoint, **state, log=log, best=best)
         pd.DataFrame(log).to_csv(out / f"{name}_log.csv", index=False)
     return _finish(best, config, data, out, name, seed)
@@ -468,23 +508,25 @@ def _finish(best: dict, config: dict, data: Data, out: Path, name: str, seed: in
     calibrate(net, data)
     model = SequenceModel(net, data.labels, data.length, name, call_thresholds(net, data))
     save_model(model, config, out / f"{name}.safetensors", seed=str(seed), license="MIT",
-               command=f"python -m deepmr.training --data DIR --out DIR --seed {seed}")
+               command=f"deepmr train --data DIR --out DIR --seed {seed}")
     return model
 
 # %% ../nbs/12_training.ipynb #7edb09e8
-def main(arguments: Sequence[str] | None = None) -> None:
-    "python -m deepmr.training --data DIR --out DIR --seed 0"
-    parser = argparse.ArgumentParser(prog="python -m deepmr.training", description="Train the default model.")
-    parser.add_argument("--data", required=True, help="directory with tracks.tsv, a FASTA and the peak files")
-    parser.add_argument("--out", required=True, help="log, checkpoint, weights; a run found here is continued")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=11)
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args(arguments)
-    try:
-        train(given.data, given.out, given.seed, given.epochs, threads=given.threads)
-    except InputError as error:
-        parser.exit(2, f"deepmr.training: {error}\n")
+def train_members(data: "str | os.PathLike", out: str | os.PathLike, cell: str = "HepG2", members: int = 1, seed: int = 0, epochs: int = 11,
+                  threads: int = 2, **reports) -> list[Path]:
+    """Train one network, or the members of an ensemble from seeds `seed`, `seed + 1`, …, each in a directory of its own.
+
+    The weights' files, as `load_model` takes them (several with commas between). InputError as `train`.
+    """
+    if members < 1 or epochs < 1:
+        raise InputError(f"members, epochs: found {members} and {epochs}, expected at least 1 of each")
+    loaded, files = load_data(data, cell), []
+    for k in range(members):
+        folder = Path(out) / f"member{k}" if members > 1 else Path(out)
+        name = cell.lower() + (f"-{k}" if members > 1 else "")
+        train(loaded, folder, seed + k, epochs, name=name, threads=threads, **reports)
+        files.append(folder / f"{name}.safetensors")
+    return files
 
 # %% ../nbs/12_training.ipynb #ae496129
 def canonical_kmers(k: int = 6) -> np.ndarray:
@@ -529,6 +571,21 @@ def kmer_baseline(
         scores.append(fits[int(np.nanargmax(areas))].decision_function(x_test))
     return np.stack(scores, 1)
 
+# %% ../nbs/12_training.ipynb #7378213a
+def motif_baseline(data: Data, motifs: dict[str, np.ndarray], seed: int = 0, others: int = 5000) -> tuple[list[str], np.ndarray]:
+    "For each focus label the motif that ranks its training windows best, and its scores (test windows, focus labels)."
+    train, focus = data.rows("train"), np.flatnonzero(data.focus)
+    bound = data.y[train][:, focus].any(1)
+    some = np.random.default_rng(seed).permutation(np.flatnonzero(~bound))[:others]
+    rows = train[np.sort(np.r_[np.flatnonzero(bound), some])]
+    hits, names, best = motif_hits(data, rows, list(motifs.values())), list(motifs), []
+    for k in focus:
+        known = data.known[rows, k]
+        best.append(int(np.nanargmax([auroc(h[known], data.y[rows, k][known])[0] for h in hits.T])))
+    used = sorted(set(best))
+    scores = motif_hits(data, data.rows("test"), [motifs[names[b]] for b in used])
+    return [names[b] for b in best], scores[:, [used.index(b) for b in best]]
+
 # %% ../nbs/12_training.ipynb #6683aec9
 def _interval(values: np.ndarray) -> tuple[float, float]:
     return tuple(np.nanquantile(values, [0.025, 0.975])) if np.isfinite(values).any() else (math.nan, math.nan)
@@ -538,9 +595,10 @@ def evaluate(
     data: Data,
     logits: np.ndarray,  # (test windows, K) of the network
     kmers: np.ndarray,  # (test windows, focus labels) of kmer_baseline
+    motifs: tuple[list[str], np.ndarray],  # of motif_baseline
     replicates: int = 500,
 ) -> pd.DataFrame:
-    "One row a focus label: positives, AUROC, average precision, the 6-mers' and the difference, 95 % block bootstrap."
+    "One row a focus label: positives, AUROC, average precision, the 6-mers', the difference, the best motif's; 95 % block bootstrap."
     rows, out = data.rows("test"), []
     weights = block_weights(data.windows.iloc[rows], replicates)
     quick = np.flatnonzero(data.windows.chrom.iloc[rows] == "chr22")[::10]
@@ -556,6 +614,7 @@ def evaluate(
             row[name] = value
             row[f"{name}_low"], row[f"{name}_high"] = _interval(draws[name])
         row["kmer_ap"] = average_precision(words, y)[0]
+        row["motif"], row["motif_auroc"] = motifs[0][j], auroc(motifs[1][known, j], y)[0]
         row["prevalence"], row["mean_prediction"] = y.mean(), (1 / (1 + np.exp(-net))).mean()
         row["quick_auroc"] = auroc(logits[quick, k], data.y[rows[quick], k])[0]
         out.append({**row, "verdict": verdict(row)})
@@ -571,17 +630,84 @@ def verdict(row: dict) -> str:
         reasons.append("AUROC may be below 0.65")
     if row["auroc"] < row["kmer_auroc"]:
         reasons.append("no better than 6-mers")
+    if row["auroc"] < row["motif_auroc"]:
+        reasons.append("no better than one motif")
     return "weak: " + ", ".join(reasons) if reasons else "use"
+
+# %% ../nbs/12_training.ipynb #0a790577
+def occupancy_change(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    "Change of a motif's log occupancy by each substitution, (n, L, 4), 0 at the reference base; x (n, 4, L) one-hot."
+    ref, length, odds = x.argmax(1), x.shape[2], np.log(2) * log_odds(counts)
+    total, change = np.zeros((len(x), 1, 1)), np.zeros((len(x), length, 4))
+    for strand in (odds, odds[::-1, ::-1]):
+        sites = length - strand.shape[1] + 1
+        bases = [ref[:, j:j + sites] for j in range(strand.shape[1])]
+        site = np.exp(sum(strand[b, j] for j, b in enumerate(bases)))
+        total += site.sum(1)[:, None, None]
+        for j, b in enumerate(bases):
+            ratio = np.exp(strand[:, j] - strand[:, j, None]) - 1  # (reference, alternative)
+            change[:, j:j + sites] += site[..., None] * ratio[b]
+    return np.log1p(change / total)
+
+
+def motif_match(bx: np.ndarray, x: np.ndarray, counts: np.ndarray) -> float:
+    "Correlation of effects bx (n, L, 4), NaN at the reference base, with a motif's occupancy change; mean over windows."
+    change, mutated = occupancy_change(x, counts), np.isfinite(bx)
+    a, b = (np.where(mutated, v - np.nanmean(np.where(mutated, v, np.nan), (1, 2), keepdims=True), 0) for v in (change, bx))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.nanmean((a * b).sum((1, 2)) / np.sqrt((a * a).sum((1, 2)) * (b * b).sum((1, 2)))))
+
+# %% ../nbs/12_training.ipynb #de25c66d
+def families() -> dict[str, str]:
+    "JASPAR name -> family of its newest matrix; needs pyjaspar."
+    from pyjaspar import jaspardb
+
+    motifs = jaspardb(release="JASPAR2024").fetch_motifs(collection="CORE", tax_group=["vertebrates"])
+    return {m.name.upper(): ", ".join(m.tf_family or ["unknown"]) for m in motifs}
+
+
+def match_all(bx: np.ndarray, x: np.ndarray, motifs: dict[str, dict[str, np.ndarray]]) -> pd.Series:
+    "Best `motif_match` over the versions of each motif, by name, the best first."
+    best = {name: max(motif_match(bx, x, c) for c in versions.values()) for name, versions in motifs.items()}
+    return pd.Series(best).sort_values(ascending=False, kind="stable")
+
+
+def motif_row(label: str, target: str, matches: pd.Series, family: dict[str, str], top: int = 5) -> dict:
+    "Which motif a label's maps follow, and where its own and its family come in."
+    own = [name for name in matches.index if target in name.split("::")]
+    kin = {family.get(name) for name in own} - {None}
+    rank = {name: i + 1 for i, name in enumerate(matches.index)}
+    relatives = [rank[name] for name in matches.index if family.get(name) in kin]
+    best = matches.index[0]
+    return {"label": label, "best": best, "family": family.get(best, "unknown"), "match": float(matches.iloc[0]),
+            "own": own[0] if own else None, "own_match": float(matches[own[0]]) if own else math.nan,
+            "own_rank": rank[own[0]] if own else math.nan, "family_rank": min(relatives, default=math.nan),
+            "found": bool(relatives and min(relatives) <= top)}
+
+# %% ../nbs/12_training.ipynb #ee010b5f
+def motif_table(run: str | os.PathLike, targets: dict[str, str]) -> pd.DataFrame:
+    "One row for each exposure of a run (a directory of `deepmr.pipeline.run`): `motif_row`; targets: label -> gene symbol."
+    local, family, rows = read_local(run), families(), []
+    motifs = {name: versions for name, versions in jaspar(None).items() if name in family}
+    for label, of_label in local.groupby("exposure", sort=False):
+        windows = [open_effects(run, w) for w in of_label.window.unique()]
+        bx = np.stack([d.bx.sel(exposure=label).values[0] for d in windows]).astype(float)
+        x = one_hot(["".join(d.ref.values[0]) for d in windows])
+        compete = {name: versions if targets[label] in name.split("::") else dict([list(versions.items())[-1]])
+                   for name, versions in motifs.items()}  # all versions of its own, the newest of every other
+        rows.append(motif_row(label, targets[label], match_all(bx, x, compete), family) | {"windows": len(windows)})
+    return pd.DataFrame(rows)
 
 # %% ../nbs/12_training.ipynb #a74885a2
 def metrics_table(metrics: pd.DataFrame) -> str:
     "The 20 labels as a Markdown table."
-    lines = ["| label | test positives | AUROC (95 % CI) | average precision (95 % CI) | 6-mer AUROC | gain (95 % CI) | verdict |",
-             "|---|---:|---|---|---:|---|---|"]
+    lines = ["| label | test positives | AUROC (95 % CI) | average precision (95 % CI) | 6-mer AUROC | gain (95 % CI) | best motif alone | verdict |",
+             "|---|---:|---|---|---:|---|---|---|"]
     for r in metrics.itertuples():
         lines.append(f"| {r.label} | {r.positives} | {r.auroc:.3f} ({r.auroc_low:.3f}–{r.auroc_high:.3f}) "
                      f"| {r.ap:.3f} ({r.ap_low:.3f}–{r.ap_high:.3f}) | {r.kmer_auroc:.3f} "
-                     f"| {r.gain:+.3f} ({r.gain_low:+.3f} to {r.gain_high:+.3f}) | {r.verdict} |")
+                     f"| {r.gain:+.3f} ({r.gain_low:+.3f} to {r.gain_high:+.3f}) "
+                     f"| {r.motif} {r.motif_auroc:.3f} | {r.verdict} |")
     return "\n".join(lines)
 
 
@@ -651,7 +777,3 @@ not compared with experiments here.
 Weights: MIT. Data are their owners': ENCODE (peaks), NCBI and EBI RefSeqGene/LRG and the hg19 assembly (sequence), JASPAR
 (motifs, CC BY 4.0).
 """
-
-# %% ../nbs/12_training.ipynb #cf8fa535
-if __name__ == "__main__" and "__file__" in globals():  # not in the notebook itself
-    main()

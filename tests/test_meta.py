@@ -20,6 +20,7 @@ from deepmr.meta import (
     meta_regression,
     random_effects,
     subgroups,
+    two_level,
 )
 from deepmr.regions import InputError
 
@@ -493,3 +494,46 @@ def test_fuzz(y, s, x):
             assert np.isfinite([r.estimate, r.se, r.ci_low, r.ci_high, r.p, r.tau2]).all()
         elif hasattr(r, 'q_moderators'):
             assert np.isfinite(r.estimate).all() and np.isfinite(r.se).all() and r.tau2 >= 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(data(low=1), st.integers(2, 8), st.booleans(), st.integers(0, 10**6))
+def test_two_levels_add_what_all_windows_share(ys, n_draws, independent, seed):
+    y, s = ys
+    draws = y[:, None] + np.random.default_rng(seed).normal(size=(len(y), n_draws))
+    r, one = two_level(y, s, draws, independent), random_effects(y, s)
+    w = 1 / (s**2 + one.tau2)
+    shared = np.average(draws, axis=0, weights=w).var(ddof=1) / (n_draws if independent else 1)
+    assert (r.estimate, r.tau2, r.k, r.warnings) == (one.estimate, one.tau2, one.k, one.warnings)
+    np.testing.assert_allclose([r.se_windows, r.se_network**2], [one.se, shared], rtol=1e-6)
+    np.testing.assert_allclose(r.se**2, r.se_windows**2 + r.se_network**2)
+    few, many = sorted((max(len(y) - 1, 1), n_draws - 1))
+    assert few * (1 - 1e-9) <= r.df <= (few + many) * (1 + 1e-9)
+    crit = stats.t.isf(0.025, r.df)
+    np.testing.assert_allclose([r.ci_low, r.ci_high], r.estimate + np.array([-1, 1]) * crit * r.se)
+    assert r.prediction_low <= r.ci_low <= r.ci_high <= r.prediction_high
+    np.testing.assert_allclose(r.p, 2 * stats.t.sf(abs(r.estimate) / r.se, r.df), atol=1e-300)
+
+
+@pytest.mark.parametrize('independent', [True, False])
+def test_two_levels_cover_an_error_that_all_windows_share(independent):
+    rng, hits, n = np.random.default_rng(11), np.zeros(2), 300
+    for _ in range(n):
+        off = rng.normal(0, 0.3)  # one network, off by as much as its masks say
+        members = rng.normal(0, 0.3, 8)
+        shared = members if independent else off + members - members.mean()
+        slopes = 1 + rng.normal(0, 0.3, (20, 1)) + shared
+        y, s = slopes.mean(1), np.full(20, 0.05)
+        for i, r in enumerate((two_level(y, s, slopes, independent), random_effects(y, s))):
+            hits[i] += r.ci_low <= 1 <= r.ci_high
+    assert 0.92 <= hits[0] / n <= 0.99 and hits[1] / n < 0.85
+
+
+@pytest.mark.parametrize('draws, message', [
+    (np.ones((3, 4)), 'one row for each of the 2 estimates'),
+    (np.ones((2, 1)), 'at least 2 draws'),
+    (np.full((2, 3), np.nan), '6 values that are not finite'),
+])
+def test_two_levels_refuse(draws, message):
+    with pytest.raises(InputError, match=message):
+        two_level([1, 2], [0.1, 0.1], draws)

@@ -7,7 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from typer.testing import CliRunner
+
 from deepmr import training as T
+from deepmr.cli import app
 from deepmr.models import ConvNet, load_model
 from deepmr.regions import Genome, InputError, is_bound, one_hot, read_regions, tile
 
@@ -126,14 +129,14 @@ def test_intercepts_make_the_mean_right(toy, trained):
     assert abs(p[:, 0].mean() - toy.y[rows, 0].mean()) < 0.05
 
 
-def write_directory(folder: Path) -> None:
+def write_directory(folder: Path, size: int = 3000) -> None:
     rng = np.random.default_rng(3)
     fasta = ""
     for chrom, start in (("chr1", 1000), ("chr2", 0), ("chr16", 0), ("chr8", 500)):
-        bases = rng.choice(list("ACGT"), 3000)
+        bases = rng.choice(list("ACGT"), size)
         if chrom == "chr2":
             bases[2500] = "N"
-        fasta += f">{chrom}:{start}-{start + 3000}\n{''.join(bases)}\n"
+        fasta += f">{chrom}:{start}-{start + size}\n{''.join(bases)}\n"
     (folder / "segments.fa").write_text(fasta)
     (folder / "a.narrowPeak").write_text("chr1\t1400\t1500\n" + "chr2\t400\t600\nchr8\t900\t1300\n")
     (folder / "empty.narrowPeak").write_text("")
@@ -168,9 +171,57 @@ def test_a_directory_without_data_says_so(tmp_path):
     write_directory(tmp_path)
     with pytest.raises(InputError, match="no track of 'A549'"):
         T.load_data(tmp_path, cell="A549")
-    with pytest.raises(SystemExit) as stopped:
-        T.main(["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
-    assert stopped.value.code == 2
+    with pytest.raises(InputError, match="fewer labelled training windows than the 64"):
+        T.train(tmp_path, tmp_path / "out", motifs={})
+    stopped = CliRunner().invoke(app, ["train", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+    assert stopped.exit_code == 2 and "found 0 FASTA" in stopped.output
+
+
+def test_the_command_trains_members_that_can_be_asked_together(tmp_path):
+    pytest.importorskip("pyjaspar")
+    write_directory(tmp_path, 40_000)
+    peaks = "".join(f"{c}\t{s}\t{s + 200}\n" for c in ("chr1", "chr2", "chr16", "chr8") for s in range(2000, 39_000, 1000))
+    (tmp_path / "a.narrowPeak").write_text(peaks)
+    command = ["train", "--data", str(tmp_path), "--cell", "K562", "--members", "2", "--epochs", "1", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    spec = ",".join(str(tmp_path / "out" / f"member{k}" / f"k562-{k}.safetensors") for k in (0, 1))
+    assert f"--model {spec}" in done.output
+    both = load_model(spec)
+    assert both.labels[0].startswith("K562") and len(both.members) == 2 and both.length == 1000
+    assert not same(*both.members)
+    again = CliRunner().invoke(app, command)  # a finished run is read, not repeated
+    assert again.exit_code == 0 and "epoch" not in again.output
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 9))
+def test_motif_hits_are_those_of_a_scan_letter_by_letter(seed, width):
+    rng, data = np.random.default_rng(seed), T.planted(n=6, length=40)
+    counts = rng.integers(0, 30, (4, width)) + 1.0
+    odds, rows = T.log_odds(counts), np.arange(6)
+    x = T.batch(data, rows).numpy()
+    want = [max((o * w[:, i:i + width]).sum() for o in (odds, odds[::-1, ::-1]) for i in range(40 - width + 1)) for w in x]
+    np.testing.assert_allclose(T.motif_hits(data, rows, [counts])[:, 0], want, rtol=1e-5, atol=1e-5)
+
+
+def test_jaspar_keeps_all_versions_of_a_motif():
+    pytest.importorskip("pyjaspar")
+    found = T.jaspar(["MAFK", "CTCF"])
+    assert found["MAFK"]["MA0496.1"].shape == (4, 15) and found["MAFK"]["MA0496.4"].shape == (4, 10)
+    assert {v.split(".")[0] for v in found["CTCF"]} >= {"MA0139"} and len(T.jaspar(None)) > 700
+
+
+def test_a_map_made_by_a_motif_is_matched_to_it_and_its_family():
+    pytest.importorskip("pyjaspar")
+    motifs, family = T.jaspar(), T.families()
+    x = one_hot(["".join(r) for r in np.random.default_rng(1).choice(list("ACGT"), (3, 200))])
+    change = T.occupancy_change(x, motifs["FOXA1"]["MA0148.3"])
+    bx = np.where(x.transpose(0, 2, 1) == 1, np.nan, np.tanh(change) + 0.1 * np.random.default_rng(0).normal(size=change.shape))
+    row = T.motif_row("HepG2_FOXA1_None", "FOXA1", T.match_all(bx, x, motifs), family)
+    assert row["best"] == "FOXA1" and row["own_rank"] == 1 and row["found"] and row["match"] > 0.7
+    none = T.motif_row("HepG2_p300_None", "EP300", T.match_all(bx, x, motifs), family)
+    assert none["own"] is None and not none["found"] and np.isnan(none["own_rank"])
 
 
 def test_motif_filters_score_their_consensus_highest():

@@ -57,10 +57,10 @@ class Protocol:
 
 
 PROTOCOLS = {p.name: p for p in (
-    Protocol("default", "bootstrap", "REML", "HKSJ",
-             "slope with a two-way bootstrap (draws x positions), REML, intervals for windows and network", network=True),
-    Protocol("windows", "bootstrap", "REML", "HKSJ",
-             "as default, without the network's error: REML, Hartung-Knapp intervals"),
+    Protocol("default", "bootstrap", "PM", "HKSJ",
+             "slope with a two-way bootstrap (draws x positions), Paule-Mandel, intervals for windows and network", network=True),
+    Protocol("windows", "bootstrap", "PM", "HKSJ", "as default, without the network's error: Paule-Mandel, Hartung-Knapp intervals"),
+    Protocol("reml", "bootstrap", "REML", "HKSJ", "as windows, with restricted maximum likelihood"),
     Protocol("paper", "egger", "DL", "wald",
              "MR-Egger with the SD over draws as standard error, DerSimonian-Laird, Wald intervals"),
 )}
@@ -475,15 +475,15 @@ def read_local(out: str | os.PathLike) -> pd.DataFrame:
     return frame.sort_values(["exposure", "chrom", "start", "window", "method"], kind="stable").reset_index(drop=True)
 
 
-def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray, protocol: Protocol, members: bool) -> MetaEstimate:
-    "The meta-analysis of a protocol; draws (k, K) are slopes, NaN where a draw has none, `members` if of an ensemble."
+def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray, protocol: Protocol) -> MetaEstimate:
+    "The meta-analysis of a protocol; draws (k, K) are slopes, NaN where a draw has none."
     if not protocol.network:
         return random_effects(estimate, se, tau2=protocol.tau2, ci=protocol.ci)
     draws = np.where(np.isfinite(draws), draws, estimate[:, None])  # such a draw moves nothing, and adds no spread
-    return two_level(estimate, se, draws, independent=members, tau2=protocol.tau2)
+    return two_level(estimate, se, draws, tau2=protocol.tau2)
 
 
-def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, members: bool, doubts: Sequence[str] = ()) -> dict:
+def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence[str] = ()) -> dict:
     "One line of the table from the local effects of one exposure; doubts are of the model about its label."
     usable = rows[np.isfinite(rows.estimate) & np.isfinite(rows.se) & (rows.se > 0)]
     warned = {w for text in rows.warnings for w in text.split(",") if w}
@@ -495,7 +495,7 @@ def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, members: bool, d
             **usable[[*DIAGNOSTICS, "noise_correlation"]].median().to_dict()}
     if len(usable):
         draws = np.stack([np.asarray(v, float) for v in usable.draw_slopes]) if protocol.network else None
-        m = combine(usable.estimate.to_numpy(), usable.se.to_numpy(), draws, protocol, members)
+        m = combine(usable.estimate.to_numpy(), usable.se.to_numpy(), draws, protocol)
         line |= {"mean": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high, "i2": m.i2, "tau2": m.tau2, "p": m.p,
                  "se_network": getattr(m, "se_network", np.nan), "prediction_low": m.prediction_low, "prediction_high": m.prediction_high}
         flags |= {str(w).split(":")[0] for w in m.warnings}
@@ -512,8 +512,8 @@ def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
     chosen = get_protocol(protocol or record["experiment"]["protocol"])
     local = local[local.method == chosen.method]
     order = [e for e in record["experiment"]["exposures"] if e in set(local.exposure)]
-    members, doubts = record["draws_are"] == "members", record.get("doubts", {})
-    return pd.DataFrame([_row(e, local[local.exposure == e], chosen, members, doubts.get(e, ())) for e in order])
+    doubts = record.get("doubts", {})
+    return pd.DataFrame([_row(e, local[local.exposure == e], chosen, doubts.get(e, ())) for e in order])
 
 
 def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:
@@ -539,7 +539,6 @@ class Slopes:
     se: np.ndarray  # (W, O, O)
     draws: np.ndarray  # (W, K, O, O)
     labels: list[str]  # O, the outcome last
-    members: bool  # are the draws members of an ensemble?
 
     def pooled(self, here: np.ndarray, cause: int, effect: int) -> dict:
         "The default protocol's meta-analysis over the windows (W,) bool that have a slope."
@@ -547,7 +546,7 @@ class Slopes:
         ok = np.isfinite(estimate) & (se > 0)
         if not ok.any():
             return dict.fromkeys(("mean", "se", "ci_low", "ci_high", "p", "tau2"), np.nan) | {"n_windows": 0}
-        m = combine(estimate[ok], se[ok], draws[ok], PROTOCOLS["default"], self.members)
+        m = combine(estimate[ok], se[ok], draws[ok], PROTOCOLS["default"])
         return {"mean": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high, "p": m.p, "tau2": m.tau2,
                 "n_windows": int(ok.sum())}
 
@@ -555,7 +554,6 @@ class Slopes:
 def read_slopes(out: str | os.PathLike) -> Slopes:
     "The slopes of all pairs of a run; InputError where it is no run, or one of an older version."
     read_local(out)  # is it a run?
-    members = json.loads((Path(out) / "run.json").read_text()).get("draws_are") == "members"
     columns = ["chrom", "start", "end", "name", "score", "strand", "exposures"]
     windows = pd.read_csv(Path(out) / "windows.bed", sep="\t", names=columns)
     done = [Path(out, "effects", f"{file_stem(n)}.nc").is_file() for n in windows.name]
@@ -566,7 +564,7 @@ def read_slopes(out: str | os.PathLike) -> Slopes:
                 raise InputError(f"run: found no slopes of all pairs in {out}, expected a run of this version of deepmr")
             slopes.append(data.slope.values), ses.append(data.slope_se.values), draws.append(data.slope_draws.values)
             labels = [str(v) for v in data.cause.values]
-    return Slopes(windows, np.stack(slopes), np.stack(ses), np.stack(draws), labels, members)
+    return Slopes(windows, np.stack(slopes), np.stack(ses), np.stack(draws), labels)
 
 # %% ../nbs/08_pipeline.ipynb #83406688
 def _bound(windows: pd.DataFrame, label: str, outcome: str) -> np.ndarray:

@@ -296,13 +296,13 @@ def draw_slopes(draws: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/11_simulation.ipynb #0baa2c30
 META = {"DL, Wald": dict(tau2="DL", ci="wald"), "REML, HKSJ": dict(tau2="REML", ci="HKSJ"), "PM, HKSJ": dict(tau2="PM", ci="HKSJ")}
-LEVELS = {"two-level": True, "two-level, one network": False}  # are the draws independent networks?
+LEVELS = {"two-level": False, "two-level, independent": True}  # are the draws independent networks?
 
 
 def global_estimates(estimate: np.ndarray, se: np.ndarray, slopes: np.ndarray) -> list[dict]:
     "Records (meta, estimate, se, se_network, ci_low, ci_high) of every meta-analysis; slopes (n, K) are those of each draw."
     found = {name: random_effects(estimate, se, **options) for name, options in META.items()}
-    found |= {name: two_level(estimate, se, slopes, independent) for name, independent in LEVELS.items()}
+    found |= {name: two_level(estimate, se, slopes, independent, tau2="PM") for name, independent in LEVELS.items()}
     return [{"meta": name, "estimate": m.estimate, "se": m.se, "se_network": getattr(m, "se_network", np.nan), "ci_low": m.ci_low,
              "ci_high": m.ci_high, "prediction_low": m.prediction_low, "prediction_high": m.prediction_high} for name, m in found.items()]
 

@@ -9,8 +9,9 @@ __all__ = ['TEST', 'VALIDATION', 'ARCHITECTURE', 'MOTIFS', 'CARD', 'split_of', '
            'average_precision', 'block_weights', 'motif_hits', 'best_versions', 'predict_logits', 'label_auroc',
            'validate', 'train_epoch', 'save_checkpoint', 'load_checkpoint', 'intercept_shift', 'calibrate', 'best_f1',
            'call_thresholds', 'train', 'train_members', 'canonical_kmers', 'kmer_features', 'kmer_baseline',
-           'motif_baseline', 'evaluate', 'verdict', 'occupancy_change', 'motif_match', 'families', 'match_all',
-           'motif_row', 'motif_table', 'metrics_table', 'model_card']
+           'motif_baseline', 'evaluate', 'reliability', 'spread_of_draws', 'verdict', 'occupancy_change', 'motif_match',
+           'families', 'match_all', 'motif_row', 'motif_table', 'label_doubts', 'metrics_table', 'motifs_table',
+           'model_card']
 
 # %% ../nbs/12_training.ipynb #e7e43cea
 import copy
@@ -28,7 +29,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from .models import ConvNet, SequenceModel, load_model, save_model
+from .dropout import MaskSampler, shared_masks
+from .models import ConvNet, SequenceModel, annotate, load_model, save_model
 from .pipeline import open_effects, read_local
 from .regions import Genome, InputError, encode, is_bound, one_hot, read_regions, tile
 
@@ -620,6 +622,31 @@ def evaluate(
         out.append({**row, "verdict": verdict(row)})
     return pd.DataFrame(out)
 
+# %% ../nbs/12_training.ipynb #89773a94
+def reliability(p: np.ndarray, y: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    "predicted, observed (with its standard error) and windows in bins that hold equal sums of predictions p (n,)."
+    order = np.argsort(p, kind="stable")
+    which = np.minimum((np.cumsum(p[order]) / p.sum() * bins).astype(int), bins - 1)
+    g = pd.DataFrame({"bin": which, "predicted": p[order], "observed": y[order].astype(float)}).groupby("bin")
+    out = g.mean().assign(windows=g.size())
+    return out.assign(error=np.sqrt(out.observed * (1 - out.observed) / out.windows)).reset_index(drop=True)
+
+
+def spread_of_draws(model: SequenceModel, data: Data, label: str, n: int = 1500, draws: int = 30, seed: int = 0) -> pd.DataFrame:
+    "Thirds of test windows by relative spread over dropout draws: spread, predicted, observed, auroc, windows."
+    k, rng, rows = model.index(label), np.random.default_rng(seed), data.rows("test")
+    rows = rows[data.known[rows, k]]
+    rows = np.sort(np.r_[rng.choice(rows[data.y[rows, k]], n // 3), rng.choice(rows[~data.y[rows, k]], n - n // 3)])
+    x, sampler, p = batch(data, rows), MaskSampler(model, seed), []
+    for draw in range(draws):
+        with shared_masks(model.module, sampler("spread", draw)):
+            p.append(model.predict(x)[:, k])
+    mean, sd, y = np.mean(p, 0), np.std(p, 0, ddof=1), data.y[rows, k]
+    third = pd.qcut(sd / np.sqrt(mean * (1 - mean)), 3, labels=["smallest", "middle", "largest"])
+    return pd.DataFrame([{"relative spread": name, "spread": sd[here].mean(), "predicted": mean[here].mean(), "observed": y[here].mean(),
+                          "auroc": auroc(mean[here], y[here])[0], "windows": int(here.sum())}
+                         for name in third.categories if (here := np.asarray(third == name)).any()])
+
 # %% ../nbs/12_training.ipynb #f14ca806
 def verdict(row: dict) -> str:
     "'use', or the reasons not to."
@@ -698,6 +725,13 @@ def motif_table(run: str | os.PathLike, targets: dict[str, str]) -> pd.DataFrame
         rows.append(motif_row(label, targets[label], match_all(bx, x, compete), family) | {"windows": len(windows)})
     return pd.DataFrame(rows)
 
+# %% ../nbs/12_training.ipynb #e793faba
+def label_doubts(metrics: pd.DataFrame, motifs: pd.DataFrame) -> dict[str, list[str]]:
+    "Label -> named warnings, from the tables of `evaluate` and `motif_table`."
+    weak, lost = set(metrics.label[metrics.verdict != "use"]), set(motifs.label[~motifs.found])
+    return {label: ["weak_label"] * (label in weak) + ["own_motif_not_found"] * (label in lost)
+            for label in metrics.label if label in weak | lost}
+
 # %% ../nbs/12_training.ipynb #a74885a2
 def metrics_table(metrics: pd.DataFrame) -> str:
     "The 20 labels as a Markdown table."
@@ -711,7 +745,17 @@ def metrics_table(metrics: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def model_card(metrics: pd.DataFrame, others: pd.DataFrame, log: pd.DataFrame, config: dict, command: str) -> str:
+def motifs_table(motifs: pd.DataFrame) -> str:
+    "What `motif_table` found, as a Markdown table."
+    lines = ["| label | best match (family) | correlation | own motif | rank of own | rank of family | found |", "|---|---|---:|---|---:|---:|---|"]
+    for r in motifs.itertuples():
+        own = ("none", "–") if not isinstance(r.own, str) else (f"{r.own} ({r.own_match:.2f})", f"{r.own_rank:.0f}")
+        kin = "–" if np.isnan(r.family_rank) else f"{r.family_rank:.0f}"
+        lines.append(f"| {r.label} | {r.best} ({r.family}) | {r.match:.2f} | {own[0]} | {own[1]} | {kin} | {'yes' if r.found else 'no'} |")
+    return "\n".join(lines)
+
+
+def model_card(metrics: pd.DataFrame, others: pd.DataFrame, motifs: pd.DataFrame, log: pd.DataFrame, config: dict, command: str) -> str:
     "The model card in Markdown."
     dnase, factors = metrics[metrics.label.str.contains("DNase")].iloc[0], metrics[~metrics.label.str.contains("DNase")]
     best, weak = log.loc[log.validation.idxmax()], metrics[metrics.verdict != "use"]
@@ -719,7 +763,7 @@ def model_card(metrics: pd.DataFrame, others: pd.DataFrame, log: pd.DataFrame, c
         n_labels=config["n_labels"], n_others=len(others), config=json.dumps(config), command=command, epochs=len(log),
         best=int(best.epoch), validation=best.validation, dnase=dnase, factors=factors.auroc.median(),
         kmers=factors.kmer_auroc.median(), better=(factors.gain > 0).sum(), sure=(factors.gain_low > 0).sum(),
-        table=metrics_table(metrics), others=others.auroc.median(), low=others.auroc.quantile(0.25),
+        table=metrics_table(metrics), motifs=motifs_table(motifs), found=motifs.found.sum(), asked=len(motifs), others=others.auroc.median(), low=others.auroc.quantile(0.25),
         high=others.auroc.quantile(0.75), mean=(metrics.mean_prediction / metrics.prevalence).median(),
         weak="\n".join(f"- {r.label}: {r.verdict.removeprefix('weak: ')}" for r in weak.itertuples()) or "- none")
 
@@ -748,10 +792,10 @@ the data.
 
 ## Training
 `{command}` (PyTorch on CPU, 2 threads); best of {epochs} epochs by mean HepG2 AUROC on chr16: epoch {best}, {validation:.3f}.
-- First filters: log-odds of 50 motifs of JASPAR 2024 CORE vertebrates, both strands (Rauluseviciute et al. 2024,
-  doi:10.1093/nar/gkad1059; CC BY 4.0).
+- First filters: log-odds of 50 motifs of JASPAR 2024 CORE vertebrates, both strands, of each factor with a track the
+  version that ranks its training windows best (Rauluseviciute et al. 2024, doi:10.1093/nar/gkad1059; CC BY 4.0).
 - An epoch: all windows with any label and as many without; crops moved by up to 48 bp; either strand.
-- Masked cross-entropy, HepG2 half of the weight (nine tenths in the last three epochs), rare labels weighted up.
+- Masked cross-entropy, HepG2 half of the weight, rare labels weighted up.
 - AdamW, one-cycle rate cut short by a linear fall to zero, moving average of the weights.
 - Sampling distorts probabilities, so output biases were corrected on windows in their natural mix (chr16 and every
   fourth training window; rare labels drawn to the median shift). On the test chromosomes the mean prediction is
@@ -767,8 +811,16 @@ regression on 6-mer counts, one a label, on the same split.
 {table}
 
 ## Too weak to rely on
-Fewer than 40 test positives, or an AUROC that may be below 0.65, or no better than 6-mers:
+Fewer than 40 test positives, or an AUROC that may be below 0.65, or no better than 6-mers or than the best single motif:
 {weak}
+
+## Does it read the motifs?
+Effects of all mutations of held-out bound windows, correlated with what each of some 840 JASPAR motifs predicts for them
+(mean over windows). Found: a motif of the factor's own family among the five best matches; {found} of {asked}.
+
+{motifs}
+
+Tables made from labels in doubt carry `weak_label` or `own_motif_not_found`.
 
 A verdict of `use` means that the label ranks windows, not that a single base's effect is right: effects of mutations were
 not compared with experiments here.

@@ -703,8 +703,9 @@ def motif_row(label: str, target: str, matches: pd.Series, family: dict[str, str
     "Which motif a label's maps follow, and where its own and its family come in."
     own = [name for name in matches.index if target in name.split("::")]
     kin = {family.get(name) for name in own} - {None}
+    kin = {f for f in kin if "zinc finger" not in f}  # members of these families read different words
     rank = {name: i + 1 for i, name in enumerate(matches.index)}
-    relatives = [rank[name] for name in matches.index if family.get(name) in kin]
+    relatives = [rank[name] for name in matches.index if name in own or family.get(name) in kin]
     best = matches.index[0]
     return {"label": label, "best": best, "family": family.get(best, "unknown"), "match": float(matches.iloc[0]),
             "own": own[0] if own else None, "own_match": float(matches[own[0]]) if own else math.nan,

@@ -9,6 +9,7 @@ __all__ = ['REDUCTIONS', 'DEEPSEA_LAYERS', 'LABEL_FILES', 'ZENODO', 'DEEPSEA_FIL
            'from_description', 'load_model']
 
 # %% ../nbs/01_models.ipynb #4f42d638
+import contextlib
 import importlib
 import json
 import pickle
@@ -621,7 +622,8 @@ def _from_kipoi(spec: str, trust_code: bool = False) -> SequenceModel:
         source.pull_model(name)
         description, folder = source.get_model_descr(name), Path(source.get_model_dir(name))
         _prepare(spec, description, folder, Path(source.get_model_download_dir(name)))
-        network = kipoi.get_model(name, source=source, with_dataloader=False).model
+        with contextlib.redirect_stdout(sys.stderr):  # what Kipoi says is no output of ours
+            network = kipoi.get_model(name, source=source, with_dataloader=False).model
     except InputError:
         raise
     except Exception as error:  # whatever the code of others raises

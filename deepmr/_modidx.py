@@ -139,6 +139,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.models._as_deepsea': ('models.html#_as_deepsea', 'deepmr/models.py'),
                                'deepmr.models._by_name': ('models.html#_by_name', 'deepmr/models.py'),
                                'deepmr.models._check_options': ('models.html#_check_options', 'deepmr/models.py'),
+                               'deepmr.models._check_output': ('models.html#_check_output', 'deepmr/models.py'),
                                'deepmr.models._first_line': ('models.html#_first_line', 'deepmr/models.py'),
                                'deepmr.models._from_deepsea': ('models.html#_from_deepsea', 'deepmr/models.py'),
                                'deepmr.models._from_factory': ('models.html#_from_factory', 'deepmr/models.py'),

@@ -28,12 +28,12 @@ from torch import nn
 
 from .regions import ALPHABET, InputError, cache_dir, nearest, one_hot
 
-# %% ../nbs/01_models.ipynb #11bae59a
+# %% ../nbs/01_models.ipynb #18e3aff2
 def _first_line(error: Exception) -> str:
     "What an error says, in one line."
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
-
+# %% ../nbs/01_models.ipynb #11bae59a
 class SequenceModel:
     """A multi-task sequence model with named outputs.
 
@@ -360,6 +360,21 @@ def _shape(y: Any) -> str:
     return f"that is a {type(y).__name__}" + "".join(f", {k!r}: {_shape(v).removeprefix('of shape ')}" for k, v in zip(keys, inside))
 
 
+def _check_output(y: Any, adapter: Adapter, n_labels: int, name: str) -> None:
+    "InputError where the output for two sequences is not laid out as was said."
+    sizes = {"N": 2, "T": n_labels, "1": 1}
+    want = [sizes.get(axis, "P") for axis in adapter.output_axes]
+    fits = isinstance(y, torch.Tensor) and y.dim() == len(want) and all(w in ("P", n) for w, n in zip(want, y.shape))
+    if not fits:
+        raise InputError(f"model {name}: found an output {_shape(y)} for two sequences, expected one of shape "
+                         f"({', '.join(map(str, want))}) for output_axes {adapter.output_axes!r} and {n_labels} labels; "
+                         "see output, output_axes and reduce of `adapt`")
+    if adapter.positions is not None:
+        size = y.shape[adapter.output_axes.index("P")] if "P" in adapter.output_axes else 0
+        if not 0 <= adapter.positions[0] < adapter.positions[1] <= size:
+            raise InputError(f"positions: found {adapter.positions}, expected a stretch within the {size} positions of the profile")
+
+# %% ../nbs/01_models.ipynb #4ba2f8aa
 @torch.no_grad()
 def _try_out(adapter: Adapter, n_labels: int, length: int, name: str) -> None:
     "InputError where the network does not take two sequences or does not answer in the layout that was named."
@@ -374,17 +389,7 @@ def _try_out(adapter: Adapter, n_labels: int, length: int, name: str) -> None:
         y = y if adapter.output is None else y[adapter.output]
     except (KeyError, IndexError, TypeError):
         raise InputError(f"model {name}: found an output {_shape(y)}, expected one that has a part {adapter.output!r}") from None
-    sizes = {"N": 2, "T": n_labels, "1": 1}
-    want = [sizes.get(axis, "P") for axis in adapter.output_axes]
-    fits = isinstance(y, torch.Tensor) and y.dim() == len(want) and all(w in ("P", n) for w, n in zip(want, y.shape))
-    if not fits:
-        raise InputError(f"model {name}: found an output {_shape(y)} for two sequences, expected one of shape "
-                         f"({', '.join(map(str, want))}) for output_axes {adapter.output_axes!r} and {n_labels} labels; "
-                         "see output, output_axes and reduce of `adapt`")
-    if adapter.positions is not None:
-        size = y.shape[adapter.output_axes.index("P")] if "P" in adapter.output_axes else 0
-        if not 0 <= adapter.positions[0] < adapter.positions[1] <= size:
-            raise InputError(f"positions: found {adapter.positions}, expected a stretch within the {size} positions of the profile")
+    _check_output(y, adapter, n_labels, name)
 
 # %% ../nbs/01_models.ipynb #a9dfc153
 def adapt(
@@ -651,7 +656,7 @@ def load_model(
         return Ensemble([load_model(part, device, trust_code) for part in parts], f"ensemble of {len(parts)}")
     return _by_name(str(spec), trust_code).to(device)
 
-
+# %% ../nbs/01_models.ipynb #5e3def21
 def _by_name(spec: str, trust_code: bool) -> SequenceModel:
     "A single model from its name."
     kind = spec.partition(":")[0]

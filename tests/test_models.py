@@ -3,8 +3,10 @@ import functools
 import hashlib
 import http.server
 import os
+import re
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -24,6 +26,7 @@ from deepmr.mutagenesis import saturate
 from deepmr.pipeline import Experiment, addressed, default_exposures, plan, run
 from deepmr.propagate import Propagator
 from deepmr.regions import InputError
+from deepmr.training import load_checkpoint
 
 LENGTH = 60
 
@@ -551,3 +554,19 @@ def test_specs_that_name_nothing():
                        ("torch:my.module", "cannot be loaded"), ("kipoi-dir:/nowhere/at/all", "trust_code")):
         with pytest.raises(InputError, match=says):
             load_model(spec)
+
+
+def test_no_module_opens_a_pickle():
+    "Weights and checkpoints: torch.load always with weights_only=True, and no other way to run what a file says."
+    package = Path(__file__).resolve().parents[1] / "deepmr"
+    for path in package.glob("*.py"):
+        text = path.read_text()
+        assert text.count("torch.load(") == text.count("weights_only=True)"), path.name
+        assert not re.search(r"pickle\.loads?\(|shell=True|os\.system|joblib", text), path.name
+
+
+def test_a_checkpoint_of_someone_else_is_refused(trap, tmp_path):
+    torch.save({"log": [{"epoch": 1, "validation": np.float64(0.5)}], "best": None}, tmp_path / "own.pt")
+    assert load_checkpoint(tmp_path / "own.pt") == ([{"epoch": 1, "validation": 0.5}], None)
+    with pytest.raises(InputError, match="^checkpoint: .*holds more than numbers and names"):
+        load_checkpoint(trap)

@@ -93,10 +93,11 @@ def _print_table(table) -> None:
 def _print_warnings(table) -> None:
     "What should keep a reader from trusting a row, in one line per warning."
     import re
+    from deepmr.plots import short
     by_warning: dict[str, list[str]] = {}
     for row in table.itertuples():
         for text in filter(None, row.warnings.split("; ")):
-            by_warning.setdefault(re.sub(r" \(.*", "", text), []).append(row.exposure.split("_")[1] if "_" in row.exposure else row.exposure)
+            by_warning.setdefault(re.sub(r" \(.*", "", text), []).append(short(row.exposure))
     for warning, exposures in sorted(by_warning.items()):
         some = ", ".join(exposures[:6]) + (", …" if len(exposures) > 6 else "")
         typer.echo(f"warning {warning}: {len(exposures)} of {len(table)} exposures ({some})")

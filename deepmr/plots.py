@@ -27,9 +27,10 @@ BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
 
 
 def short(label: str) -> str:
-    "`CTCF` for `HepG2_CTCF_None`: the middle of a DeepSEA label."
-    parts = label.split("|")[0].split("_")
-    return "_".join(parts[1:-1]) if len(parts) >= 3 else label
+    "`CTCF` for `HepG2_CTCF_None`, `CTCF#2` for `HepG2_CTCF_None#2`: the middle of a DeepSEA label."
+    name, mark, k = label.rpartition("#") if label.rpartition("#")[2].isdecimal() else (label, "", "")
+    parts = name.split("|")[0].split("_")
+    return "_".join(parts[1:-1]) + mark + k if len(parts) >= 3 else label
 
 
 def _axis(ax: Axes | None, width: float, height: float) -> Axes:

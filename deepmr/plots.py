@@ -198,9 +198,8 @@ def mr_scatter(
     low, high = frame.bx.min(), frame.bx.max()
     styles = {"bootstrap": (BLUE, "-"), "egger": (ORANGE, "--"), "ivw": (GREEN, ":")}
     for row in () if estimates is None else estimates[np.isfinite(estimates.estimate)].sort_values("method").itertuples():
-        egger = row.method == "egger"
-        x = np.array([0, max(high, -low)]) if egger else np.array([low, high])
-        y = row.estimate * x + (_intercept(frame, row.estimate) if egger else 0)
+        x = np.array([min(low, 0), -0.0, np.nan, 0.0, max(high, 0)])
+        y = row.estimate * x + (np.copysign(_intercept(frame, row.estimate), x) if row.method == "egger" else 0)
         colour, style = styles.get(row.method, (PURPLE, "-."))
         ax.plot(x, y, color=colour, ls=style, lw=2, label=f"{NAMES.get(row.method, row.method)}: {row.estimate:.2f} (SE {row.se:.2g})")
     if estimates is not None:

@@ -59,23 +59,23 @@ def _effect_axis(ax: Axes, sizes: np.ndarray, label: str) -> float:
     ax.set_xscale("asinh", linear_width=width)
     steps = [s * width * 10.0**k for k in range(9) for s in (1, 3) if s * width * 10.0**k <= 1.5 * sizes.max()]
     ax.set_xticks([*(-s for s in steps[::-1]), 0, *steps], minor=False)
-    ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}".replace("-", "\u2212"))
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}".replace("-", "−"))
     ax.minorticks_off()
-    ax.set_xlabel(f"{label}; logarithmic beyond \u00b1{width:g}")
+    ax.set_xlabel(f"{label}; logarithmic beyond ±{width:g}")
     return width
 
 # %% ../nbs/09_plots.ipynb #6b68a8ad
 def _in_digits(ax: Axes, rows: pd.DataFrame) -> None:
     "Effect and confidence interval of each row, in a column on the right."
     def digits(v: float) -> str:
-        return (f"{v:.2f}" if abs(v) < 99.995 else f"{v:.3g}").replace("-", "\u2212")
+        return (f"{v:.2f}" if abs(v) < 99.995 else f"{v:.3g}").replace("-", "−")
     style = dict(transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     for i, r in enumerate(rows.itertuples()):
         if np.isfinite(r.mean):
             ax.text(1.02, i, f"{digits(r.mean)}  ({digits(r.ci_low)} to {digits(r.ci_high)})", **style)
     ax.text(1.02, len(rows) - 0.2, "effect  (95 % CI)", weight="bold", **style)
 
-
+# %% ../nbs/09_plots.ipynb #ee957560
 def forest(table: pd.DataFrame, ax: Axes | None = None, reference: pd.Series | None = None) -> Axes:
     """Global effects with confidence (thick) and prediction (thin) intervals.
 
@@ -134,7 +134,7 @@ def _egger_words(estimate: np.ndarray, se: np.ndarray) -> str:
     except InputError:
         return f"Egger's test: not possible ({len(se)} windows)"
     p = f"p = {test.p:.3f}" if test.p >= 0.001 else "p < 0.001"
-    return f"Egger's test: z = {test.statistic:.2f}, {p}".replace("-", "\u2212")
+    return f"Egger's test: z = {test.statistic:.2f}, {p}".replace("-", "−")
 
 
 def funnel(local: pd.DataFrame, exposure: str, method: str = "bootstrap", tau2: str = "REML", ax: Axes | None = None) -> Axes:
@@ -144,7 +144,7 @@ def funnel(local: pd.DataFrame, exposure: str, method: str = "bootstrap", tau2: 
         raise InputError(f"local: found no estimate of {exposure!r} by method {method!r}, expected at least one")
     m, ax = random_effects(rows.estimate.to_numpy(), rows.se.to_numpy(), tau2), _axis(ax, 4.2, 3.6)
     se = np.linspace(0, 1.08 * rows.se.max(), 100)
-    for spread, colour, name in ((np.sqrt(se**2 + m.tau2), "#e8e8e8", "sampling error and \u03c4\u00b2"), (se, "#c4c4c4", "sampling error")):
+    for spread, colour, name in ((np.sqrt(se**2 + m.tau2), "#e8e8e8", "sampling error and τ²"), (se, "#c4c4c4", "sampling error")):
         ax.fill_betweenx(se, m.estimate - 1.96 * spread, m.estimate + 1.96 * spread, color=colour, lw=0, label=name)
     ax.axvline(m.estimate, color=ORANGE, lw=1.2, label="mean")
     ax.axvline(0, color=GREY, lw=0.6, ls=":")
@@ -273,7 +273,7 @@ def _order(mean: np.ndarray) -> np.ndarray:
     np.fill_diagonal(alike, 1)
     return leaves_list(linkage(alike, "average", optimal_ordering=True)) if len(mean) > 2 else np.arange(len(mean))
 
-
+# %% ../nbs/09_plots.ipynb #e6042950
 def effect_heatmap(matrix: pd.DataFrame, level: float = 0.05) -> Figure:
     "Heat map of `deepmr.pipeline.effect_matrix`: causes in rows, effects in columns, in the order of a clustering."
     if matrix.empty or not np.isfinite(matrix["mean"]).any():
@@ -308,7 +308,7 @@ def _calibration_panel(ax: Axes, rows: pd.DataFrame, locals_: list[str], metas: 
     ax.set(xlim=(-0.03, 1.03), ylim=(len(locals_) - 0.5, -0.5))
     ax.set_yticks(range(len(locals_)), locals_)
 
-
+# %% ../nbs/09_plots.ipynb #5933237a
 def calibration_plot(table: pd.DataFrame) -> Figure:
     """Coverage of 95 % intervals with Monte-Carlo error bars, and a line at 0.95.
 
@@ -345,7 +345,7 @@ def clearest(local: pd.DataFrame, method: str) -> pd.Series | None:
     rows = local[(local.method == method) & np.isfinite(local.estimate)]
     return None if rows.empty else rows.loc[rows.mean_f.fillna(0).idxmax()]
 
-
+# %% ../nbs/09_plots.ipynb #f9c14d23
 def funnels(local: pd.DataFrame, protocol: str = "default") -> Figure:
     "The funnel of every exposure that has an estimate, in the order of the table, on one sheet."
     p = PROTOCOLS[protocol]

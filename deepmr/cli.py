@@ -212,8 +212,7 @@ def report(run: Annotated[str, typer.Argument(help="Run directory of deepmr tabl
     "One self-contained HTML page of a run: table, figures, every window, warnings in words, how it was made."
     with _clear_errors():
         from deepmr.report import report as write_report
-        typer.echo("drawing ...", err=True)
-        path = write_report(run)
+        path = write_report(run, announce=lambda line: typer.echo(line, err=True))
         typer.echo(f"report: {path} ({path.stat().st_size / 2**20:.1f} MB)")
 
 # %% ../nbs/10_cli.ipynb #67dc0995

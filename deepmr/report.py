@@ -283,7 +283,7 @@ def _record(record: dict) -> dict:
             "notes": record.get("notes", []), "command": record.get("command") or "started from Python, without a command"}
 
 # %% ../nbs/13_report.ipynb #2b82609f
-def _lead(table: pd.DataFrame, record: dict) -> str:
+def _lead(table: pd.DataFrame) -> str:
     sure = table[(table.ci_low > 0) | (table.ci_high < 0)]
     ranked = sure.loc[sure["mean"].abs().sort_values(ascending=False).index]
     named = ", ".join(f"{short(r.exposure)} {digits(r['mean'])}" for _, r in ranked.head(3).iterrows())
@@ -341,13 +341,10 @@ def report(out: str | os.PathLike, announce: Callable[[str], None] = lambda line
     record = json.loads((out / "run.json").read_text())
     outcome, model = record["experiment"]["outcome"], record["experiment"]["model"]
     with plt.rc_context(PAPER | {"font.family": "DejaVu Sans"}):
-        announce("figures")
+        announce(f"drawing figures and mutation maps of {len(table)} exposures ...")
         figures, missing = _figures(out, table, local)
-        factors = []
-        for i, row in table.iterrows():
-            announce(row.exposure)
-            factors.append(_factor(out, i, row, local))
-    text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table, record), banners=_banners(out, local, record),
+        factors = [_factor(out, i, row, local) for i, row in table.iterrows()]
+    text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=_banners(out, local, record),
                  reading=READING, main=_main_table(table), figures=figures, missing=missing, factors=factors,
                  protocols=[(p.name, p.words) for p in PROTOCOLS.values()], compared=_compared(out), legend=_legend(table), **_record(record))
     _write_text(path := out / "report.html", text)

@@ -148,7 +148,7 @@ def test_what_is_no_run_is_one_sentence_and_exit_code_2(tmp_path):
     with pytest.raises(InputError, match="found no run.json"):
         report(tmp_path)
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
-    assert done.exit_code == 2 and "expected a run directory of deepmr" in done.stderr
+    assert done.exit_code == 2 and "expected a run directory of deepmr" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "report.html").exists()
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'MODELS', 'Model', 'TrustCode', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device',
-           'Engine', 'Workers', 'table1', 'effects', 'labels', 'matrix', 'simulate', 'train', 'main']
+           'Engine', 'Workers', 'table1', 'effects', 'labels', 'matrix', 'report', 'simulate', 'train', 'main']
 
 # %% ../nbs/10_cli.ipynb #cbac9e81
 import contextlib
@@ -231,6 +231,15 @@ def matrix(
         (Path(run) / "figures").mkdir(exist_ok=True)
         effect_heatmap(table).savefig(figure := Path(run) / "figures" / "effect_matrix.png", dpi=150)
         typer.echo(f"table: {path}\nfigure: {figure}")
+
+# %% ../nbs/10_cli.ipynb #6b65d4a3
+@app.command()
+def report(run: Annotated[str, typer.Argument(help="Run directory of deepmr table1.")]) -> None:
+    "One self-contained HTML page of a run: table, figures, every window, warnings in words, how it was made."
+    with _clear_errors():
+        from deepmr.report import report as write_report
+        path = write_report(run, announce=lambda line: typer.echo(line, err=True))
+        typer.echo(f"report: {path} ({path.stat().st_size / 2**20:.1f} MB)")
 
 # %% ../nbs/10_cli.ipynb #67dc0995
 @app.command()

@@ -568,6 +568,8 @@ def read_slopes(out: str | os.PathLike) -> Slopes:
     columns = ["chrom", "start", "end", "name", "score", "strand", "exposures"]
     windows = pd.read_csv(Path(out) / "windows.bed", sep="\t", names=columns)
     done = [Path(out, "effects", f"{file_stem(n)}.nc").is_file() for n in windows.name]
+    if not any(done):
+        raise InputError(f"run: found no effects of mutations in {out}, expected those of at least one window")
     windows, slopes, ses, draws = windows[done].reset_index(drop=True), [], [], []
     for name in windows.name:
         with xr.open_dataset(Path(out, "effects", f"{file_stem(name)}.nc"), engine="h5netcdf") as data:

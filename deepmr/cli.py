@@ -161,7 +161,8 @@ def table1(
         from deepmr.plots import draw_figures
         figures = draw_figures(out)
         typer.echo(f"table:   {Path(out) / 'table1.csv'}\nfigures: {', '.join(str(f) for f in figures if f.suffix == '.png')}\n"
-                   f"windows: {Path(out) / 'local_effects.parquet'}, effects of every mutation: {Path(out) / 'effects'}")
+                   f"windows: {Path(out) / 'local_effects.parquet'}, effects of every mutation: {Path(out) / 'effects'}\n"
+                   f"a page of it all: deepmr report {shlex.quote(str(out))}")
 
 # %% ../nbs/10_cli.ipynb #484d2713
 @app.command()

@@ -97,6 +97,7 @@ WARNINGS |= {
     "heterogeneous": ("the windows differ by more than their errors, which a fixed effect ignores.", ""),
     "windows_without_estimate": ("some windows gave no estimate and are not in the mean.", ""),
     "weak_label": ("the model was found to predict this label poorly when it was made.", ""),
+    "own_motif_not_found": ("the model's mutation maps do not follow a motif of this factor's own family.", ""),
 }
 UNKNOWN = "a warning that this version of deepmr does not explain."
 

@@ -209,14 +209,14 @@ def draw_warnings(reference: np.ndarray) -> list[str]:
 
 
 def _resolve(model: SequenceModel, exposure, outcome) -> tuple[list[str], list[int]]:
-    "Names of the exposures and columns of the exposures and the outcome."
+    "Addresses of the exposures, and columns of the exposures and the outcome."
     exposures = [exposure] if isinstance(exposure, (str, int, np.integer)) else list(exposure)
     columns = [model.index(e) for e in exposures] + [model.index(outcome)]
-    names = [e if isinstance(e, str) else f"{model.labels[c]}#{c}" for e, c in zip(exposures, columns)]
+    names = [model.addresses[c] for c in columns[:-1]]
     if not exposures:
         raise InputError("exposure: found none, expected at least one label")
     if columns[-1] in columns[:-1]:
-        raise InputError(f"exposure: found {model.labels[columns[-1]]!r}, which is the outcome, expected another label")
+        raise InputError(f"exposure: found {model.addresses[columns[-1]]!r}, which is the outcome, expected another label")
     if len(set(columns)) < len(columns):
         raise InputError("exposure: found a label named twice, expected each once")
     return names, columns
@@ -256,6 +256,6 @@ def mutation_effects(
         flags += [f"{w}: {name}" for w in draw_warnings(draws.reference)]
         progress(i + 1)
     out = xr.concat(parts, "window", data_vars="minimal", join="exact")
-    out.attrs = {"model": model.name, "outcome": str(outcome), "n_draws": n_draws, "seed": seed,
+    out.attrs = {"model": model.name, "outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed,
                  "engine": engine_name(runner), "se": "SD over draws / sqrt(n_draws)", "warnings": flags}
     return out if not isinstance(exposure, (str, int, np.integer)) else out.isel(exposure=0)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'LOCAL', 'EVOLVED', 'PAIR_REPLICATES', 'DIAGNOSTICS', 'SHARED', 'NO_ESTIMATE', 'CORRECTIONS', 'Protocol',
-           'get_protocol', 'Experiment', 'default_exposures', 'Plan', 'plan', 'file_stem', 'weights_digest', 'versions',
-           'shared_diagnostics', 'local_effects', 'slopes_of_draws', 'with_slopes', 'Worker', 'end_with_parent', 'run',
-           'read_local', 'combine', 'table1', 'open_effects', 'compare', 'Slopes', 'read_slopes', 'directions',
-           'effect_matrix', 'write_effects']
+           'get_protocol', 'Experiment', 'default_exposures', 'addressed', 'Plan', 'plan', 'file_stem',
+           'weights_digest', 'versions', 'shared_diagnostics', 'local_effects', 'slopes_of_draws', 'with_slopes',
+           'Worker', 'end_with_parent', 'run', 'read_local', 'combine', 'table1', 'open_effects', 'compare', 'Slopes',
+           'read_slopes', 'directions', 'effect_matrix', 'write_effects']
 
 # %% ../nbs/08_pipeline.ipynb #147b99da
 import hashlib
@@ -104,6 +104,7 @@ class Experiment:
     protocol: str = "default"
     seed: int = 0
     engine: str = "auto"
+    trust_code: bool = False  # may a model of Kipoi run its authors' code?
 
     def check(self) -> None:
         "InputError for a value that cannot be."
@@ -112,12 +113,24 @@ class Experiment:
             raise InputError(f"windows: found {self.windows}, expected at least 1")
 
 
-def default_exposures(model: SequenceModel, outcome: str) -> tuple[str, ...]:
-    "Labels of the outcome's cell (the part before the first `_`), without the outcome and without repeated names."
-    model.index(outcome)
-    cell = outcome.split("_")[0] + "_"
-    same = [k for k in model.labels if k.startswith(cell) and k != outcome and model.labels.count(k) == 1]
-    return tuple(same or [k for k in model.labels if k != outcome and model.labels.count(k) == 1])
+def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
+    "Addresses of the labels of the outcome's cell (the part before the first `_`), without those named like the outcome."
+    target = model.labels[model.index(outcome)]
+    cell = target.split("_")[0] + "_"
+    others = [(address, label) for address, label in zip(model.addresses, model.labels) if label != target]
+    same = [address for address, label in others if label.startswith(cell)]
+    return tuple(same or [address for address, _ in others])
+
+
+def addressed(experiment: Experiment, model: SequenceModel) -> tuple[tuple[str, ...], str]:
+    "Exposures and outcome by their addresses in the model. InputError: unknown, ambiguous, twice, or not to be listed."
+    asked = experiment.exposures or default_exposures(model, experiment.outcome)
+    exposures, outcome = tuple(model.addresses[model.index(e)] for e in asked), model.addresses[model.index(experiment.outcome)]
+    if outcome in exposures or len(set(exposures)) < len(exposures):
+        raise InputError("exposures: found the outcome or a label twice among them, expected different labels")
+    if odd := [k for k in (*exposures, outcome) if "," in k or not k.isprintable()]:
+        raise InputError(f"exposures: found {odd[0]!r}, expected labels without commas, which separate them in a run's files")
+    return exposures, outcome
 
 # %% ../nbs/08_pipeline.ipynb #065117a0
 @dataclass(frozen=True)
@@ -144,11 +157,12 @@ def _candidates(experiment: Experiment, model: SequenceModel) -> pd.DataFrame:
     return windows.drop_duplicates("name").reset_index(drop=True)
 
 # %% ../nbs/08_pipeline.ipynb #68ef16d9
-def _assign(experiment: Experiment, exposures: tuple[str, ...], candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _assign(experiment: Experiment, model: SequenceModel, exposures: tuple[str, ...], candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
     "exposure -> its sample of windows; InputError where none was observed for an exposure."
     samples = {}
     for exposure in exposures:
-        bound = np.array([labels is None or exposure in labels for labels in candidates.labels])
+        names = {exposure, model.labels[model.index(exposure)]}  # peaks of HepG2_CTCF_None serve HepG2_CTCF_None#2, too
+        bound = np.array([labels is None or not names.isdisjoint(labels) for labels in candidates.labels])
         if not bound.any():
             where = "the windows that ship with deepmr" if experiment.regions is None else experiment.regions
             raise InputError(f"regions: found no window bound by {exposure} in {where}, "
@@ -189,15 +203,11 @@ def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str,
 def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], None] = print) -> Plan:
     "Read and check everything an experiment needs. Raises InputError for whatever is wrong with it."
     experiment.check()
-    model = load_model(experiment.model, device)
-    exposures = experiment.exposures or default_exposures(model, experiment.outcome)
-    for label in (experiment.outcome, *exposures):
-        model.index(label)
-    if experiment.outcome in exposures or len(set(exposures)) < len(exposures):
-        raise InputError("exposures: found the outcome or a label twice among them, expected different labels")
+    model = load_model(experiment.model, device, experiment.trust_code)
+    exposures, outcome = addressed(experiment, model)
     _, n_draws = draw_source(model, experiment.seed, experiment.draws)  # a model without dropout is found here, before any work
-    experiment = replace(experiment, draws=n_draws)
-    samples = _assign(experiment, exposures, _candidates(experiment, model))
+    experiment = replace(experiment, draws=n_draws, outcome=outcome)
+    samples = _assign(experiment, model, exposures, _candidates(experiment, model))
     notes = [f"{e}: {len(s)} windows, fewer than the {experiment.windows} asked for" for e, s in samples.items()
              if len(s) < experiment.windows]
     windows, sequences = _union(samples), Sequences(experiment.genome, announce=announce)
@@ -245,6 +255,7 @@ def _describe(p: Plan) -> dict:
     "What identifies a run: everything that decides its numbers."
     experiment = vars(p.experiment) | {"model": p.experiment.model if isinstance(p.experiment.model, str) else p.model.name,
                                        "exposures": p.exposures}
+    del experiment["trust_code"]  # it decides whether there are numbers, not which
     for key in ("genome", "regions"):  # the place of a file does not matter, its content does
         experiment[key] = experiment[key] and Path(experiment[key]).name
     content = hashlib.sha256(p.x.tobytes() + "".join(p.windows.name).encode()).hexdigest()
@@ -281,7 +292,7 @@ def _open(p: Plan, out: Path, command: str) -> None:
     bed = "".join(f"{w.chrom}\t{w.start}\t{w.end}\t{w.name}\t0\t+\t{','.join(w.exposures)}\n"
                   for w in p.windows[["chrom", "start", "end", "name", "exposures"]].itertuples(index=False, name="W"))
     _write_text(out / "windows.bed", bed)
-    doubts = {e: p.model.doubts[e] for e in p.exposures if p.model.doubts.get(e)}
+    doubts = {e: found for e in p.exposures if (found := p.model.doubts.get(p.model.labels[p.model.index(e)]))}
     described |= {"command": command, "versions": versions(), "notes": p.notes, "doubts": doubts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     _write_text(record, json.dumps(described, indent=1))
 
@@ -394,11 +405,11 @@ def end_with_parent() -> None:
     torch.set_num_threads(1)
 
 
-def _start(model: str, device: str, *rest) -> None:
+def _start(model: str, device: str, trust_code: bool, *rest) -> None:
     "What a new process of a run does first."
     global _here
     end_with_parent()
-    _here = Worker(load_model(model, device), *rest)
+    _here = Worker(load_model(model, device, trust_code), *rest)
 
 
 def _in_process(row: pd.Series, x: np.ndarray) -> str:
@@ -407,7 +418,7 @@ def _in_process(row: pd.Series, x: np.ndarray) -> str:
 
 def _by_processes(p: Plan, left: Sequence[int], device: str, out: Path, workers: int) -> Iterator[str]:
     "Do the windows of these numbers in several processes; their names, each when it is done."
-    start = (p.experiment.model, device, p.exposures, p.experiment, out)
+    start = (p.experiment.model, device, p.experiment.trust_code, p.exposures, p.experiment, out)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=start) as pool:
         jobs = [pool.submit(_in_process, p.windows.iloc[i], p.x[i]) for i in left]
@@ -557,6 +568,8 @@ def read_slopes(out: str | os.PathLike) -> Slopes:
     columns = ["chrom", "start", "end", "name", "score", "strand", "exposures"]
     windows = pd.read_csv(Path(out) / "windows.bed", sep="\t", names=columns)
     done = [Path(out, "effects", f"{file_stem(n)}.nc").is_file() for n in windows.name]
+    if not any(done):
+        raise InputError(f"run: found no effects of mutations in {out}, expected those of at least one window")
     windows, slopes, ses, draws = windows[done].reset_index(drop=True), [], [], []
     for name in windows.name:
         with xr.open_dataset(Path(out, "effects", f"{file_stem(name)}.nc"), engine="h5netcdf") as data:
@@ -625,12 +638,12 @@ def write_effects(
     model: str | SequenceModel, exposures: Sequence[str], outcome: str, regions: str, genome: str | None, out: str,
     draws: int | None = None, seed: int = 0, engine: str = "auto", device: str = "cpu", workers: int | None = None,
     keep_draws: bool = False, announce: Callable[[str], None] = print,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None, trust_code: bool = False,
 ) -> int:  # how many windows
     "Effects of every mutation in the windows of a BED file, as netCDF (see `mutation_effects`). InputError for bad input."
     experiment = Experiment(model, tuple(exposures), outcome, regions, genome, draws=draws, seed=seed, engine=engine)
     experiment.check()
-    loaded, out = load_model(model, device), Path(out)
+    loaded, out = load_model(model, device, trust_code), Path(out)
     _, draws = draw_source(loaded, seed, draws)
     if not out.resolve().parent.is_dir():
         raise InputError(f"out: found no directory {out.resolve().parent}, expected a place to write {out.name}")

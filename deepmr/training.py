@@ -19,6 +19,7 @@ import itertools
 import json
 import math
 import os
+import pickle
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -392,8 +393,13 @@ def save_checkpoint(path: Path, **state) -> None:
 
 
 def load_checkpoint(path: Path, **state) -> tuple[list[dict], dict]:
-    "Put the state back; the log and the best weights so far. The file is the run's own, never someone else's."
-    saved = torch.load(path, weights_only=False)
+    "Put the state back; the log and the best weights so far. InputError for a file that holds more than numbers and names."
+    numbers = [np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(np.float64))]  # what NumPy makes a float64 of
+    try:
+        with torch.serialization.safe_globals(numbers):
+            saved = torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise InputError(f"checkpoint: {path} holds more than numbers and names, or is damaged, expected none or that of an unfinished run") from None
     for name, thing in state.items():
         thing.load_state_dict(saved[name])
     return saved["log"], saved["best"]

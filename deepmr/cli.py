@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'MODELS', 'Model', 'TrustCode', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device',
-           'Engine', 'Workers', 'table1', 'effects', 'labels', 'matrix', 'report', 'simulate', 'train', 'main']
+           'Engine', 'Workers', 'table1', 'effects', 'labels', 'matrix', 'report', 'simulate', 'train', 'status',
+           'main']
 
 # %% ../nbs/10_cli.ipynb #cbac9e81
 import contextlib
@@ -140,7 +141,7 @@ def table1(
     dropout masks, estimate a causal effect per window (Mendelian randomization), combine them (random effects).
     """
     with _clear_errors():
-        from deepmr.pipeline import Experiment, get_protocol, plan, run
+        from deepmr.pipeline import Experiment, disk_needed, get_protocol, plan, run
         protocols = [get_protocol(name.strip()) for name in protocol.split(",")]
         chosen = tuple(e.strip() for e in exposures.split(",") if e.strip())
         p = plan(Experiment(model, chosen, outcome, regions, genome, windows, draws, protocols[0].name, seed, engine, trust_code), device,
@@ -149,7 +150,7 @@ def table1(
         for note in p.notes:
             typer.echo(f"note: {note}")
         typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {p.experiment.outcome}, {len(p.windows)} windows x {p.experiment.draws} draws x "
-                   f"{3 * p.model.length} mutations; {protocols[0].name} protocol: {protocols[0].words}")
+                   f"{3 * p.model.length} mutations, at most {disk_needed(p) / 1e6:,.0f} MB in {out}; {protocols[0].name} protocol: {protocols[0].words}")
         bar = _Bar()
         try:
             table = run(p, out, workers=workers, command=shlex.join(["deepmr", *sys.argv[1:]]), progress=bar)
@@ -289,6 +290,17 @@ def train(
             files = train_members(data, out, cell, members, seed, epochs, threads, announce=typer.echo, progress=progress)
         spec = ",".join(map(str, files))
         typer.echo(f"weights: {spec}\nuse: deepmr table1 --model {spec} --outcome {cell}_DNase_None")
+
+# %% ../nbs/10_cli.ipynb #8e1b7cd9
+@app.command()
+def status(run: Annotated[str, typer.Argument(help="Run directory of deepmr table1.")]) -> None:
+    "How far a run is."
+    with _clear_errors():
+        from deepmr.pipeline import status as look
+        s = look(run)
+        end = "finished" if s["finished"] else "not finished: the same command continues it"
+        typer.echo(f"{s['model']}: {s['exposures']} exposures on {s['outcome']}, {s['draws']} draws; {s['done']} of {s['windows']} windows done, "
+                   f"{s['megabytes']:.1f} MB; {end}")
 
 # %% ../nbs/10_cli.ipynb #6002c639
 def main() -> None:

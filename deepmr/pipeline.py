@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'LOCAL', 'EVOLVED', 'PAIR_REPLICATES', 'DIAGNOSTICS', 'SHARED', 'NO_ESTIMATE', 'CORRECTIONS', 'Protocol',
            'get_protocol', 'Experiment', 'default_exposures', 'addressed', 'Plan', 'plan', 'file_stem',
-           'weights_digest', 'versions', 'shared_diagnostics', 'local_effects', 'slopes_of_draws', 'with_slopes',
-           'Worker', 'end_with_parent', 'run', 'read_local', 'combine', 'table1', 'open_effects', 'compare', 'Slopes',
-           'read_slopes', 'directions', 'effect_matrix', 'write_effects']
+           'weights_digest', 'versions', 'read_record', 'disk_needed', 'status', 'shared_diagnostics', 'local_effects',
+           'slopes_of_draws', 'with_slopes', 'Worker', 'end_with_parent', 'run', 'read_local', 'combine', 'table1',
+           'open_effects', 'compare', 'Slopes', 'read_slopes', 'directions', 'effect_matrix', 'write_effects']
 
 # %% ../nbs/08_pipeline.ipynb #147b99da
-import hashlib
+import contextlib
+import fcntl
 import functools
+import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -19,6 +21,7 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -268,13 +271,40 @@ def versions() -> dict[str, str]:
     packages = ("deepmr", "torch", "numpy", "scipy", "pandas", "xarray")
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
 
+# %% ../nbs/08_pipeline.ipynb #21a83877
+def read_record(out: str | os.PathLike) -> dict:
+    "What run.json of a run directory says. InputError where it is missing or damaged."
+    path = Path(out) / "run.json"
+    if not path.is_file():
+        raise InputError(f"run: found no run.json in {out}, expected a run directory of deepmr")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["experiment"]["exposures"]  # a record of ours has them
+        return record
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"run: {path} is damaged, expected what deepmr wrote; start again in a new directory") from None
+
+
+def disk_needed(p: Plan) -> int:
+    "Bytes that the effects of a run take at most: five numbers for each mutation and exposure, and the slopes of every draw."
+    n = len(p.exposures)
+    return len(p.windows) * 4 * (4 * p.model.length * (3 * n + 2) + p.experiment.draws * (n + 1) ** 2 + 10_000)
+
+
+def _check_space(p: Plan, out: Path) -> None:
+    "InputError where the disk has no room for the run."
+    place = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
+    free, need = shutil.disk_usage(place).free, disk_needed(p)
+    if free < need:
+        raise InputError(f"out: found {free / 1e6:,.0f} MB free at {place}, expected at least {need / 1e6:,.0f} MB for {len(p.windows)} windows")
+
 # %% ../nbs/08_pipeline.ipynb #60102c43
 def _open(p: Plan, out: Path, command: str) -> None:
     "Make the run directory, or check that it holds this very run. InputError where it holds another."
     record = out / "run.json"
     described = _describe(p)
     if record.exists():
-        found = json.loads(record.read_text())
+        found = read_record(out)
         changed = [k for k, v in described["experiment"].items()
                    if json.dumps(found["experiment"].get(k)) != json.dumps(v)]
         changed += [k for k in described if k != "experiment" and found.get(k) != described[k]]
@@ -282,8 +312,10 @@ def _open(p: Plan, out: Path, command: str) -> None:
             raise InputError(f"out: {out} holds another run (it differs in {', '.join(changed)}), "
                              "expected an empty or new directory, or the same run to continue")
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    own = {"effects", "local", "figures", "windows.bed"}  # a run killed as it began may have left these
+    if out.exists() and (not out.is_dir() or {f.name for f in out.iterdir() if not f.name.endswith(".part")} - own):
         raise InputError(f"out: found {out}, which is not a run of deepmr, expected an empty or new directory")
+    _check_space(p, out)
     try:
         for folder in ("effects", "local", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
@@ -295,6 +327,28 @@ def _open(p: Plan, out: Path, command: str) -> None:
     doubts = {e: found for e in p.exposures if (found := p.model.doubts.get(p.model.labels[p.model.index(e)]))}
     described |= {"command": command, "versions": versions(), "notes": p.notes, "doubts": doubts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     _write_text(record, json.dumps(described, indent=1))
+
+# %% ../nbs/08_pipeline.ipynb #c470703d
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    "Hold a run directory, and clear away what a killed run left half written. InputError where another run holds it."
+    with open(out / "run.json", encoding="utf-8") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it, however the process ends
+        except BlockingIOError:
+            raise InputError(f"out: {out} is in use by another run, expected none; wait for its end or name another directory") from None
+        for part in out.glob("**/.*.part"):
+            part.unlink(missing_ok=True)
+        yield
+
+
+def status(out: str | os.PathLike) -> dict:
+    "How far a run is: model, outcome, exposures, draws, windows, done, finished (is there a table?), megabytes. InputError: no run."
+    e, out = read_record(out)["experiment"], Path(out)
+    total = sum(1 for line in open(out / "windows.bed", encoding="utf-8") if line.strip())
+    size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    return {"model": e["model"], "outcome": e["outcome"], "exposures": len(e["exposures"]), "draws": e["draws"], "windows": total,
+            "done": len(list((out / "local").glob("*.json"))), "finished": (out / "table1.csv").is_file(), "megabytes": round(size / 1e6, 1)}
 
 # %% ../nbs/08_pipeline.ipynb #e298a140
 def _seed(*parts) -> int:
@@ -431,6 +485,21 @@ def _by_processes(p: Plan, left: Sequence[int], device: str, out: Path, workers:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+# %% ../nbs/08_pipeline.ipynb #19f107fc
+def _do_windows(p: Plan, out: Path, device: str, workers: int, progress: Callable[[int, int, str], None]) -> None:
+    "The windows of a run that are not done yet."
+    left = [i for i, name in enumerate(p.windows.name) if not (out / "local" / f"{file_stem(name)}.json").exists()]
+    draws, total = p.experiment.draws, len(p.windows) * p.experiment.draws
+    done = total - len(left) * draws
+    if isinstance(p.experiment.model, str) and p.model.device.type == "cpu" and 1 < workers <= len(left) // 2:
+        for name in _by_processes(p, left, device, out, workers):
+            progress(done := done + draws, total, name)
+    elif left:
+        worker, ticks = Worker(p.model, p.exposures, p.experiment, out), itertools.count(done + 1)
+        for i in left:
+            tick = functools.partial(lambda name: progress(next(ticks), total, name), p.windows.name[i])
+            worker(p.windows.iloc[i], p.x[i], workers, tick)
+
 # %% ../nbs/08_pipeline.ipynb #702dc086
 def run(
     experiment: Experiment | Plan,
@@ -451,18 +520,9 @@ def run(
         for line in (p.source, *p.notes):
             announce(line)
     _open(p, out, command)
-    left = [i for i, name in enumerate(p.windows.name) if not (out / "local" / f"{file_stem(name)}.json").exists()]
-    draws, total, n = p.experiment.draws, len(p.windows) * p.experiment.draws, workers or torch.get_num_threads()
-    done = total - len(left) * draws
-    if isinstance(p.experiment.model, str) and p.model.device.type == "cpu" and 1 < n <= len(left) // 2:
-        for name in _by_processes(p, left, device, out, n):
-            progress(done := done + draws, total, name)
-    elif left:
-        worker, ticks = Worker(p.model, p.exposures, p.experiment, out), itertools.count(done + 1)
-        for i in left:
-            tick = functools.partial(lambda name: progress(next(ticks), total, name), p.windows.name[i])
-            worker(p.windows.iloc[i], p.x[i], workers, tick)
-    return _finish(out, p.experiment.protocol)
+    with _alone(out):
+        _do_windows(p, out, device, workers or torch.get_num_threads(), progress)
+        return _finish(out, p.experiment.protocol)
 
 # %% ../nbs/08_pipeline.ipynb #508a327a
 def _finish(out: Path, protocol: str) -> pd.DataFrame:
@@ -477,8 +537,7 @@ def _finish(out: Path, protocol: str) -> pd.DataFrame:
 def read_local(out: str | os.PathLike) -> pd.DataFrame:
     "All local effects of a run: one row per exposure, window and local estimator. InputError where it is no run."
     out = Path(out)
-    if not (out / "run.json").is_file():
-        raise InputError(f"run: found no run.json in {out}, expected a run directory of deepmr")
+    read_record(out)
     files = sorted((out / "local").glob("*.json"))
     if not files:
         raise InputError(f"run: found no finished window in {out}, expected at least one")
@@ -519,7 +578,7 @@ def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
     Columns: exposure, mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se),
     prediction_low, prediction_high, the windows' median diagnostics, warnings. `protocol=None` takes the one the run was started with. InputError where the directory is no run.
     """
-    local, record = read_local(out), json.loads((Path(out) / "run.json").read_text())
+    local, record = read_local(out), read_record(out)
     chosen = get_protocol(protocol or record["experiment"]["protocol"])
     local = local[local.method == chosen.method]
     order = [e for e in record["experiment"]["exposures"] if e in set(local.exposure)]

@@ -1,6 +1,7 @@
 """Runs: killed and continued, from another place, without a genome, and from the command line."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import toy_model
 from typer.testing import CliRunner
 
 from deepmr.cli import app
 from deepmr.models import load_model, save_model
 from deepmr.pipeline import (PROTOCOLS, Experiment, compare, directions, effect_matrix, open_effects, plan, read_local,
-                             read_slopes, run, table1)
+                             read_slopes, run, status, table1)
 from deepmr.regions import InputError, read_windows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,6 +106,66 @@ def test_sigkill_at_any_moment_and_continue(toy, toy_files):
     for name in ("table1.csv", "local_effects.parquet"):
         assert (out / name).read_bytes() == (toy_files / "whole" / name).read_bytes()
     assert len(whole) == 2
+
+
+def test_a_second_process_on_a_directory_is_refused(named, toy_files):
+    out = toy_files / "run"
+    script = KILLED.format(tests=str(Path(__file__).parent), files=str(toy_files), out=str(out)).replace("draws=30", "draws=400")
+    first = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    while first.poll() is None and not list(out.glob("local/*.json")):
+        time.sleep(0.01)
+    assert first.poll() is None
+    with pytest.raises(InputError, match="in use by another run"):
+        run(toy_experiment(toy_model(), toy_files, draws=400), out, **quiet)
+    first.kill(), first.wait()
+    run(toy_experiment(toy_model(), toy_files, draws=400), out, **quiet)  # the lock went with its holder
+
+
+@pytest.mark.parametrize("left", [(), ("effects",), ("effects", "local", "figures"), ("effects", "local", "figures", "windows.bed")])
+def test_a_run_killed_before_it_began_can_begin(toy, toy_files, left):
+    out = toy_files / "run"
+    out.mkdir()
+    for name in left:
+        (out / name).write_text("chr1") if name.endswith("bed") else (out / name).mkdir()
+    (out / ".run.json.12.part").write_text("{")
+    run(toy_experiment(toy, toy_files), out, **quiet)
+    whole = run(toy_experiment(toy, toy_files), toy_files / "whole", **quiet)
+    assert (out / "table1.csv").read_bytes() == (toy_files / "whole" / "table1.csv").read_bytes() and len(whole) == 2
+    assert not list(out.glob("**/*.part"))
+
+
+def test_a_full_disk_is_found_before_anything_is_written(toy, toy_files, monkeypatch):
+    monkeypatch.setattr("deepmr.pipeline.shutil.disk_usage", lambda place: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    with pytest.raises(InputError, match=r"found 0 MB free at .*, expected at least"):
+        run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+    assert not (toy_files / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"experiment": 3}', "\x00\x01"])
+def test_a_damaged_record_is_named(toy, toy_files, text):
+    out = toy_files / "run"
+    run(toy_experiment(toy, toy_files), out, **quiet)
+    (out / "run.json").write_text(text)
+    for attempt in (lambda: run(toy_experiment(toy, toy_files), out, **quiet), lambda: table1(out), lambda: status(out), lambda: read_slopes(out)):
+        with pytest.raises(InputError, match="run.json is damaged"):
+            attempt()
+
+
+def test_status_of_a_run(toy, toy_files):
+    out = toy_files / "run"
+
+    def stop(done, total, window):
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_experiment(toy, toy_files), out, progress=stop, **quiet)
+    shown = CliRunner().invoke(app, ["status", str(out)])
+    windows = len((out / "windows.bed").read_text().splitlines())
+    assert shown.exit_code == 0 and f"1 of {windows} windows done" in shown.output and "not finished" in shown.output
+    run(toy_experiment(toy, toy_files), out, **quiet)
+    assert f"{windows} of {windows} windows done" in CliRunner().invoke(app, ["status", str(out)]).output
+    assert CliRunner().invoke(app, ["status", str(toy_files)]).exit_code == 2
 
 
 def test_both_protocols_from_one_run(toy, toy_files):

@@ -286,9 +286,9 @@ def read_record(out: str | os.PathLike) -> dict:
 
 
 def disk_needed(p: Plan) -> int:
-    "Bytes that the effects of a run take at most: five numbers for each mutation and exposure, and the slopes of every draw."
+    "Bytes that a run takes at most: bx, bxse, bxby_cov of each exposure, by, byse, the slopes of every draw, 120 kB of headers."
     n = len(p.exposures)
-    return len(p.windows) * 4 * (4 * p.model.length * (3 * n + 2) + p.experiment.draws * (n + 1) ** 2 + 10_000)
+    return len(p.windows) * 4 * (4 * p.model.length * (3 * n + 2) + p.experiment.draws * (n + 1) ** 2 + 30_000)
 
 
 def _check_space(p: Plan, out: Path) -> None:

@@ -138,7 +138,7 @@ def _egger_words(estimate: np.ndarray, se: np.ndarray) -> str:
     return f"Egger's test: z = {test.statistic:.2f}, {p}".replace("-", "−")
 
 
-def funnel(local: pd.DataFrame, exposure: str, method: str = "bootstrap", tau2: str = "REML", ax: Axes | None = None) -> Axes:
+def funnel(local: pd.DataFrame, exposure: str, method: str = "bootstrap", tau2: str = "PM", ax: Axes | None = None) -> Axes:
     "Local effects of an exposure against their standard errors, the mean's funnel without and with tau2, and Egger's test."
     rows = local[(local.method == method) & (local.exposure == exposure) & np.isfinite(local.estimate) & (local.se > 0)]
     if rows.empty:

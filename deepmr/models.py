@@ -56,25 +56,6 @@ class SequenceModel:
         self._check_labels()
         self._check_shape()
 
-    def _check_labels(self) -> None:
-        clash = [label for label, n in Counter(self.addresses).items() if n > 1]
-        if clash:
-            raise InputError(f"model {self.name}: found a label {clash[0]!r} that reads as the address of a repeated label, "
-                             "expected another name")
-
-    def _check_shape(self) -> None:
-        want = (1, len(self.labels))
-        try:
-            with torch.no_grad():
-                got = tuple(self.module(torch.zeros(1, 4, self.length, device=self.device, dtype=self.dtype)).shape)
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
-            reason = _first_line(error)
-            raise InputError(f"model {self.name}: the network does not take input of shape (1, 4, {self.length}), "
-                             f"alphabet along axis 1 ({reason})") from None
-        if got != want:
-            raise InputError(f"model {self.name}: found an output of shape {got} for one sequence, "
-                             f"expected {want}, one number for each of the {len(self.labels)} labels")
-
     def _first(self) -> torch.Tensor:
         "A tensor of the network, from which its device and precision are read."
         tensors = (*self.module.parameters(), *self.module.buffers())
@@ -99,6 +80,29 @@ class SequenceModel:
 
     def __repr__(self) -> str:
         return f"SequenceModel({self.name!r}, {self.length} bp -> {len(self.labels)} labels)"
+
+# %% ../nbs/01_models.ipynb #1c7ed1d4
+@patch
+def _check_labels(self: SequenceModel) -> None:
+    clash = [label for label, n in Counter(self.addresses).items() if n > 1]
+    if clash:
+        raise InputError(f"model {self.name}: found a label {clash[0]!r} that reads as the address of a repeated label, "
+                         "expected another name")
+
+
+@patch
+def _check_shape(self: SequenceModel) -> None:
+    want = (1, len(self.labels))
+    try:
+        with torch.no_grad():
+            got = tuple(self.module(torch.zeros(1, 4, self.length, device=self.device, dtype=self.dtype)).shape)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        reason = _first_line(error)
+        raise InputError(f"model {self.name}: the network does not take input of shape (1, 4, {self.length}), "
+                         f"alphabet along axis 1 ({reason})") from None
+    if got != want:
+        raise InputError(f"model {self.name}: found an output of shape {got} for one sequence, "
+                         f"expected {want}, one number for each of the {len(self.labels)} labels")
 
 # %% ../nbs/01_models.ipynb #9c29dcec
 @patch(as_prop=True)

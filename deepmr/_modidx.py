@@ -6,6 +6,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'deepmr.cli._Bar.__init__': ('cli.html#_bar.__init__', 'deepmr/cli.py'),
                             'deepmr.cli._Bar.close': ('cli.html#_bar.close', 'deepmr/cli.py'),
                             'deepmr.cli._clear_errors': ('cli.html#_clear_errors', 'deepmr/cli.py'),
+                            'deepmr.cli._counted': ('cli.html#_counted', 'deepmr/cli.py'),
                             'deepmr.cli._options': ('cli.html#_options', 'deepmr/cli.py'),
                             'deepmr.cli._print_checks': ('cli.html#_print_checks', 'deepmr/cli.py'),
                             'deepmr.cli._print_table': ('cli.html#_print_table', 'deepmr/cli.py'),

@@ -12,7 +12,7 @@ import contextlib
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Iterator, Optional
+from typing import Annotated, Callable, Iterator, Optional
 
 import typer
 
@@ -83,6 +83,18 @@ class _Bar:
         if self.bar is not None:
             self.bar.set_postfix_str("")
             self.bar.close()
+
+
+@contextlib.contextmanager
+def _counted(unit: str, leave: bool = True) -> Iterator[Callable[[int, int], None]]:
+    "A progress bar of units done, as a function of how many are, and of how many in all."
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, file=sys.stderr, leave=leave) as bar:
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+        yield progress
 
 # %% ../nbs/10_cli.ipynb #b74b043d
 def _print_table(table) -> None:
@@ -254,13 +266,9 @@ def simulate(
 ) -> None:
     "Coverage of every protocol where the causal effect is known: train networks on simulated sequence and ask them."
     with _clear_errors():
-        from tqdm import tqdm
         from deepmr.simulation import SCENARIOS, calibration, simulate as run_rounds
         chosen = list(SCENARIOS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
-        with tqdm(unit="round", file=sys.stderr) as bar:
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+        with _counted("round") as progress:
             frame = run_rounds(chosen, rounds, out, seed, workers, progress)
         table = calibration(frame)
         table.to_csv(Path(out) / "calibration.csv", index=False)
@@ -281,12 +289,8 @@ def train(
 ) -> None:
     "Train a model like the default one."
     with _clear_errors():
-        from tqdm import tqdm
         from deepmr.training import train_members
-        with tqdm(unit="step", file=sys.stderr, leave=False) as bar:
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+        with _counted("step", leave=False) as progress:
             files = train_members(data, out, cell, members, seed, epochs, threads, announce=typer.echo, progress=progress)
         spec = ",".join(map(str, files))
         typer.echo(f"weights: {spec}\nuse: deepmr table1 --model {spec} --outcome {cell}_DNase_None")

@@ -459,11 +459,11 @@ def end_with_parent() -> None:
     torch.set_num_threads(1)
 
 
-def _start(model: str, device: str, trust_code: bool, *rest) -> None:
+def _start(device: str, exposures: tuple[str, ...], experiment: Experiment, out: Path) -> None:
     "What a new process of a run does first."
     global _here
     end_with_parent()
-    _here = Worker(load_model(model, device, trust_code), *rest)
+    _here = Worker(load_model(experiment.model, device, experiment.trust_code), exposures, experiment, out)
 
 
 def _in_process(row: pd.Series, x: np.ndarray) -> str:
@@ -472,7 +472,7 @@ def _in_process(row: pd.Series, x: np.ndarray) -> str:
 
 def _by_processes(p: Plan, left: Sequence[int], device: str, out: Path, workers: int) -> Iterator[str]:
     "Do the windows of these numbers in several processes; their names, each when it is done."
-    start = (p.experiment.model, device, p.experiment.trust_code, p.exposures, p.experiment, out)
+    start = (device, p.exposures, p.experiment, out)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=start) as pool:
         jobs = [pool.submit(_in_process, p.windows.iloc[i], p.x[i]) for i in left]

@@ -10,7 +10,6 @@ __all__ = ['WARNINGS', 'UNKNOWN', 'WORDS', 'READING', 'SCRIPT', 'digits', 'perce
 import base64
 import hashlib
 import io
-import json
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +23,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .meta import egger_test
-from .pipeline import PROTOCOLS, _write_text, compare, effect_matrix, open_effects, read_local, table1
+from .pipeline import PROTOCOLS, _write_text, compare, effect_matrix, open_effects, read_local, read_record, status, table1
 from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
 from .regions import InputError
 
@@ -292,8 +291,8 @@ def _lead(table: pd.DataFrame) -> str:
     return f"Of {len(table)} exposures, {len(sure)} have a 95 % interval that excludes zero{largest}."
 
 
-def _banners(out: Path, local: pd.DataFrame, record: dict) -> list[str]:
-    planned, done = sum(1 for line in (out / "windows.bed").open() if line.strip()), local.window.nunique()
+def _banners(out: Path, record: dict) -> list[str]:
+    planned, done = (status(out)[key] for key in ("windows", "done"))
     notes = [f"This run is not finished: {done} of {planned} windows are done."] if done < planned else []
     if str(record.get("source", "")).startswith("EVOLVED"):
         notes.append(f"{record['source']}. The effects say that the program works, not what the model makes of a genome.")
@@ -339,13 +338,13 @@ def report(out: str | os.PathLike, announce: Callable[[str], None] = lambda line
     """
     out = Path(out)
     local, table = read_local(out), table1(out).reset_index(drop=True)
-    record = json.loads((out / "run.json").read_text())
+    record = read_record(out)
     outcome, model = record["experiment"]["outcome"], record["experiment"]["model"]
     with plt.rc_context(PAPER | {"font.family": "DejaVu Sans"}):
         announce(f"drawing figures and mutation maps of {len(table)} exposures ...")
         figures, missing = _figures(out, table, local)
         factors = [_factor(out, i, row, local) for i, row in table.iterrows()]
-    text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=_banners(out, local, record),
+    text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=_banners(out, record),
                  reading=READING, main=_main_table(table), figures=figures, missing=missing, factors=factors,
                  protocols=[(p.name, p.words) for p in PROTOCOLS.values()], compared=_compared(out), legend=_legend(table), **_record(record))
     _write_text(path := out / "report.html", text)

@@ -12,13 +12,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help table1 test notebooks readme clean
+.PHONY: help table1 test wheel-check notebooks docs links readme clean
 
 help:
 	@echo "make table1     set up, run the main job on the default model, print the table"
 	@echo "make test       set up, run all notebooks and tests"
+	@echo "make wheel-check  build the wheel, install it in an empty environment, run the main job there"
 	@echo "make notebooks  run all notebooks again and save their outputs"
 	@echo "make readme     write README.md from nbs/index.ipynb"
+	@echo "make docs       the notebooks as a website in _docs"
+	@echo "make links      ask the network whether the links to other places are alive"
 	@echo "make clean      remove the environment"
 
 $(VENV)/made:
@@ -44,11 +47,20 @@ table1: $(VENV)/user
 test: $(VENV)/dev
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
 
+wheel-check: $(VENV)/dev
+	@tools/check_wheel.sh $(abspath $(BIN))/python
+
 notebooks: $(VENV)/dev
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/run_notebooks.py
 
 readme: $(VENV)/dev
 	@$(BIN)/python tools/make_readme.py
+
+docs: $(VENV)/dev
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/make_docs.py
+
+links: $(VENV)/dev
+	@$(BIN)/python tools/links.py
 
 clean:
 	rm -rf $(VENV)

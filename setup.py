@@ -3,13 +3,13 @@ import shlex
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).parent
 ini = ConfigParser(delimiters=["="])
 ini.read(here / "settings.ini", encoding="utf-8")
 cfg = ini["DEFAULT"]
-extras = {key: shlex.split(cfg[f"{key}_requirements"]) for key in ("kipoi", "train", "dev")}
+extras = {key.removesuffix("_requirements"): shlex.split(cfg[key]) for key in cfg if key.endswith("_requirements")}
 
 setup(
     name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], keywords=cfg["keywords"].split(),
@@ -18,7 +18,7 @@ setup(
     classifiers=["Programming Language :: Python :: 3 :: Only", f"Intended Audience :: {cfg['audience']}",
                  f"Natural Language :: {cfg['language']}", "Topic :: Scientific/Engineering :: Bio-Informatics"],
     python_requires=f">={cfg['min_python']}",
-    packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
+    packages=find_namespace_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={cfg["lib_path"]: ["data/*"]},
     install_requires=shlex.split(cfg["requirements"]), extras_require=extras,
     entry_points={"console_scripts": [cfg["console_scripts"]],

@@ -17,7 +17,6 @@ from typing import Annotated, Callable, Iterator, Optional
 import typer
 
 from . import __version__
-from .regions import InputError
 
 # %% ../nbs/10_cli.ipynb #85e65ffd
 app = typer.Typer(name="deepmr", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -28,6 +27,7 @@ app = typer.Typer(name="deepmr", no_args_is_help=True, add_completion=False, pre
 @contextlib.contextmanager
 def _clear_errors() -> Iterator[None]:
     "Bad input: one line, exit code 2. Stopped by the user: say how to go on, exit code 130."
+    from deepmr.regions import InputError  # here and not above, so that --help need not wait for pandas
     try:
         yield
     except InputError as error:
@@ -220,7 +220,7 @@ def labels(
         loaded = load_model(model, device, trust_code)
         chosen = [i for i, label in enumerate(loaded.labels) if not cell or label.startswith(f"{cell}_")]
         if not chosen:
-            from deepmr.regions import nearest
+            from deepmr.regions import InputError, nearest
             raise InputError(f"cell: found {cell!r}, which no label of model {loaded.name} begins with"
                              + nearest(cell, sorted({label.split("_")[0] for label in loaded.labels})))
         typer.echo("number\taddress\tlabel")

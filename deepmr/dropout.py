@@ -30,7 +30,10 @@ def _mask_shape(module: nn.Module, shape: torch.Size) -> tuple[int, ...]:
 
 
 def dropout_layers(model: SequenceModel) -> dict[str, tuple[float, tuple[int, ...]]]:
-    "Name -> (p, mask shape without batch) of every active dropout layer, in the order in which they are visited."
+    """Name -> (p, mask shape without batch) of every active dropout layer, in the order in which they are visited.
+
+    InputError for a layer that is used twice, or of a kind that cannot share masks.
+    """
     layers: dict[str, tuple[float, tuple[int, ...]]] = {}
 
     def watch(name: str):

@@ -383,7 +383,7 @@ def random_effects(estimate, se, tau2: str = 'REML', ci: str = 'HKSJ', level: fl
 def fixed_effect(estimate, se, level: float = 0.95) -> MetaEstimate:
     """Inverse-variance mean with a Wald interval, as if the effect were the same in every window.
 
-    Parameters, errors: as `random_effects`. `tau2` is 0; its interval and the prediction interval are NaN.
+    Parameters and InputError as `random_effects`. `tau2` is 0; its interval and the prediction interval are NaN.
     """
     check_level(level)
     y, s = _check(estimate, se)

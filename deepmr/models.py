@@ -63,10 +63,12 @@ class SequenceModel:
 
     @property
     def device(self) -> torch.device:
+        "Where the weights are."
         return self._first().device
 
     @property
     def dtype(self) -> torch.dtype:
+        "The weights' type of number."
         return self._first().dtype
 
     def to(self, device: str | torch.device) -> "SequenceModel":
@@ -159,7 +161,7 @@ def predict(self: SequenceModel, x: np.ndarray | torch.Tensor, batch_size: int =
 
 @patch
 def check_input(self: SequenceModel, x: np.ndarray | torch.Tensor) -> torch.Tensor:
-    "x as a tensor of the model's dtype, after checking that it is one-hot DNA of shape (N, 4, length)."
+    "x as a tensor of the model's dtype; InputError unless it is one-hot DNA of shape (N, 4, length)."
     x = torch.as_tensor(x, dtype=self.dtype)
     if x.ndim != 3 or x.shape[1:] != (4, self.length) or not len(x):
         raise InputError(f"x: found shape {tuple(x.shape)}, expected (N, 4, {self.length}) for model {self.name}")
@@ -560,7 +562,10 @@ def _from_deepsea(spec: str) -> SequenceModel:
 
 # %% ../nbs/01_models.ipynb #9d87bb3c
 def kipoi_axes(shape: Sequence[int | None]) -> tuple[str, int | None]:
-    "Axes for `adapt`, and the length, from an input's shape without the batch: (4, 1, 1000) gives ('NC1L', 1000)."
+    """Axes for `adapt`, and the length, from an input's shape without the batch: (4, 1, 1000) gives ('NC1L', 1000).
+
+    InputError for a shape with no axis of 4, or with more than one axis of positions.
+    """
     rest = [n for n in shape if n not in (1, 4)]
     if list(shape).count(4) != 1 or len(rest) != 1:
         raise InputError(f"model: found an input of shape {tuple(shape)}, expected one axis of 4 bases, one of positions, "

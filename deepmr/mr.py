@@ -1042,7 +1042,10 @@ def _exposures(bx, bxse, by, byse, names):
 
 # %% ../nbs/06_mr.ipynb #d7ee3010
 def conditional_f(bx, bxse) -> np.ndarray:
-    "Conditional F (E,) of each exposure given the others; bx, bxse (M, E). Errors are taken as independent."
+    """Conditional F (E,) of each exposure given the others; bx, bxse (M, E). Errors are taken as independent.
+
+    InputError for anything but matrices of numbers. Source: Sanderson, Spiller & Bowden 2021, Stat Med 40:5434.
+    """
     bx, bxse = _matrix('bx', bx), _matrix('bxse', bxse)
     n, e = bx.shape
     out = np.empty(e)
@@ -1395,7 +1398,7 @@ def divw_draws(draws_x, draws_y=None, positions=None, n_boot: int = 1000, seed: 
                level: float = 0.95, scale: float = 1.0) -> MREstimate:
     """Overlap-corrected debiased IVW, with a bootstrap over draws and positions for its error.
 
-    Parameters, errors: as `mask_bootstrap`. `diagnostics` adds `condition` and `mean_noise_correlation`.
+    Parameters and InputError as `mask_bootstrap`. `diagnostics` adds `condition` and `mean_noise_correlation`.
     Source: Ye, Shao & Kang 2021 (the estimate, here with the covariance of the draws); Owen 2007 (bootstrap).
     """
     _check_count('n_boot', n_boot)

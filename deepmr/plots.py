@@ -114,7 +114,7 @@ def _ridge(ax: Axes, values: np.ndarray, y: int, width: float) -> None:
 
 
 def local_effects(local: pd.DataFrame, method: str = "bootstrap", ax: Axes | None = None) -> Axes:
-    "Distribution of the local causal effects over windows: per exposure a density, its windows and their median."
+    "Distribution of the local causal effects over windows: per exposure a density, its windows and their median. InputError: no estimate."
     rows = local[(local.method == method) & np.isfinite(local.estimate)]
     if rows.empty:
         raise InputError(f"local: found no finite estimate of method {method!r}, expected at least one")
@@ -139,7 +139,10 @@ def _egger_words(estimate: np.ndarray, se: np.ndarray) -> str:
 
 
 def funnel(local: pd.DataFrame, exposure: str, method: str = "bootstrap", tau2: str = "PM", ax: Axes | None = None) -> Axes:
-    "Local effects of an exposure against their standard errors, the mean's funnel without and with tau2, and Egger's test."
+    """Local effects of an exposure against their standard errors, the mean's funnel without and with tau2, and Egger's test.
+
+    InputError where the exposure has no estimate by that method.
+    """
     rows = local[(local.method == method) & (local.exposure == exposure) & np.isfinite(local.estimate) & (local.se > 0)]
     if rows.empty:
         raise InputError(f"local: found no estimate of {exposure!r} by method {method!r}, expected at least one")
@@ -190,7 +193,10 @@ def mr_scatter(
     estimates: pd.DataFrame | None = None,  # rows of local effects for this window and exposure: method, estimate, se
     ax: Axes | None = None,
 ) -> Axes:
-    "Effects on the outcome against effects on the exposure, with standard errors and the estimators' lines."
+    """Effects on the outcome against effects on the exposure, with standard errors and the estimators' lines.
+
+    InputError for several windows, or an exposure that is not there.
+    """
     frame, ax = _summary(effects, exposure), _axis(ax, 5, 4)
     ax.errorbar(frame.bx, frame.by, xerr=frame.bxse, yerr=frame.byse, fmt="o", ms=3, mew=0, lw=0.5, color="#555555",
                 alpha=0.6, ecolor="#bbbbbb", zorder=1, rasterized=True)
@@ -245,7 +251,10 @@ def mutation_map(
     exposure: str | None = None,
     span: tuple[int, int] | None = None,  # positions to show; None: the 60 with the largest effects on the exposure
 ) -> Figure:
-    "Logos and heat maps of all substitutions for exposure and outcome, aligned; grey is the reference base."
+    """Logos and heat maps of all substitutions for exposure and outcome, aligned; grey is the reference base.
+
+    InputError for several windows, an exposure that is not there, or a span outside the window.
+    """
     effects = _one_exposure(effects, exposure)
     start, end = span or _strongest(effects.bx.values, 60)
     if not 0 <= start < end <= effects.sizes["position"]:
@@ -276,7 +285,7 @@ def _order(mean: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/09_plots.ipynb #e6042950
 def effect_heatmap(matrix: pd.DataFrame, level: float = 0.05) -> Figure:
-    "Heat map of `deepmr.pipeline.effect_matrix`: causes in rows, effects in columns, in the order of a clustering."
+    "Heat map of `deepmr.pipeline.effect_matrix`: causes in rows, effects in columns, in the order of a clustering. InputError: no effect."
     if matrix.empty or not np.isfinite(matrix["mean"]).any():
         raise InputError("matrix: found no finite effect, expected at least one")
     mean, q = _square(matrix, "mean"), _square(matrix, "q")
@@ -348,7 +357,7 @@ def clearest(local: pd.DataFrame, method: str) -> pd.Series | None:
 
 # %% ../nbs/09_plots.ipynb #f9c14d23
 def funnels(local: pd.DataFrame, protocol: str = "default") -> Figure:
-    "The funnel of every exposure that has an estimate, in the order of the table, on one sheet."
+    "The funnel of every exposure that has an estimate, in the order of the table, on one sheet. InputError: none has."
     p = PROTOCOLS[protocol]
     usable = local[(local.method == p.method) & np.isfinite(local.estimate) & (local.se > 0)]
     if usable.empty:

@@ -55,14 +55,17 @@ class Touched:
 
     @property
     def length(self) -> int:
+        "Positions, L."
         return self.ref.shape[0]
 
     @property
     def end(self) -> int:
+        "The position after the last one touched."
         return self.at + self.delta.shape[0]
 
     @property
     def height(self) -> int:
+        "Rows at a position, M."
         return self.delta.shape[1]
 
     def at_position(self, n: int) -> Iterator[tuple[int, slice, Tensor]]:
@@ -1108,11 +1111,13 @@ class Stored:
         self.out = replace(v, ref=r.masked, delta=out, at=rows.q0, first=rows.first, step=rows.step, mine=True)
 
     def take(self, q: int, value: Tensor, active: Tensor, kept: None) -> None:
+        "The stage's values (rows, C) at position q, of which `active` (C,) is the reference's."
         value = torch.sub(value, active, out=self.out.delta[q - self.q0])
         if self.mask is not None:
             value *= self.mask[q]
 
     def result(self) -> Touched:
+        "The map, once every position was taken."
         return self.out
 
 # %% ../nbs/04_propagate.ipynb #230e578f
@@ -1128,6 +1133,7 @@ class Flattened:
         self.out = ctx.zeros((ctx.n, width), v.delta)
 
     def take(self, q: int, value: Tensor, active: Tensor, kept: Tensor | None) -> None:
+        "The stage's values (rows, C) at position q, of which `active` (C,) is the reference's; kept: the channels, if not all."
         top = self.rows.top(q)
         a, b = max(top, 0), min(top + self.rows.tall, self.ctx.n)
         if a >= b:
@@ -1141,6 +1147,7 @@ class Flattened:
         self.out[a:b].addmm_(value, weight if self.columns is None else weight.index_select(1, self.columns))
 
     def result(self) -> Dense:
+        "The layer's output, once every position was taken."
         weight, bias = self.ctx.engine.matrix(self.stage.linear)
         if self.columns is not None:  # what is dropped may hold anything finite: its mask is 0
             place = torch.zeros(self.blocks.shape[2], dtype=torch.long, device=self.out.device)

@@ -291,7 +291,7 @@ def sample_bound(
     n: int = 25,  # how many windows to draw; fewer come back where fewer there are
     seed: int = 0,
 ) -> pd.DataFrame:  # at most n rows of `windows`, in order of priority
-    "A simple random sample of bound windows that do not overlap each other, coordinated over exposures."
+    "A simple random sample of bound windows that do not overlap each other, coordinated over exposures. InputError: n below 1."
     if n < 1:
         raise InputError(f"n: found {n}, expected at least one window")
     pool = windows[np.asarray(bound, bool)]
@@ -375,7 +375,7 @@ class SequenceUnavailable(InputError):
 
 
 def check_sequence(name: str, sequence: str, length: int, digest: str | None, source: str) -> str:
-    "The sequence in upper case, after checking its length, its alphabet and, where known, its fingerprint."
+    "The sequence in upper case; InputError for another length, other letters, or, where it is known, another fingerprint."
     sequence = sequence.upper()
     if len(sequence) != length:
         raise InputError(f"{name}: found {len(sequence)} bases in {source}, expected {length}")

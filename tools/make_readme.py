@@ -1,4 +1,5 @@
 """Write README.md from nbs/index.ipynb, without Quarto; pictures go to docs/."""
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,12 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN = re.compile(r"^#\|\s*(hide|default_exp)", re.M)
+
+
+def from_root(match: re.Match) -> str:
+    "A link as it reads from the root, where README.md is, and not from nbs."
+    text, target = match.groups()
+    return match[0] if re.match("[a-z]+:|#", target) else f"[{text}]({os.path.normpath(os.path.join('nbs', target))})"
 
 
 def main() -> None:
@@ -18,6 +25,8 @@ def main() -> None:
                 cell["source"] = ""
             cell["outputs"] = [o for o in cell.outputs if o.get("name") != "stderr"]
             cell["source"] = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+        else:
+            cell["source"] = re.sub(r"\[([^\]]*)\]\(([^)]+)\)", from_root, cell.source)
     body, resources = MarkdownExporter().from_notebook_node(notebook)
     (ROOT / "docs").mkdir(exist_ok=True)
     for name, data in resources["outputs"].items():

@@ -1,0 +1,79 @@
+"""The package from outside: it starts fast, every public name is explained, and every reference leads somewhere."""
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import links
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted(p.stem for p in (ROOT / "deepmr").glob("[a-z]*.py"))
+HEAVY = ("torch", "kipoi", "matplotlib", "seaborn", "scipy", "xarray", "pandas")
+
+
+@pytest.mark.parametrize("start", ["import deepmr", "import sys, deepmr.cli as c; sys.argv = ['deepmr', '--help']; c.app(standalone_mode=False)"],
+                         ids=["import", "help"])
+def test_a_start_is_fast_and_loads_nothing_heavy(start):
+    code = f"{start}; import sys, time; print('loaded', [m for m in {HEAVY} if m in sys.modules], time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded, seconds = re.search(r"loaded (\[.*\]) (.*)", done.stdout).groups()
+    assert loaded == "[]" and float(seconds) < 2  # the processor's time: a busy machine may be slow
+
+
+def public(module: str) -> dict:
+    "Functions and classes that a module exports, and the public methods of its classes, by name."
+    of = importlib.import_module(f"deepmr.{module}")
+    named = {n: getattr(of, n) for n in of.__all__ if inspect.isroutine(getattr(of, n)) or inspect.isclass(getattr(of, n))}
+    named = {n: o for n, o in named.items() if o.__module__ == of.__name__}
+    for owner, kind in [(n, o) for n, o in named.items() if inspect.isclass(o)]:
+        named |= {f"{owner}.{n}": getattr(o, "fget", o) for n, o in vars(kind).items()
+                  if n[0] != "_" and (inspect.isfunction(o) or isinstance(o, property)) and n != "forward"}  # forward is torch's
+    return named
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_has_a_docstring(module):
+    without = [n for n, o in public(module).items() if not (inspect.getdoc(o) or "").strip()]
+    assert not without, f"no docstring: {without}"
+
+
+def raisers(module: str) -> set[str]:
+    "Functions of a module that raise InputError, themselves or through the module's private functions."
+    tree = ast.parse((ROOT / "deepmr" / f"{module}.py").read_text(encoding="utf-8"))
+    calls, found = {}, set()
+    for f in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        inside = list(ast.walk(f))
+        if any(isinstance(n, ast.Raise) and n.exc is not None and "InputError(" in ast.unparse(n.exc) for n in inside):
+            found.add(f.name)
+        calls[f.name] = {n.func.id for n in inside if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    while more := {f for f, called in calls.items() if f not in found and any(c in found and c.startswith("_") for c in called)}:
+        found |= more
+    return found
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "cli"])  # whose functions turn it into a sentence
+def test_who_raises_input_error_says_so(module):
+    raising = raisers(module)
+    silent = [n for n, o in public(module).items() if inspect.isfunction(o) and n.split(".")[-1] in raising
+              and "InputError" not in (inspect.getdoc(o) or "")]
+    assert not silent, f"InputError is not in the docstring of {silent}"
+
+
+@pytest.mark.parametrize("page", links.pages(), ids=lambda p: p.stem)
+def test_every_reference_leads_somewhere(page):
+    assert not links.broken(page) and not links.unknown_chapters(page)
+
+
+def test_the_link_check_finds_what_is_broken(tmp_path):
+    page, other = tmp_path / "a.md", tmp_path / "b.md"
+    page.write_text("# One title\n[self](#one-title) [bad](#two) [gone](c.md) [there](b.md#x-y) [not](b.md#z) [out](https://example.org)")
+    other.write_text("## X y\n")
+    assert links.broken(page) == ["#two", "c.md", "b.md#z"]
+    page.write_text("`06_mr` and `06_rm`, not `06 mr`")
+    assert links.unknown_chapters(page) == ["06_rm"]

@@ -556,7 +556,7 @@ def _netcdf(data: xr.Dataset) -> bytes:
 
 @patch
 def finish(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> Finished:
-    "Effects and local estimates of a window from its draws."
+    "Effects and local estimates of a window from its draws; InputError where TMPDIR cannot be written."
     seed, labels = self.experiment.seed, (*self.exposures, self.experiment.outcome)
     data = window_dataset(draws, row["name"], self.exposures, x, self.experiment.keep_draws)
     data = with_slopes(data, draws, labels, _seed(seed, row["name"]))
@@ -625,7 +625,7 @@ def _worker(job: Job) -> Worker:
 
 
 def do_window(job: Job, row: pd.Series, codes: np.ndarray) -> Finished:
-    "A window of a run in a process of its own; codes (L,)."
+    "A window of a run in a process of its own; codes (L,). InputError as `Worker.finish`."
     with _loading:
         worker = _worker(job)
     return worker(row, hot(codes), 1)

@@ -127,9 +127,9 @@ class PropagationError(RuntimeError):
 
 # %% ../nbs/04_propagate.ipynb #c01fece5
 class Context:
-    "What a rule may know and use: n rows, masks by layer, buffers (None: allocate), the reference's values so far."
+    "What a rule may know and use: the engine (a Propagator), n rows, masks by layer, buffers (None: allocate), the reference's values so far."
 
-    def __init__(self, engine: "Propagator", n: int, masks: dict, buffers: list | None = None,
+    def __init__(self, engine, n: int, masks: dict, buffers: list | None = None,
                  seen: dict | None = None):
         self.engine, self.n, self.masks, self.buffers = engine, n, masks, buffers
         self.seen = {} if seen is None else seen

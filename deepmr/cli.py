@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'MODELS', 'Model', 'TrustCode', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device',
-           'Engine', 'Workers', 'table1', 'effects', 'labels', 'matrix', 'report', 'simulate', 'train', 'status',
-           'main']
+           'Engine', 'Workers', 'ExperimentPath', 'table1', 'run', 'fetch', 'effects', 'labels', 'matrix', 'report',
+           'simulate', 'train', 'status', 'main']
 
 # %% ../nbs/10_cli.ipynb #cbac9e81
 import contextlib
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Callable, Iterator, Optional
@@ -128,6 +129,31 @@ def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
         typer.echo("\nexposure on outcome (forward) and outcome on exposure (reverse), in the exposure's windows\n\n"
                    + way.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
 
+# %% ../nbs/10_cli.ipynb #af6f43e6
+def _carry_out(experiment, protocols: list[str], out: str, device: str, workers: Optional[int], directions: bool = False) -> None:
+    "An experiment with all that is said on the way: what is asked, progress, the table, where the files are."
+    from deepmr.pipeline import disk_needed, get_protocol, plan, run
+    p = plan(experiment, device, announce=lambda line: typer.echo(line, err=True))
+    typer.echo(f"windows: {p.source}")
+    for note in p.notes:
+        typer.echo(f"note: {note}")
+    protocol = get_protocol(protocols[0])
+    typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {p.experiment.outcome}, {len(p.windows)} windows x {p.experiment.draws} draws x "
+               f"{3 * p.model.length} mutations, at most {disk_needed(p) / 1e6:,.0f} MB in {out}; {protocol.name} protocol: {protocol.words}")
+    bar = _Bar()
+    try:
+        table = run(p, out, workers=workers, command=shlex.join(["deepmr", *sys.argv[1:]]), progress=bar)
+    finally:
+        bar.close()
+    _print_table(table)
+    _print_warnings(table)
+    _print_checks(out, protocols, directions)
+    from deepmr.plots import draw_figures
+    figures = draw_figures(out)
+    typer.echo(f"table:   {Path(out) / 'table1.csv'}\nfigures: {', '.join(str(f) for f in figures if f.suffix == '.png')}\n"
+               f"windows: {Path(out) / 'local_effects.parquet'}, effects of every mutation: {Path(out) / 'effects'}\n"
+               f"a page of it all: deepmr report {shlex.quote(str(out))}")
+
 # %% ../nbs/10_cli.ipynb #4ec3eefe
 @app.command()
 def table1(
@@ -153,29 +179,41 @@ def table1(
     dropout masks, estimate a causal effect per window (Mendelian randomization), combine them (random effects).
     """
     with _clear_errors():
-        from deepmr.pipeline import Experiment, disk_needed, get_protocol, plan, run
+        from deepmr.pipeline import Experiment, get_protocol
         protocols = [get_protocol(name.strip()) for name in protocol.split(",")]
         chosen = tuple(e.strip() for e in exposures.split(",") if e.strip())
-        p = plan(Experiment(model, chosen, outcome, regions, genome, windows, draws, protocols[0].name, seed, engine, trust_code), device,
-                 announce=lambda line: typer.echo(line, err=True))
-        typer.echo(f"windows: {p.source}")
-        for note in p.notes:
-            typer.echo(f"note: {note}")
-        typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {p.experiment.outcome}, {len(p.windows)} windows x {p.experiment.draws} draws x "
-                   f"{3 * p.model.length} mutations, at most {disk_needed(p) / 1e6:,.0f} MB in {out}; {protocols[0].name} protocol: {protocols[0].words}")
-        bar = _Bar()
-        try:
-            table = run(p, out, workers=workers, command=shlex.join(["deepmr", *sys.argv[1:]]), progress=bar)
-        finally:
-            bar.close()
-        _print_table(table)
-        _print_warnings(table)
-        _print_checks(out, [q.name for q in protocols], directions)
-        from deepmr.plots import draw_figures
-        figures = draw_figures(out)
-        typer.echo(f"table:   {Path(out) / 'table1.csv'}\nfigures: {', '.join(str(f) for f in figures if f.suffix == '.png')}\n"
-                   f"windows: {Path(out) / 'local_effects.parquet'}, effects of every mutation: {Path(out) / 'effects'}\n"
-                   f"a page of it all: deepmr report {shlex.quote(str(out))}")
+        asked = Experiment(model, chosen, outcome, regions, genome, windows, draws, protocols[0].name, seed, engine, trust_code)
+        _carry_out(asked, [p.name for p in protocols], out, device, workers, directions)
+
+# %% ../nbs/10_cli.ipynb #b7c438b8
+ExperimentPath = Annotated[str, typer.Argument(metavar="FILE", help="An experiment in TOML; see experiments/ for two.")]
+
+
+@app.command()
+def run(
+    file: ExperimentPath,
+    out: Annotated[Optional[str], typer.Option(help="Run directory; an unfinished run in it is continued. [default: runs/ and the file's name]", show_default=False)] = None,
+    windows: Annotated[Optional[int], typer.Option(help="Windows per exposure, in place of the file's.", show_default=False)] = None,
+    draws: Annotated[Optional[int], typer.Option(help="Draws per window, in place of the file's.", show_default=False)] = None,
+    device: Device = "cpu",
+    workers: Workers = None,
+    trust_code: TrustCode = False,
+) -> None:
+    "The experiment in a file: fetch what it needs, make its windows, and go the way of deepmr table1."
+    with _clear_errors():
+        from deepmr.experiments import experiment
+        asked, protocols = experiment(file, windows, draws, trust_code, announce=lambda line: typer.echo(line, err=True))
+        out = out or str(Path("runs") / Path(file).stem)
+        _carry_out(asked, protocols, out, device, workers)
+        shutil.copyfile(file, Path(out) / "experiment.toml")
+
+# %% ../nbs/10_cli.ipynb #a88a207b
+@app.command()
+def fetch(file: ExperimentPath) -> None:
+    "Get the files that an experiment needs, and check them: genome, peaks, weights. What is there already is only checked."
+    with _clear_errors():
+        from deepmr.experiments import obtain_all, read_experiment
+        obtain_all(read_experiment(file), announce=typer.echo)
 
 # %% ../nbs/10_cli.ipynb #484d2713
 @app.command()

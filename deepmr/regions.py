@@ -145,9 +145,12 @@ def window_name(chrom: str, start: int, end: int) -> str:
 
 # %% ../nbs/00_regions.ipynb #0a0b2d46
 def cache_dir() -> Path:
-    "Where downloads and unpacked files are kept: `$DEEPMR_CACHE`, else the user's cache folder."
+    "Where downloads and unpacked files are kept: `$DEEPMR_CACHE`, else the user's cache folder. InputError: it cannot be made."
     folder = Path(os.environ.get("DEEPMR_CACHE") or pooch.os_cache("deepmr"))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cache: {folder} cannot be made ({error.strerror}); set DEEPMR_CACHE to a folder that can be written") from None
     return folder
 
 

@@ -1,7 +1,9 @@
 """Small real pieces that several test files use."""
-from pathlib import Path
-
+import functools
+import http.server
 import os
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ def private_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DEEPMR_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("DEEPMR_GENOME", raising=False)
     monkeypatch.setattr("deepmr.regions.UCSC", "http://127.0.0.1:9/closed")
+    monkeypatch.setattr("deepmr.models.DEEPSEA_LABELS", "http://127.0.0.1:9/predictor_names.txt")
 
 
 def toy_model(seed: int = 0, length: int = 120) -> SequenceModel:
@@ -57,3 +60,19 @@ def toy_files(tmp_path):
     (tmp_path / "g.fa").write_text(f">chr1\n{bases}\n")
     (tmp_path / "sites.bed").write_text("".join(f"chr1\t{s}\t{s + 50}\n" for s in range(200, 2600, 300)))
     return tmp_path
+
+
+@pytest.fixture
+def server(tmp_path):
+    "A local web server over a folder: (its URL, the folder)."
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}", folder
+        httpd.shutdown()

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ELEMENTWISE', 'ELEMENTWISE_NAMES', 'ARITHMETIC', 'RISING', 'UNCHANGED', 'VIEWS', 'ABOUT', 'DROPOUTS', 'MAX_POOLS',
-           'POOLS', 'ADAPTIVE', 'POOL_NAMES', 'MODULE_RULES', 'CALL', 'MEMORY', 'NARROW', 'TOLERANCE', 'Touched',
-           'Dense', 'Plain', 'Strands', 'parts', 'start', 'NotTraceable', 'PropagationError', 'Context', 'differences',
-           'empty', 'zeros', 'leaves', 'mapped', 'per_part', 'spread', 'tap_range', 'one', 'taps_of', 'is_flat_2d',
-           'run_ref', 'all_rows', 'capped', 'convolution', 'add_tap', 'pooling', 'mean_pool', 'raise_to', 'max_pool',
+           'POOLS', 'ADAPTIVE', 'POOL_NAMES', 'MODULE_RULES', 'CALL', 'NARROW', 'TOLERANCE', 'Touched', 'Dense',
+           'Plain', 'Strands', 'parts', 'start', 'NotTraceable', 'PropagationError', 'Context', 'differences', 'empty',
+           'zeros', 'leaves', 'mapped', 'per_part', 'spread', 'tap_range', 'one', 'taps_of', 'is_flat_2d', 'run_ref',
+           'all_rows', 'capped', 'convolution', 'add_tap', 'pooling', 'mean_pool', 'raise_to', 'max_pool',
            'elementwise', 'scaled', 'dropout', 'by_row', 'batch_norm', 'moving', 'linear', 'rowwise', 'global_sum',
            'global_max', 'aligned', 'inside', 'added', 'combined', 'concatenated', 'viewed', 'cropped', 'channels',
            'flipped', 'indexed', 'in_full', 'name_of', 'call', 'module_rule', 'adaptive', 'arithmetic', 'factor',
@@ -16,7 +16,7 @@ __all__ = ['ELEMENTWISE', 'ELEMENTWISE_NAMES', 'ARITHMETIC', 'RISING', 'UNCHANGE
            'stage_ref', 'TapSource', 'Unmasked', 'DroppedSource', 'Bands', 'BandSource', 'run_stage', 'Stored',
            'Flattened', 'Propagator', 'remembered', 'kernel', 'taps', 'by_output', 'by_input', 'band', 'matrix',
            'blocks', 'run', 'frozen', 'attribute', 'as_stage', 'can_slide', 'mostly_kept', 'Window', 'unmasked', 'draw',
-           'read', 'window', 'self_check', 'in_double']
+           'read', 'window', 'known', 'forget', 'self_check', 'in_double']
 
 # %% ../nbs/04_propagate.ipynb #908e000a
 import copy
@@ -35,7 +35,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .dropout import dropout_layers, shared_masks
-from .models import SequenceModel
+from .models import SequenceModel, memory_for, within_memory
 from .mutagenesis import Mutations, predict_mutations, saturate
 from .regions import InputError
 
@@ -1364,7 +1364,6 @@ def mostly_kept(mask: Tensor) -> bool:
 Propagator.run, Propagator.as_stage = run, as_stage
 
 # %% ../nbs/04_propagate.ipynb #c8fde587
-MEMORY = 512 << 20  # bytes for the differences of one thread
 NARROW = 8  # positions at once where nothing is pooled
 
 
@@ -1387,7 +1386,7 @@ def _measure(self: Propagator) -> tuple[int, list[str]]:
     full = [env[i].ref.numel() for n in ctx.gave_up for i in n.all_input_nodes if isinstance(env[i], Touched)]
     pooled = any(abs(v.step) > 3 for v in touched)
     n = length if pooled or max(v.delta.shape[0] for v in touched) < length / 8 else NARROW
-    while n > 1 and _memory(touched, full, n) * self.model.dtype.itemsize > MEMORY:
+    while n > 1 and _memory(touched, full, n) * self.model.dtype.itemsize > memory_for(self.model.device):
         n = -(-n // 2)
     return n, [n.target if isinstance(n.target, str) else name_of(n) for n in ctx.gave_up]
 
@@ -1478,20 +1477,36 @@ def window(self: Propagator, x: Tensor, mutations: Mutations) -> Window:
     return Window(self, x, mutations)
 
 
-def draw(self: Propagator, x: Tensor, mutations: Mutations, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    "Reference prediction (O,) and effects (M, O) of the mutations of x (4, L), in any order, under the masks."
+def window(self: Propagator, x: Tensor, mutations: Mutations) -> Window:
+    "A window (4, L), ready for any number of draws."
+    return Window(self, x, mutations)
+
+
+def known(self: Propagator, x: Tensor, mutations: Mutations, block: int) -> Window:
+    "The same with `block` positions at once; the last two windows are kept."
     content = (x.detach().cpu().numpy(), mutations.position, mutations.alt)
-    key = hashlib.blake2b(b"|".join(np.ascontiguousarray(a).tobytes() for a in content), digest_size=16).digest()
+    key = block, hashlib.blake2b(b"|".join(np.ascontiguousarray(a).tobytes() for a in content), digest_size=16).digest()
     with self.lock:
         if key not in self.windows:
-            self.windows[key] = self.window(x, mutations)
+            self.windows[key] = Window(self, x, mutations, block)
             while len(self.windows) > 2:
                 self.windows.popitem(last=False)
-        known = self.windows[key]
-    return known.draw(masks)
+        return self.windows[key]
 
 
-Propagator.window, Propagator.draw = window, draw
+def forget(self: Propagator) -> None:
+    "Let go of the windows and of this thread's buffers."
+    with self.lock:
+        self.windows.clear()
+    self.local.__dict__.pop("buffers", None)
+
+
+def draw(self: Propagator, x: Tensor, mutations: Mutations, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    "Reference prediction (O,) and effects (M, O) of the mutations of x (4, L), in any order, under the masks."
+    return within_memory(self, "block", lambda block: self.known(x, mutations, block).draw(masks), self.forget)
+
+
+Propagator.window, Propagator.known, Propagator.forget, Propagator.draw = window, known, forget, draw
 
 # %% ../nbs/04_propagate.ipynb #2816b570
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # of the largest prediction, if above 1; rounding: 100 times less

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import deepmr.mutagenesis
 from conftest import toy_model
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.effects import make_engine, mutation_effects, replica, summarise, window_draws
-from deepmr.models import SequenceModel
+from deepmr.models import SequenceModel, fitting, memory_for
 from deepmr.mutagenesis import saturate
+from deepmr.propagate import Propagator, Window
 from deepmr.regions import InputError, one_hot
 
 
@@ -40,13 +40,111 @@ def test_masks_are_independent_over_draws_layers_and_windows(toy):
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 1000])
-def test_effects_do_not_depend_on_the_batch(toy, batch, monkeypatch):
+def test_effects_do_not_depend_on_the_batch(toy, batch):
     x, model = dna(120, 1), toy_model()
     model.module.double()
     reference = window_draws(make_engine(model, [0, 2], "naive"), x, MaskSampler(model), "w", 3)
-    monkeypatch.setattr(deepmr.mutagenesis, "BATCH", batch)
+    model.batch = batch
     other = window_draws(make_engine(model, [0, 2], "naive"), x, MaskSampler(model), "w", 3)
     np.testing.assert_allclose(other.effects, reference.effects, atol=1e-14)
+
+
+class Tight(nn.Module):
+    "A network that runs out of memory for more than `most` sequences at once."
+
+    def __init__(self, network, most, error):
+        super().__init__()
+        self.network, self.most, self.error = network, most, error
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise self.error
+        return self.network(x)
+
+
+OUT = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")]
+
+
+class Whole(nn.Module):
+    "Sums of whole numbers, which no order of adding changes."
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+        self.register_buffer("w", torch.randint(-9, 10, (480, 3), generator=torch.Generator().manual_seed(0)).float())
+
+    def forward(self, x):
+        return self.drop(x.flatten(1)) @ self.w
+
+
+@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("error", OUT, ids=["gpu", "cpu"])
+@pytest.mark.parametrize("most, batch", [(40, 32), (9, 8), (1, 1)])
+@pytest.mark.parametrize("off", [0, 1e-6], ids=["exact", "rounded"])
+def test_where_memory_runs_out_the_batch_is_halved(toy, most, batch, off, error, workers):
+    x = dna(120, 1)
+    toy = toy if off else SequenceModel(Whole(), toy.labels, 120)
+    tight = SequenceModel(Tight(toy.module, most, error), toy.labels, 120)
+    sampler = MaskSampler(tight)
+    want = window_draws(make_engine(SequenceModel(Tight(toy.module, 999, error), toy.labels, 120), [0, 2], "naive"), x, sampler, "w", 3, workers)
+    got = window_draws(make_engine(tight, [0, 2], "naive"), x, sampler, "w", 3, workers)
+    assert np.abs(got.effects).max() > 1e-4 and np.abs(got.effects - want.effects).max() <= off
+    assert tight.predict(np.stack([x] * 50)).shape == (50, 3) and tight.batch == batch
+    with pytest.warns(UserWarning, match="memory ran out for 64 at a time, going on with 32; the last bits may differ"):
+        SequenceModel(Tight(toy.module, most, error), toy.labels, 120).predict(np.stack([x] * 64))
+
+
+@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.parametrize("error", [*OUT, RuntimeError("a bug"), ValueError("out of memory")])
+def test_one_sequence_that_does_not_fit_is_one_error_and_other_errors_stay(toy, error):
+    tight = SequenceModel(Tight(toy.module, 1, error), toy.labels, 120)
+    engine, sampler = make_engine(tight, [0, 2], "naive"), MaskSampler(tight)
+    tight.module.most = 0
+    want = (InputError, "memory ran out for one sequence at a time") if error in OUT else (type(error), str(error))
+    with pytest.raises(want[0], match=want[1]):
+        window_draws(engine, dna(120, 1), sampler, "w", 2, 1)
+
+
+@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("most", [70, 7, 1])
+def test_where_memory_runs_out_fewer_positions_are_propagated_at_once(toy, most, workers, monkeypatch):
+    x, sampler = dna(120, 1), MaskSampler(toy)
+    want = window_draws(Propagator(toy, [0, 2]), x, sampler, "w", 4, workers)
+    engine, whole = Propagator(toy, [0, 2]), Window.draw
+    assert engine.block == 120
+
+    def draw(self, masks):
+        if max(n for _, n, _ in self.blocks) > most:
+            raise OUT[0]
+        return whole(self, masks)
+
+    monkeypatch.setattr(Window, "draw", draw)
+    got = window_draws(engine, x, sampler, "w", 4, workers)
+    assert np.abs(got.effects - want.effects).max() < 1e-6 and most / 2 < engine.block <= most
+    most = 0
+    with pytest.raises(InputError, match="memory ran out"):
+        window_draws(engine, x, sampler, "w", 4, workers)
+
+
+def test_on_a_gpu_the_batch_follows_what_is_free(toy, monkeypatch):
+    "No GPU here: its memory is told, and what is made of it looked at."
+    for free, batch in ((1 << 40, 4096), (1 << 27, None), (1, 1)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+        half = memory_for(torch.device("cuda"))
+        assert half == free // 2 and fitting(toy, half) == (batch or fitting(toy, half))
+    sizes = [fitting(toy, m) for m in (1 << 20, 1 << 21, 1 << 22)]
+    assert sizes[1] == 2 * sizes[0] and sizes[2] == 2 * sizes[1]  # twice the memory, twice the sequences
+    assert memory_for(torch.device("cpu")) == 512 << 20 and toy.to("cpu").batch == 64
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "tpu", "", "cuda:x"])
+def test_a_device_that_is_not_there_is_one_sentence(toy, device):
+    if torch.cuda.is_available() and device == "cuda":
+        pytest.skip("there is one")
+    with pytest.raises(InputError, match="^device: found .*which cannot be used here"):
+        toy.to(device)
 
 
 def test_effects_are_the_same_bytes_for_any_number_of_workers(toy):

@@ -23,7 +23,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'deepmr.cli.simulate': ('cli.html#simulate', 'deepmr/cli.py'),
                             'deepmr.cli.status': ('cli.html#status', 'deepmr/cli.py'),
                             'deepmr.cli.table1': ('cli.html#table1', 'deepmr/cli.py'),
-                            'deepmr.cli.train': ('cli.html#train', 'deepmr/cli.py')},
+                            'deepmr.cli.train': ('cli.html#train', 'deepmr/cli.py'),
+                            'deepmr.cli.windows': ('cli.html#windows', 'deepmr/cli.py')},
             'deepmr.dropout': { 'deepmr.dropout.MaskSampler': ('dropout.html#masksampler', 'deepmr/dropout.py'),
                                 'deepmr.dropout.MaskSampler.__call__': ('dropout.html#masksampler.__call__', 'deepmr/dropout.py'),
                                 'deepmr.dropout.MaskSampler.__init__': ('dropout.html#masksampler.__init__', 'deepmr/dropout.py'),
@@ -679,6 +680,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.training.evaluate': ('training.html#evaluate', 'deepmr/training.py'),
                                  'deepmr.training.families': ('training.html#families', 'deepmr/training.py'),
                                  'deepmr.training.fast_logits': ('training.html#fast_logits', 'deepmr/training.py'),
+                                 'deepmr.training.held_out_windows': ('training.html#held_out_windows', 'deepmr/training.py'),
                                  'deepmr.training.intercept_shift': ('training.html#intercept_shift', 'deepmr/training.py'),
                                  'deepmr.training.jaspar': ('training.html#jaspar', 'deepmr/training.py'),
                                  'deepmr.training.kmer_baseline': ('training.html#kmer_baseline', 'deepmr/training.py'),
@@ -716,4 +718,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.training.train_epoch': ('training.html#train_epoch', 'deepmr/training.py'),
                                  'deepmr.training.train_members': ('training.html#train_members', 'deepmr/training.py'),
                                  'deepmr.training.validate': ('training.html#validate', 'deepmr/training.py'),
-                                 'deepmr.training.verdict': ('training.html#verdict', 'deepmr/training.py')}}}
+                                 'deepmr.training.verdict': ('training.html#verdict', 'deepmr/training.py'),
+                                 'deepmr.training.write_held_out': ('training.html#write_held_out', 'deepmr/training.py')}}}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'MODELS', 'Model', 'TrustCode', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device',
            'Engine', 'Workers', 'ExperimentPath', 'table1', 'run', 'fetch', 'effects', 'labels', 'matrix', 'report',
-           'simulate', 'train', 'status', 'main']
+           'simulate', 'train', 'windows', 'status', 'main']
 
 # %% ../nbs/10_cli.ipynb #cbac9e81
 import contextlib
@@ -331,7 +331,21 @@ def train(
         with _counted("step", leave=False) as progress:
             files = train_members(data, out, cell, members, seed, epochs, threads, announce=typer.echo, progress=progress)
         spec = ",".join(map(str, files))
-        typer.echo(f"weights: {spec}\nuse: deepmr table1 --model {spec} --outcome {cell}_DNase_None")
+        regions = Path(out) / f"{cell.lower()}_windows.bed"
+        typer.echo(f"weights: {spec}\nwindows: {regions}\nuse: deepmr table1 --model {spec} --outcome {cell}_DNase_None "
+                   f"--regions {regions} --genome FASTA")
+
+# %% ../nbs/10_cli.ipynb #5d37133c
+@app.command()
+def windows(
+    data: Annotated[str, typer.Option(help="Directory with a FASTA of segments, peak files and the tracks.tsv that lists them.")],
+    cell: Annotated[str, typer.Option(help="The cell line.")] = "HepG2",
+    out: Annotated[str, typer.Option(help="BED to write, for deepmr table1 --regions.")] = "windows.bed",
+) -> None:
+    "Windows of the test chromosomes in which a track of a cell line was observed."
+    with _clear_errors():
+        from deepmr.training import write_held_out
+        typer.echo(f"{write_held_out(data, out, cell):,} windows: {out}")
 
 # %% ../nbs/10_cli.ipynb #8e1b7cd9
 @app.command()

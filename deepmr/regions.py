@@ -399,11 +399,14 @@ def label_windows(
 
 
 def write_windows(windows: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    "Write windows as BED with columns 7 (labels) and 8 (digest)."
+    "Write windows as BED with columns 7 (labels) and 8 (digest). InputError where the file cannot be written."
     lines = [f"{w.chrom}\t{w.start}\t{w.end}\t{w.name}\t0\t+\t{','.join(w.labels)}\t{w.digest}\n"
              for w in windows[["chrom", "start", "end", "name", "labels", "digest"]].itertuples(index=False, name="W")]
     header = "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\tdigest\n"
-    Path(path).write_text(header + "".join(lines), encoding="utf-8")
+    try:
+        Path(path).write_text(header + "".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"out: {path} cannot be written ({error.strerror})") from None
 
 # %% ../nbs/00_regions.ipynb #ab944a9f
 UCSC = "https://api.genome.ucsc.edu/getData/sequence"

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['TEST', 'VALIDATION', 'ARCHITECTURE', 'MOTIFS', 'CARD', 'split_of', 'label_names', 'known_tracks', 'Data',
-           'place_windows', 'load_data', 'batch', 'planted', 'epoch_rows', 'draw_epoch', 'label_weights', 'masked_loss',
-           'multiply_adds', 'fast_logits', 'jaspar', 'log_odds', 'motif_filter', 'start_from_motifs', 'auroc',
-           'average_precision', 'block_weights', 'motif_hits', 'best_versions', 'predict_logits', 'label_auroc',
-           'validate', 'train_epoch', 'save_checkpoint', 'load_checkpoint', 'intercept_shift', 'calibrate', 'best_f1',
-           'call_thresholds', 'train', 'train_members', 'canonical_kmers', 'kmer_features', 'kmer_baseline',
-           'motif_baseline', 'evaluate', 'reliability', 'spread_of_draws', 'verdict', 'occupancy_change', 'motif_match',
-           'families', 'match_all', 'motif_row', 'motif_table', 'label_doubts', 'metrics_table', 'motifs_table',
-           'model_card']
+           'place_windows', 'load_data', 'held_out_windows', 'write_held_out', 'batch', 'planted', 'epoch_rows',
+           'draw_epoch', 'label_weights', 'masked_loss', 'multiply_adds', 'fast_logits', 'jaspar', 'log_odds',
+           'motif_filter', 'start_from_motifs', 'auroc', 'average_precision', 'block_weights', 'motif_hits',
+           'best_versions', 'predict_logits', 'label_auroc', 'validate', 'train_epoch', 'save_checkpoint',
+           'load_checkpoint', 'intercept_shift', 'calibrate', 'best_f1', 'call_thresholds', 'train', 'train_members',
+           'canonical_kmers', 'kmer_features', 'kmer_baseline', 'motif_baseline', 'evaluate', 'reliability',
+           'spread_of_draws', 'verdict', 'occupancy_change', 'motif_match', 'families', 'match_all', 'motif_row',
+           'motif_table', 'label_doubts', 'metrics_table', 'motifs_table', 'model_card']
 
 # %% ../nbs/12_training.ipynb #e7e43cea
 import copy
@@ -33,7 +33,8 @@ import torch.nn.functional as F
 from .dropout import MaskSampler, shared_masks
 from .models import ConvNet, SequenceModel, annotate, load_model, save_model
 from .pipeline import open_effects, read_local
-from .regions import Genome, InputError, encode, is_bound, one_hot, read_regions, tile
+from .regions import (ALPHABET, Genome, InputError, encode, is_bound, one_hot, read_regions, sequence_digest, tile, window_name,
+                            write_windows)
 
 # %% ../nbs/12_training.ipynb #9617d7e6
 TEST = ("chr8", "chr9", "chr22")  # reported; nothing is chosen on them
@@ -130,6 +131,28 @@ def load_data(
     labels = tuple(n for n, kept in zip(label_names(tracks), keep) if kept)
     return Data(codes, windows, *place, labels, y[:, keep], known[:, keep], focus[keep], length,
                 tuple(tracks.target[keep].str.upper()))
+
+# %% ../nbs/12_training.ipynb #61c4d650
+def held_out_windows(data: Data) -> pd.DataFrame:
+    "Test windows with a label of the focus cell: chrom, start, end, name, labels, digest, as `deepmr.regions.write_windows` takes them."
+    rows, focus = data.rows("test"), np.flatnonzero(data.focus)
+    rows = rows[data.y[rows][:, focus].any(1)]
+    windows = data.windows.iloc[rows][["chrom", "start", "end"]].reset_index(drop=True)
+    letters = np.array(list(ALPHABET + "N"))
+    sequences = ["".join(letters[data.codes[at:at + data.length]]) for at in data.offset[rows]]
+    return windows.assign(name=[window_name(*w) for w in windows.itertuples(index=False)],
+                          labels=[tuple(data.labels[k] for k in focus if data.y[row, k]) for row in rows],
+                          digest=[sequence_digest(s) for s in sequences])
+
+
+def write_held_out(data: "str | os.PathLike | Data", out: str | os.PathLike, cell: str = "HepG2") -> int:
+    "Write `held_out_windows` of a cell line as BED; how many. Raises InputError as `load_data`, and where there is no such window."
+    data = data if isinstance(data, Data) else load_data(data, cell)
+    windows = held_out_windows(data)
+    if not len(windows):
+        raise InputError(f"data: found no window with a label on the test chromosomes {', '.join(TEST)}, expected at least one")
+    write_windows(windows, out)
+    return len(windows)
 
 # %% ../nbs/12_training.ipynb #e324c9ad
 _ONE_HOT = np.eye(5, 4, dtype=np.float32)  # the fifth row, for N, is zero
@@ -473,6 +496,9 @@ def train(
     torch.set_num_threads(threads)
     data = data if isinstance(data, Data) else load_data(data)
     config = {"n_labels": len(data.labels), **(architecture or ARCHITECTURE)}
+    if empty := [s for s in ("train", "validation", "test") if not len(data.rows(s))]:
+        raise InputError(f"data: found no {empty[0]} window, expected sequence on test ({', '.join(TEST)}), validation "
+                         f"({', '.join(VALIDATION)}) and other chromosomes")
     steps = len(draw_epoch(data, negatives, jitter, seed, 0)[0]) // batch_size
     if steps < 1:
         raise InputError(f"data: found fewer labelled training windows than the {batch_size} of a batch, expected more sequence or peaks")
@@ -524,7 +550,8 @@ def train_members(data: "str | os.PathLike", out: str | os.PathLike, cell: str =
                   threads: int = 2, **reports) -> list[Path]:
     """Train one network, or the members of an ensemble from seeds `seed`, `seed + 1`, …, each in a directory of its own.
 
-    The weights' files, as `load_model` takes them (several with commas between). InputError as `train`.
+    The weights' files, as `load_model` takes them (several with commas between); beside them CELL_windows.bed, the windows to ask
+    about (`held_out_windows`). InputError as `train`.
     """
     if members < 1 or epochs < 1:
         raise InputError(f"members, epochs: found {members} and {epochs}, expected at least 1 of each")
@@ -534,6 +561,7 @@ def train_members(data: "str | os.PathLike", out: str | os.PathLike, cell: str =
         name = cell.lower() + (f"-{k}" if members > 1 else "")
         train(loaded, folder, seed + k, epochs, name=name, threads=threads, **reports)
         files.append(folder / f"{name}.safetensors")
+    write_held_out(loaded, Path(out) / f"{cell.lower()}_windows.bed")
     return files
 
 # %% ../nbs/12_training.ipynb #ae496129

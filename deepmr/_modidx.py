@@ -665,6 +665,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.training._begin': ('training.html#_begin', 'deepmr/training.py'),
                                  'deepmr.training._finish': ('training.html#_finish', 'deepmr/training.py'),
                                  'deepmr.training._interval': ('training.html#_interval', 'deepmr/training.py'),
+                                 'deepmr.training._read_tracks': ('training.html#_read_tracks', 'deepmr/training.py'),
                                  'deepmr.training._tied': ('training.html#_tied', 'deepmr/training.py'),
                                  'deepmr.training.auroc': ('training.html#auroc', 'deepmr/training.py'),
                                  'deepmr.training.average_precision': ('training.html#average_precision', 'deepmr/training.py'),

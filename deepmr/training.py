@@ -100,6 +100,19 @@ def place_windows(genome: Genome, length: int, stride: int) -> tuple[np.ndarray,
     clean = unclear[windows.offset + length] == unclear[windows.offset]
     return codes, windows[clean].drop_duplicates(["chrom", "start"]).reset_index(drop=True)
 
+# %% ../nbs/12_training.ipynb #e452418f
+def _read_tracks(path: Path) -> pd.DataFrame:
+    "The table of tracks; the two columns that may be missing are empty then."
+    try:
+        tracks = pd.read_csv(path, sep="\t", dtype=str)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"data: {path} is no table: {error}") from None
+    if missing := {"cell", "target", "track", "file"} - set(tracks):
+        raise InputError(f"data: found no column {', '.join(sorted(missing))} in {path}, expected cell, target, track and file, separated by tabs")
+    if (empty := tracks[["cell", "target", "track", "file"]].isna().any(axis=1)).any():
+        raise InputError(f"data: {path} line {empty.idxmax() + 2} has an empty cell, target, track or file")
+    return tracks.reindex(columns=["cell", "target", "track", "file", "deepsea_label", "unlabelled_chromosomes"])
+
 # %% ../nbs/12_training.ipynb #5c428d09
 def load_data(
     directory: str | os.PathLike,  # tracks.tsv, a FASTA of segments and the peak files tracks.tsv names
@@ -117,7 +130,7 @@ def load_data(
     if not (directory / "tracks.tsv").is_file() or len(fasta) != 1:
         raise InputError(f"data: found {len(fasta)} FASTA file(s) in {directory}, expected one, "
                          "and a tracks.tsv")
-    tracks = pd.read_csv(directory / "tracks.tsv", sep="\t")
+    tracks = _read_tracks(directory / "tracks.tsv")
     if not (tracks.cell == cell).any():
         raise InputError(f"cell: found no track of {cell!r} in {directory}, "
                          f"expected one of {', '.join(sorted(set(tracks.cell)))}")

@@ -516,6 +516,7 @@ def train(
     if steps < 1:
         raise InputError(f"data: found fewer labelled training windows than the {batch_size} of a batch, expected more sequence or peaks")
     motifs = {name: counts for name, (_, counts) in best_versions(data, jaspar(), seed).items()} if motifs is None else motifs
+    decay = min(decay, 1 - 4 / (epochs * steps))  # in a short run the average must forget how it began
     state = _begin(config, motifs, seed, rate, weight_decay, max(cycle, epochs) * steps)
     checkpoint, log, best = out / "checkpoint.pt", [], None
     if checkpoint.exists():

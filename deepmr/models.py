@@ -473,8 +473,21 @@ def _try_out(adapter: Adapter, n_labels: int, length: int, name: str) -> None:
     _check_output(y, adapter, n_labels, name)
 
 # %% ../nbs/01_models.ipynb #a9dfc153
+class _Function(nn.Module):
+    "A function of a batch as a network without weights of its own."
+
+    def __init__(self, function: Callable[[torch.Tensor], Any]):
+        super().__init__()
+        if not callable(function):
+            raise InputError(f"network: found a {type(function).__name__}, expected a torch.nn.Module, a function or a list of modules")
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(x)
+
+
 def adapt(
-    network: nn.Module,
+    network: nn.Module | Callable[[torch.Tensor], Any] | Sequence[nn.Module],  # or a function; or several, the members of an ensemble
     labels: Sequence[str] | str | Path,  # one name per output, or a text file of them
     length: int,  # bp of the input
     name: str = "model",
@@ -490,6 +503,11 @@ def adapt(
     doubts: Mapping[str, Sequence[str]] | None = None,
 ) -> SequenceModel:
     "Any network as a SequenceModel. InputError for impossible options, and where a forward pass gives another shape."
+    if isinstance(network, (list, tuple)):
+        options = {k: v for k, v in locals().items() if k not in ("network", "name")}
+        return Ensemble([adapt(one, name=f"{name}, member {i}", **options) for i, one in enumerate(network)], name)
+    if not isinstance(network, nn.Module):
+        network = _Function(network)
     labels = read_labels(labels) if isinstance(labels, (str, Path)) else labels
     output_axes = output_axes or ("NT" if reduce is None else "NTP")
     _check_options(axes, alphabet, output_axes, reduce)
@@ -793,7 +811,7 @@ def load_model(
     "A model by name. InputError: unknown name, file that cannot be read, missing device, or code that is not trusted."
     if isinstance(spec, SequenceModel):
         return spec.to(device)
-    if isinstance(spec, nn.Module):
+    if callable(spec):
         raise InputError(f"model: found a {type(spec).__name__} without labels, expected adapt(network, labels, length)")
     if isinstance(spec, (list, tuple)) or "," in str(spec):
         parts = spec if isinstance(spec, (list, tuple)) else [part.strip() for part in str(spec).split(",") if part.strip()]

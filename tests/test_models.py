@@ -196,6 +196,16 @@ def test_options_mean_what_they_say():
     assert adapt(net, list("abc"), LENGTH, reduce="sum").module.state_dict().keys() == {f"network.{k}" for k in net.state_dict()}
 
 
+def test_a_function_and_a_list_of_networks_give_effects():
+    made = [flat() for _ in range(3)]
+    both, whole = (adapt(made, ["a", "b", "c"], LENGTH, axes="NC1L"), adapt(lambda x: made[0](x), ["a", "b", "c"], LENGTH, axes="NC1L"))
+    effects = mutation_effects(both, dna(), "a", "c")
+    assert isinstance(both, Ensemble) and effects.n_draws == 3 and float(effects.bxse.max()) > 0
+    assert np.array_equal(both.members[0].predict(dna(2)), whole.predict(dna(2)))
+    with pytest.raises(InputError, match="does not take input of shape|found an output of shape"):
+        adapt(lambda x: x.sum(1), ["a", "b", "c"], LENGTH)
+
+
 def test_a_lost_batch_axis_is_found_on_load():
     class Squeezed(nn.Module):
         def forward(self, x):
@@ -534,6 +544,7 @@ def test_deepsea_by_way_of_kipoi_becomes_one_that_propagates(monkeypatch, deepse
 
 def test_specs_that_name_nothing():
     for spec, says in (("hepg3", "expected 'hepg2'"), (nn.Linear(1, 1), r"expected adapt\(network, labels, length\)"),
+                       (lambda x: x, r"a function without labels, expected adapt"), ([nn.Linear(1, 1)] * 2, r"expected adapt\(network, labels, length\)"),
                        ("torch:my.module", "cannot be loaded"), ("kipoi-dir:/nowhere/at/all", "trust_code")):
         with pytest.raises(InputError, match=says):
             load_model(spec)

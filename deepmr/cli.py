@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['app', 'MODELS', 'Model', 'TrustCode', 'Exposures', 'Outcome', 'Regions', 'GenomeFile', 'Draws', 'Seed', 'Device',
-           'Engine', 'Workers', 'ExperimentPath', 'table1', 'run', 'fetch', 'effects', 'labels', 'matrix', 'report',
-           'simulate', 'train', 'windows', 'status', 'main']
+           'Engine', 'Workers', 'Scheduler', 'KeepDraws', 'ExperimentPath', 'table1', 'run', 'fetch', 'effects',
+           'labels', 'matrix', 'report', 'simulate', 'train', 'windows', 'status', 'main']
 
 # %% ../nbs/10_cli.ipynb #cbac9e81
 import contextlib
+import functools
 import shlex
 import shutil
 import sys
@@ -63,6 +64,8 @@ Seed = Annotated[int, typer.Option(help="Decides windows, masks and bootstrap: s
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, ...")]
 Engine = Annotated[str, typer.Option(help="auto, propagate (fast) or naive (one forward pass per mutant); the numbers are the same.")]
 Workers = Annotated[Optional[int], typer.Option(help="Threads. [default: one per core]", show_default=False)]
+Scheduler = Annotated[Optional[str], typer.Option(help="tcp://HOST:PORT of a Dask cluster to do the windows, in place of this machine.", show_default=False)]
+KeepDraws = Annotated[bool, typer.Option("--keep-draws", help="Keep every draw, not only means and standard errors.")]
 
 
 class _Bar:
@@ -130,10 +133,12 @@ def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
                    + way.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
 
 # %% ../nbs/10_cli.ipynb #af6f43e6
-def _carry_out(experiment, protocols: list[str], out: str, device: str, workers: Optional[int], directions: bool = False) -> None:
+def _carry_out(experiment, protocols: list[str], out: str, device: str, workers: Optional[int], scheduler: Optional[str],
+               directions: bool = False) -> None:
     "An experiment with all that is said on the way: what is asked, progress, the table, where the files are."
     from deepmr.pipeline import disk_needed, get_protocol, plan, run
-    p = plan(experiment, device, announce=lambda line: typer.echo(line, err=True))
+    announce = functools.partial(typer.echo, err=True)
+    p = plan(experiment, device, announce)
     typer.echo(f"windows: {p.source}")
     for note in p.notes:
         typer.echo(f"note: {note}")
@@ -142,7 +147,7 @@ def _carry_out(experiment, protocols: list[str], out: str, device: str, workers:
                f"{3 * p.model.length} mutations, at most {disk_needed(p) / 1e6:,.0f} MB in {out}; {protocol.name} protocol: {protocol.words}")
     bar = _Bar()
     try:
-        table = run(p, out, workers=workers, command=shlex.join(["deepmr", *sys.argv[1:]]), progress=bar)
+        table = run(p, out, device, workers, shlex.join(["deepmr", *sys.argv[1:]]), announce, bar, scheduler)
     finally:
         bar.close()
     _print_table(table)
@@ -171,6 +176,8 @@ def table1(
     device: Device = "cpu",
     engine: Engine = "auto",
     workers: Workers = None,
+    scheduler: Scheduler = None,
+    keep_draws: KeepDraws = False,
     trust_code: TrustCode = False,
 ) -> None:
     """One global causal effect per exposure, as in the paper's Table 1.
@@ -182,8 +189,8 @@ def table1(
         from deepmr.pipeline import Experiment, get_protocol
         protocols = [get_protocol(name.strip()) for name in protocol.split(",")]
         chosen = tuple(e.strip() for e in exposures.split(",") if e.strip())
-        asked = Experiment(model, chosen, outcome, regions, genome, windows, draws, protocols[0].name, seed, engine, trust_code)
-        _carry_out(asked, [p.name for p in protocols], out, device, workers, directions)
+        asked = Experiment(model, chosen, outcome, regions, genome, windows, draws, protocols[0].name, seed, engine, trust_code, keep_draws)
+        _carry_out(asked, [p.name for p in protocols], out, device, workers, scheduler, directions)
 
 # %% ../nbs/10_cli.ipynb #b7c438b8
 ExperimentPath = Annotated[str, typer.Argument(metavar="FILE", help="An experiment in TOML; see experiments/ for two.")]
@@ -197,6 +204,7 @@ def run(
     draws: Annotated[Optional[int], typer.Option(help="Draws per window, in place of the file's.", show_default=False)] = None,
     device: Device = "cpu",
     workers: Workers = None,
+    scheduler: Scheduler = None,
     trust_code: TrustCode = False,
 ) -> None:
     "The experiment in a file: fetch what it needs, make its windows, and go the way of deepmr table1."
@@ -204,7 +212,7 @@ def run(
         from deepmr.experiments import experiment
         asked, protocols = experiment(file, windows, draws, trust_code, announce=lambda line: typer.echo(line, err=True))
         out = out or str(Path("runs") / Path(file).stem)
-        _carry_out(asked, protocols, out, device, workers)
+        _carry_out(asked, protocols, out, device, workers, scheduler)
         shutil.copyfile(file, Path(out) / "experiment.toml")
 
 # %% ../nbs/10_cli.ipynb #a88a207b
@@ -226,7 +234,7 @@ def effects(
     draws: Draws = None,
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="netCDF file to write.")] = "effects.nc",
-    keep_draws: Annotated[bool, typer.Option(help="Keep every draw, not only means and standard errors.")] = False,
+    keep_draws: KeepDraws = False,
     device: Device = "cpu",
     engine: Engine = "auto",
     workers: Workers = None,
@@ -354,7 +362,10 @@ def status(run: Annotated[str, typer.Argument(help="Run directory of deepmr tabl
     with _clear_errors():
         from deepmr.pipeline import status as look
         s = look(run)
-        end = "finished" if s["finished"] else "not finished: the same command continues it"
+        again = "the same command"
+        end = "finished" if s["finished"] else f"not finished: {again} continues it"
+        if s["damaged"]:
+            end = f"files of {s['damaged']} windows are damaged or missing: {again} does them again"
         typer.echo(f"{s['model']}: {s['exposures']} exposures on {s['outcome']}, {s['draws']} draws; {s['done']} of {s['windows']} windows done, "
                    f"{s['megabytes']:.1f} MB; {end}")
 

@@ -1,4 +1,6 @@
 """Runs: killed and continued, from another place, without a genome, and from the command line."""
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -6,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from concurrent.futures import Executor, Future
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +21,8 @@ from typer.testing import CliRunner
 
 from deepmr.cli import app
 from deepmr.models import load_model, save_model
-from deepmr.pipeline import (PROTOCOLS, Experiment, compare, directions, effect_matrix, open_effects, plan, read_local,
-                             read_slopes, run, status, table1)
+from deepmr.pipeline import (PROTOCOLS, Experiment, _by_executor, compare, directions, disk_needed, effect_matrix, open_effects, plan,
+                             read_local, read_slopes, run, status, table1)
 from deepmr.regions import InputError, read_windows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,6 +124,168 @@ def test_a_second_process_on_a_directory_is_refused(named, toy_files):
         run(toy_experiment(toy_model(), toy_files, draws=400), out, **quiet)
     first.kill(), first.wait()
     run(toy_experiment(toy_model(), toy_files, draws=400), out, **quiet)  # the lock went with its holder
+
+
+def content(out):
+    "What a run leaves and no kill may change."
+    names = ["table1.csv", "local_effects.parquet", "windows.bed", *(f"{d}/{f.name}" for d in ("effects", "local") for f in (out / d).iterdir())]
+    return {name: (out / name).read_bytes() for name in names}
+
+
+DAMAGE = {
+    "cut short": lambda f, other: f.write_bytes(f.read_bytes()[:-1]),
+    "one bit": lambda f, other: f.write_bytes(bytes([f.read_bytes()[0], f.read_bytes()[1] ^ 4]) + f.read_bytes()[2:]),
+    "empty": lambda f, other: f.write_bytes(b""),
+    "gone": lambda f, other: f.unlink(),
+    "longer": lambda f, other: f.write_bytes(f.read_bytes() + b" "),
+    "that of another window": lambda f, other: f.write_bytes(other.read_bytes()),
+}
+
+
+def test_any_damage_to_a_window_is_found_said_and_mended(toy, toy_files):
+    e, out = toy_experiment(toy, toy_files), toy_files / "run"
+    run(e, out, **quiet)
+    before, windows = content(out), len(list((out / "local").iterdir()))
+    for (name, damage), folder in itertools.product(DAMAGE.items(), ("effects", "local")):
+        victim, other = sorted((out / folder).iterdir())[:2]
+        damage(victim, other)
+        (victim.parent / f".{victim.name}.1.part").write_bytes(b"x")  # half a file of a killed run
+        shown = CliRunner().invoke(app, ["status", str(out)])
+        assert shown.exit_code == 0 and f"{windows - 1} of {windows} windows done" in shown.output, (name, folder)
+        assert "files of 1 windows are damaged or missing: the same command does them again" in shown.output
+        with pytest.raises(InputError, match=f"{victim.name} is {'missing' if name == 'gone' else 'damaged'}, expected what deepmr wrote"):
+            table1(out) if folder == "local" else read_slopes(out)
+        said = []
+        run(e, out, announce=said.append)
+        assert [line for line in said if "doing these again" in line] and content(out) == before, (name, folder)
+        assert not list(out.glob("**/*.part"))
+
+
+def test_a_report_of_a_damaged_run_is_one_sentence(toy, toy_files):
+    out = toy_files / "run"
+    run(toy_experiment(toy, toy_files), out, **quiet)
+    victim = next((out / "local").iterdir())
+    victim.write_text(victim.read_text()[:-20])
+    done = CliRunner().invoke(app, ["report", str(out)])
+    assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1 and f"{victim.name} is damaged" in done.stderr
+
+
+@pytest.mark.parametrize("change", ["gone", "empty", "cut", "flipped"])
+def test_windows_without_their_checksums_are_not_trusted(toy, toy_files, change):
+    e, out = toy_experiment(toy, toy_files), toy_files / "run"
+    run(e, out, **quiet)
+    before, sums = content(out), out / "SHA256SUMS"
+    text = sums.read_text()
+    written = {"gone": None, "empty": "", "cut": text[:-30], "flipped": text[:-90] + ("0" if text[-90] != "0" else "1") + text[-89:]}[change]
+    sums.unlink() if written is None else sums.write_text(written)
+    again = []
+    run(e, out, progress=lambda done, total, window: again.append(window), **quiet)
+    assert len(set(again)) == (1 if change in ("cut", "flipped") else len(before) // 2 - 1) and content(out) == before
+    assert sorted(sums.read_text().splitlines()) == sorted(text.splitlines())
+
+
+def test_a_disk_that_fills_up_loses_nothing(toy, toy_files, monkeypatch):
+    e, out, write, calls = toy_experiment(toy, toy_files), toy_files / "run", Path.write_bytes, itertools.count()
+
+    def full(path, data):
+        if next(calls) == 3:  # the second file of the second window
+            write(path, data[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    with monkeypatch.context() as m:
+        m.setattr(Path, "write_bytes", full)
+        with pytest.raises(InputError, match=r"out: .*\.json cannot be written \(No space left on device\)"):
+            run(e, out, **quiet)
+    assert status(out)["done"] == 1 and not list(out.glob("**/*.part"))
+    run(e, out, **quiet)
+    run(e, toy_files / "whole", **quiet)
+    assert content(out) == content(toy_files / "whole")
+
+
+def test_an_experiment_of_an_older_version_is_continued(toy, toy_files):
+    e, out = toy_experiment(toy, toy_files), toy_files / "run"
+    run(e, out, **quiet)
+    record = json.loads((out / "run.json").read_text())
+    del record["experiment"]["keep_draws"]
+    (out / "run.json").write_text(json.dumps(record))
+    (out / "SHA256SUMS").unlink()
+    assert len(table1(out)) == 2 and len(read_slopes(out).windows) == status(out)["done"]  # read as it is
+    run(e, out, **quiet)
+    with pytest.raises(InputError, match="differs in keep_draws"):
+        run(replace(e, keep_draws=True), out, **quiet)
+
+
+def test_draws_are_kept_on_request(toy, toy_files):
+    e = toy_experiment(toy, toy_files)
+    run(e, toy_files / "run", **quiet), run(replace(e, keep_draws=True), toy_files / "kept", **quiet)
+    assert (toy_files / "run" / "table1.csv").read_bytes() == (toy_files / "kept" / "table1.csv").read_bytes()
+    window = read_local(toy_files / "run").window[0]
+    data = open_effects(toy_files / "kept", window)
+    assert data.draws_x.dtype == np.float32 and data.draws_x.sizes["draw"] == 6
+    np.testing.assert_allclose(data.draws_x.mean("draw"), data.bx, rtol=1e-4, atol=1e-7)
+    p, kept = plan(e, **quiet), plan(replace(e, keep_draws=True), **quiet)
+    used = sum(f.stat().st_size for f in (toy_files / "kept").rglob("*") if f.is_file())
+    assert disk_needed(p) < disk_needed(kept) and used < disk_needed(kept)
+
+
+def test_neither_order_nor_engine_nor_threads_matter(toy, toy_files):
+    p = plan(toy_experiment(toy, toy_files), **quiet)
+    back = replace(p, windows=p.windows.iloc[::-1].reset_index(drop=True), codes=p.codes[::-1])
+    run(p, toy_files / "run", workers=1, **quiet), run(back, toy_files / "back", workers=3, **quiet)
+    assert {k: v for k, v in content(toy_files / "run").items() if k != "windows.bed"} == {
+        k: v for k, v in content(toy_files / "back").items() if k != "windows.bed"}
+    plain = run(toy_experiment(toy, toy_files, engine="naive"), toy_files / "plain", workers=1, **quiet)
+    table = table1(toy_files / "run")
+    for column in ("mean", "se", "ci_low", "ci_high"):
+        np.testing.assert_allclose(plain[column], table[column], rtol=1e-3, atol=1e-4)
+    for window in p.windows.name:
+        np.testing.assert_allclose(open_effects(toy_files / "plain", window).bx, open_effects(toy_files / "run", window).bx, atol=1e-5)
+
+
+def random_plan(toy, toy_files, windows):
+    p = plan(toy_experiment(toy, toy_files, draws=3), **quiet)
+    frame = pd.DataFrame({"name": [f"r:{i}" for i in range(windows)], "chrom": "r", "start": 0, "end": 120})
+    frame["exposures"] = [p.exposures] * windows
+    return replace(p, windows=frame, codes=np.random.default_rng(0).integers(0, 4, (windows, 120)).astype(np.int8))
+
+
+def test_memory_does_not_grow_with_the_windows(toy, toy_files):
+    run(random_plan(toy, toy_files, 2), toy_files / "warm", workers=1, **quiet)
+    peaks, sizes = {}, {}
+    for windows in (6, 60):
+        p = random_plan(toy, toy_files, windows)
+        tracemalloc.start()
+        run(p, toy_files / str(windows), workers=1, **quiet)
+        peaks[windows] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        sizes[windows] = sum(f.stat().st_size for f in (toy_files / str(windows)).glob("*/*"))
+    grown, written = (peaks[60] - peaks[6]) / 54, (sizes[60] - sizes[6]) / 54
+    assert grown < 15_000 < written, (grown, written)  # bytes a window: records and names, not effects
+
+
+class Slow(Executor):
+    "Counts what is out."
+
+    def __init__(self):
+        self.out, self.most = [], 0
+
+    def submit(self, call, *args):
+        self.out.append(Future())
+        self.most = max(self.most, sum(not f.done() for f in self.out))
+        return self.out[-1]
+
+
+def test_no_more_windows_are_out_than_there_is_room_for(toy, toy_files, monkeypatch):
+    p, slow = random_plan(toy, toy_files, 20), Slow()
+
+    def one_more(waiting, return_when):
+        if not any(f.done() for f in waiting):
+            next(iter(waiting)).set_result("done")
+        return {f for f in waiting if f.done()}, {f for f in waiting if not f.done()}
+
+    monkeypatch.setattr("deepmr.pipeline.wait", one_more)
+    assert list(_by_executor(slow, None, p, range(20), lambda: 4)) == ["done"] * 20 and slow.most == 4
 
 
 @pytest.mark.parametrize("left", [(), ("effects",), ("effects", "local", "figures"), ("effects", "local", "figures", "windows.bed")])

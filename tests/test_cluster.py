@@ -1,0 +1,116 @@
+"""Runs on a Dask cluster: the bytes of one process, whatever happens to the workers; and what can be wrong with a cluster."""
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import toy_model
+from test_pipeline import named, quiet, toy_experiment  # noqa: F401 (a fixture)
+from typer.testing import CliRunner
+
+from deepmr.cli import app
+from deepmr.models import save_model
+from deepmr.pipeline import plan, run
+from deepmr.regions import InputError
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as made:
+        yield made
+
+
+def same_run(one, other):
+    names = ["table1.csv", "local_effects.parquet", "windows.bed", *(f"{d}/{f.name}" for d in ("effects", "local") for f in (one / d).iterdir())]
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_bytes_of_one_process_though_a_worker_is_killed(cluster, named, toy_files):
+    run(named, toy_files / "one", workers=1, **quiet)
+    with distributed.Client(cluster, set_as_default=False) as client:
+        before, killed = client.run(os.getpid), []
+
+    def kill(done, total, window):
+        if not killed and done < total / 2:
+            killed.append(next(iter(before.values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    seen = []
+    run(named, toy_files / "many", scheduler=cluster.scheduler_address, announce=lambda line: None,
+        progress=lambda *a: (seen.append(a[:2]), kill(*a)))
+    assert killed and seen == [(30 * (i + 1), 240) for i in range(8)]
+    assert same_run(toy_files / "one", toy_files / "many")
+    with distributed.Client(cluster, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        assert killed[0] not in client.run(os.getpid).values()  # it was a worker, and it is gone
+
+
+def test_a_run_begun_here_is_finished_there(cluster, named, toy_files):
+    run(named, toy_files / "one", workers=1, **quiet)
+
+    def stop(done, total, window):
+        if done == 100:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(named, toy_files / "two", workers=1, progress=stop, **quiet)
+    damaged = next((toy_files / "two" / "effects").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    said = []
+    run(named, toy_files / "two", scheduler=cluster.scheduler_address, announce=said.append)
+    assert same_run(toy_files / "one", toy_files / "two") and "doing these again" in said[-1]
+
+
+def test_from_the_command_line(cluster, named, toy_files):
+    options = ["table1", "--model", named.model, "--outcome", named.outcome, "--regions", named.regions, "--genome", named.genome,
+               "--windows", "2", "--draws", "4", "--scheduler", cluster.scheduler_address, "--out"]
+    done = CliRunner().invoke(app, [*options, str(toy_files / "run")])
+    assert done.exit_code == 0, done.output
+    run(replace(named, windows=2, draws=4, seed=0), toy_files / "one", workers=1, **quiet)
+    assert same_run(toy_files / "one", toy_files / "run")
+
+
+def test_weights_must_be_there_and_the_same(cluster, named, toy_files):
+    p, weights = plan(named, **quiet), Path(named.model)
+    weights.rename(toy_files / "elsewhere")
+    with pytest.raises(InputError, match="a worker says: model: found no file"):
+        run(p, toy_files / "run", scheduler=cluster.scheduler_address, **quiet)
+    config = dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16, hidden_dropout=0.4, length=120)
+    save_model(toy_model(seed=5), config, weights)
+    with pytest.raises(InputError, match="a worker says: model: found other weights"):
+        run(p, toy_files / "run", scheduler=cluster.scheduler_address, **quiet)
+    (toy_files / "elsewhere").rename(weights)
+    assert len(run(p, toy_files / "run", scheduler=cluster.scheduler_address, **quiet)) == 2
+
+
+HIDE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "deepmr": raise ModuleNotFoundError(f"No module named {name!r}", name="deepmr")
+sys.meta_path.insert(0, Hidden())
+"""
+
+
+def test_a_worker_without_the_package(named, toy_files):
+    (toy_files / "hide.py").write_text(HIDE)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, preload=[str(toy_files / "hide.py")]) as bare:
+        with pytest.raises(InputError, match="a worker has no deepmr, expected deepmr"):
+            run(named, toy_files / "run", scheduler=bare.scheduler_address, **quiet)
+
+
+def test_a_cluster_that_cannot_be_used_is_one_sentence_before_anything_is_written(named, toy, toy_files, monkeypatch):
+    def fails(text, experiment=named, scheduler="tcp://127.0.0.1:9"):
+        with pytest.raises(InputError, match=text):
+            run(experiment, toy_files / "run", scheduler=scheduler, **quiet)
+        assert not (toy_files / "run").exists()
+
+    fails("does not answer .*refused.* expected tcp://HOST:PORT")
+    fails("does not answer .*port", scheduler="somewhere")
+    fails("a model given as a Python object", toy_experiment(toy, toy_files))
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    fails(r"found no package distributed, expected it: pip install 'deepmr\[dask\]'")

@@ -110,7 +110,7 @@ def test_a_cluster_that_cannot_be_used_is_one_sentence_before_anything_is_writte
         assert not (toy_files / "run").exists()
 
     fails("does not answer .*refused.* expected tcp://HOST:PORT")
-    fails("does not answer .*port", scheduler="somewhere")
+    fails("does not answer .*expected tcp://HOST:PORT", scheduler="somewhere")
     fails("a model given as a Python object", toy_experiment(toy, toy_files))
     monkeypatch.setitem(sys.modules, "distributed", None)
     fails(r"found no package distributed, expected it: pip install 'deepmr\[dask\]'")

@@ -8,7 +8,7 @@ __all__ = ['PROTOCOLS', 'LOCAL', 'EVOLVED', 'SUMS', 'PAIR_REPLICATES', 'DIAGNOST
            'file_stem', 'weights_digest', 'versions', 'read_record', 'disk_needed', 'status', 'shared_diagnostics',
            'local_effects', 'slopes_of_draws', 'with_slopes', 'Finished', 'Worker', 'end_with_parent', 'Job',
            'do_window', 'run', 'read_local', 'combine', 'table1', 'open_effects', 'compare', 'Slopes', 'read_slopes',
-           'directions', 'effect_matrix', 'write_effects']
+           'directions', 'effect_matrix', 'direct_effects', 'write_effects']
 
 # %% ../nbs/08_pipeline.ipynb #147b99da
 import contextlib
@@ -47,7 +47,7 @@ from .effects import (ALL_WINDOWS, WindowDraws, draw_source, draw_warnings, make
                             window_dataset, window_draws)
 from .meta import MetaEstimate, random_effects, two_level
 from .models import Ensemble, SequenceModel, load_model
-from .mr import MREstimate, egger, ivw, mask_bootstrap, slope_matrix, steiger
+from .mr import MREstimate, egger, ivw, mask_bootstrap, mvmr, slope_matrix, steiger
 from .mutagenesis import evolve
 from .regions import (InputError, Sequences, SequenceUnavailable, encode_all, hot, one_hot, read_regions,
                             read_windows, resize, sample_bound)
@@ -940,6 +940,36 @@ def effect_matrix(out: str | os.PathLike, correction: str = "fdr_by") -> pd.Data
     if tested.any():
         table.loc[tested, "q"] = multipletests(table.p[tested], method=correction)[1]
     return table
+
+# %% ../nbs/08_pipeline.ipynb #4d9d5345
+def _joint_vectors(effects: xr.Dataset) -> tuple[np.ndarray, ...]:
+    "bx, bxse (M, E), by, byse (M,) of the mutations of a window that every exposure and the outcome feel; byse is the same for all."
+    bx, bxse = (effects[v].isel(window=0).transpose("position", "alt", "exposure").values.reshape(-1, effects.sizes["exposure"])
+                for v in ("bx", "bxse"))
+    by, byse = (effects[v].isel(window=0).values.ravel() for v in ("by", "byse"))
+    usable = (np.isfinite(bx) & (bxse > 0)).all(1) & np.isfinite(by) & (byse > 0)
+    bx, bxse, by, byse = (v[usable].astype(float) for v in (bx, bxse, by, byse))
+    return bx, bxse, by, np.full(len(by), np.sqrt(np.mean(byse**2)) if len(by) else np.nan)
+
+
+def direct_effects(out: str | os.PathLike) -> pd.DataFrame:
+    """Effect of each exposure on the outcome with another one held still, in each of the windows drawn for it.
+
+    Columns: window, exposure, given (another exposure), total, direct, se, conditional_f (of the exposure given the other).
+    Slopes of the mutations' mean effects with equal weights; NaN where there is none. InputError as `table1`.
+    """
+    windows, rows = read_slopes(out).windows, []
+    for w in windows.itertuples():
+        effects = open_effects(out, w.name)
+        names = [str(e) for e in effects.exposure.values]
+        bx, bxse, by, byse = _joint_vectors(effects)
+        for exposure in w.exposures.split(","):
+            x = names.index(exposure)
+            for j, given in ((j, k) for j, k in enumerate(names) if j != x):
+                fit = mvmr(bx[:, [x, j]], bxse[:, [x, j]], by, byse, names=[exposure, given])[exposure]
+                rows.append({"window": w.name, "exposure": exposure, "given": given, "total": fit.diagnostics.get("univariable", np.nan),
+                             "direct": fit.estimate, "se": fit.se, "conditional_f": fit.diagnostics.get("conditional_f", np.nan)})
+    return pd.DataFrame(rows)
 
 # %% ../nbs/08_pipeline.ipynb #2a938b82
 def write_effects(

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from deepmr.cli import app
 from deepmr.models import load_model, save_model
-from deepmr.pipeline import (PROTOCOLS, Experiment, _by_executor, compare, directions, disk_needed, effect_matrix, open_effects, plan,
+from deepmr.pipeline import (PROTOCOLS, Experiment, _by_executor, compare, direct_effects, directions, disk_needed, effect_matrix, open_effects, plan,
                              read_local, read_slopes, run, status, table1)
 from deepmr.regions import InputError, read_windows
 
@@ -374,6 +374,20 @@ def test_matrix_directions_and_protocols_tell_the_same_story(toy, toy_files):
     for name in PROTOCOLS:
         np.testing.assert_array_equal(side[name]["mean"], table1(out, name)["mean"])
     assert local.noise_correlation.between(-1, 1).all() and {"residual_se", "share_z2_x", "mean_f"} <= set(table.columns)
+
+
+def test_direct_effects_are_those_of_a_joint_regression(toy, toy_files):
+    run(toy_experiment(toy, toy_files, draws=20), out := toy_files / "run", **quiet)
+    direct, local = direct_effects(out), read_local(out).query("method == 'bootstrap'").set_index(["window", "exposure"]).estimate
+    x, z = "X_TF1_None", "X_TF2_None"
+    assert set(direct.given) == {x, z} and len(direct) == len(local)
+    for row in direct.itertuples():
+        assert row.total == pytest.approx(local[row.window, row.exposure], rel=1e-3, abs=1e-4)
+        e = open_effects(out, row.window).isel(window=0)
+        two = np.stack([e.bx.sel(exposure=k).values.ravel() for k in (row.exposure, z if row.exposure == x else x)], 1)
+        by, seen = e.by.values.ravel(), np.isfinite(two).all(1) & (e.byse.values.ravel() > 0) & (e.bxse.values.reshape(2, -1) > 0).all(0)
+        assert row.direct == pytest.approx(np.linalg.lstsq(two[seen], by[seen], rcond=None)[0][0], rel=1e-3)
+        assert row.se > 0 and row.conditional_f > 0
 
 
 def test_protocols_and_directions_on_the_command_line(hg19, tmp_path):

@@ -34,7 +34,8 @@ def prepared(path: Path) -> nbformat.NotebookNode:
 
 def page(name: Path, names: list[Path], repository: str) -> str:
     "A chapter as HTML: links to notebooks lead to their pages, links out of nbs to the repository."
-    body, _ = HTMLExporter().from_notebook_node(prepared(NBS / f"{name}.ipynb"), {"metadata": {"name": name.name}})
+    body, _ = HTMLExporter(embed_images=True).from_notebook_node(prepared(NBS / f"{name}.ipynb"),
+                                                                 {"metadata": {"name": name.name, "path": str((NBS / name).parent)}})
     up = "../" * (len(name.parts) - 1)
     nav = "<nav>" + " ".join(f'<a href="{up}{n}.html">{n.name}</a>' for n in names) + "</nav>"
 

@@ -11,7 +11,7 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
-SKIP = re.compile(r"^#\|\s*(slow|notest|eval:\s*false)", re.M)
+SKIP = re.compile(r"^#\|\s*(slow|notest|kipoi|gpu|eval:\s*false)", re.M)
 
 
 def run(path: Path, slow: str | None) -> None:

@@ -43,6 +43,7 @@ class Input(_Strict):
 
     @model_validator(mode="after")
     def one_place(self) -> "Input":
+        "ValueError unless there is either a file or a url."
         if (self.file is None) == (self.url is None):
             raise ValueError(f"found {'neither' if self.file is None else 'both'}, expected either file or url")
         return self
@@ -74,6 +75,7 @@ class ExperimentFile(_Strict):
 
     @model_validator(mode="after")
     def windows_from_somewhere(self) -> "ExperimentFile":
+        "ValueError unless it is clear where the windows come from."
         if self.peaks and self.exposures:
             raise ValueError("found both peaks and exposures, expected either: with peaks, the exposures are theirs")
         if bool(self.peaks) != bool(self.chromosomes) or (self.peaks and not self.genome):

@@ -19,6 +19,7 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from scipy.stats import gaussian_kde
 
 from .meta import egger_test, random_effects
@@ -60,7 +61,7 @@ def _effect_axis(ax: Axes, sizes: np.ndarray, label: str) -> float:
     ax.set_xscale("asinh", linear_width=width)
     steps = [s * width * 10.0**k for k in range(9) for s in (1, 3) if s * width * 10.0**k <= 1.5 * sizes.max()]
     steps = steps if len(steps) < 6 else steps[::2]  # more would run into each other
-    ax.set_xticks([*(-s for s in steps[::-1]), 0, *steps], minor=False)
+    ax.xaxis.set_major_locator(FixedLocator([*(-s for s in steps[::-1]), 0, *steps]))  # which, unlike set_xticks, leaves the limits alone
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}".replace("-", "−"))
     ax.minorticks_off()
     ax.set_xlabel(f"{label}; logarithmic beyond ±{width:g}")

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from deepmr.cli import app
 from deepmr.models import load_model, save_model
-from deepmr.pipeline import (PROTOCOLS, Experiment, _by_executor, compare, direct_effects, directions, disk_needed, effect_matrix, open_effects, plan,
-                             read_local, read_slopes, run, status, table1)
+from deepmr.pipeline import (PROTOCOLS, Experiment, _by_executor, compare, direct_effects, directions, disk_needed, effect_matrix,
+                             open_effects, plan, read_local, read_slopes, run, status, table1)
 from deepmr.regions import InputError, read_windows
 
 ROOT = Path(__file__).resolve().parents[1]

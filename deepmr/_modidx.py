@@ -339,6 +339,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.pipeline._by_executor': ('pipeline.html#_by_executor', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._by_processes': ('pipeline.html#_by_processes', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._candidates': ('pipeline.html#_candidates', 'deepmr/pipeline.py'),
+                                 'deepmr.pipeline._check_links': ('pipeline.html#_check_links', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._check_space': ('pipeline.html#_check_space', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._cluster': ('pipeline.html#_cluster', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._describe': ('pipeline.html#_describe', 'deepmr/pipeline.py'),

@@ -63,7 +63,7 @@ Draws = Annotated[Optional[int], typer.Option(help="Dropout draws per window. [d
 Seed = Annotated[int, typer.Option(help="Decides windows, masks and bootstrap: same seed, same bytes.")]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, ...")]
 Engine = Annotated[str, typer.Option(help="auto, propagate (fast) or naive (one forward pass per mutant); the numbers are the same.")]
-Workers = Annotated[Optional[int], typer.Option(help="Threads. [default: one per core]", show_default=False)]
+Workers = Annotated[Optional[int], typer.Option(help="Threads. [default: one per core]", show_default=False, min=1)]
 Scheduler = Annotated[Optional[str], typer.Option(help="tcp://HOST:PORT of a Dask cluster to do the windows, in place of this machine.", show_default=False)]
 KeepDraws = Annotated[bool, typer.Option("--keep-draws", help="Keep every draw, not only means and standard errors.")]
 
@@ -308,7 +308,7 @@ def simulate(
     rounds: Annotated[int, typer.Option(help="Rounds of each scenario.")] = 50,
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="Directory of rounds; unfinished work in it is continued.")] = "runs/simulation",
-    workers: Annotated[Optional[int], typer.Option(help="Processes. [default: one per core]", show_default=False)] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Processes. [default: one per core]", show_default=False, min=1)] = None,
 ) -> None:
     "Coverage of every protocol where the causal effect is known: train networks on simulated sequence and ask them."
     with _clear_errors():

@@ -75,6 +75,8 @@ def draw_source(model: SequenceModel, seed: int, n_draws: int | None) -> tuple["
     n = n_draws if n_draws is not None else most or 50
     if n < 2:
         raise InputError(f"draws: found {n}, expected at least 2: a standard error needs a spread")
+    if n > 1_000_000:
+        raise InputError(f"draws: found {n}, expected at most 1,000,000")
     if most and n > most:
         raise InputError(f"draws: found {n}, expected at most {most}: a draw is one of the {most} members of {model.name}")
     return source, n

@@ -52,6 +52,7 @@ class MetaEstimate:
 MAX_RATIO = 1e70  # the sum of 1/s^4 still fits in a double
 
 # %% ../nbs/07_meta.ipynb #04daa0d0
+@np.errstate(over='ignore')
 def _check(estimate, se) -> tuple[np.ndarray, np.ndarray]:
     "Estimates and standard errors as finite float64 vectors of one length."
     y, s = as_vector('estimate', estimate), as_vector('se', se)
@@ -109,7 +110,9 @@ def _moments(y: np.ndarray, v: np.ndarray, a: np.ndarray) -> float:
     base = y[np.argmax(a)]
     mean = base + np.sum(a * (y - base)) / np.sum(a)
     spread, total = np.sum(a * (y - mean) ** 2), np.sum(a)
-    return (spread - np.sum(a * v) + np.sum(a * a * v) / total) / (total - np.sum(a * a) / total)
+    rest, top = total - a, np.argmax(a)
+    rest[top] = np.sum(np.delete(a, top))  # the difference is round-off where one weight is nearly all
+    return (spread - np.sum(a * v * rest) / total) / (np.sum(a * rest) / total)
 
 
 def _tau2_dl(y, v):
@@ -423,7 +426,9 @@ def _shared_variance(draws, w: np.ndarray, independent: bool) -> tuple[float, in
     if not np.isfinite(draws).all():
         raise InputError(f"draws holds {np.count_nonzero(~np.isfinite(draws))} values that are not finite: expected "
                          "finite numbers; leave out windows without an estimate.")
-    g = w @ draws / w.sum()
+    if not np.max(np.abs(draws)) < 1e150:
+        raise InputError(f"draws reach {np.max(np.abs(draws)):g}: expected numbers whose squares fit in a double.")
+    g = w / w.sum() @ draws
     return float(g.var(ddof=1) / (len(g) if independent else 1)), len(g)
 
 # %% ../nbs/07_meta.ipynb #c7401c87
@@ -589,6 +594,8 @@ def _design(moderators, k: int, names) -> tuple[np.ndarray, tuple[str, ...]]:
     if k <= x.shape[1]:
         raise InputError(f"estimate has {k} values: expected more than the {x.shape[1]} coefficients to fit.")
     size = np.max(np.abs(x), 0)
+    if np.any((size > 0) & ~((size > 1e-150) & (size < 1e150))):
+        raise InputError("X holds a column whose squares do not fit in a double: expected moderators of an ordinary size.")
     if np.any(size == 0) or np.linalg.cond(x / size) > 1e8:
         raise InputError(
             "X has a column that is constant, or a combination of others: expected distinct moderators."

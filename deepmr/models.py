@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import re
+import struct
 import sys
 import warnings
 import zipfile
@@ -324,7 +325,8 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
                          "expected safetensors or a PyTorch state dict") from None
     except InputError:
         raise
-    except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, OSError, MemoryError, TypeError, AttributeError) as error:
+    except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, OSError, MemoryError, TypeError, AttributeError,
+            struct.error, zipfile.BadZipFile) as error:
         raise InputError(f"weights: {path} cannot be read as safetensors or a PyTorch state dict ({_first_line(error)})") from None
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # a checkpoint of Lightning
         found = found["state_dict"]

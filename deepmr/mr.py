@@ -7,9 +7,9 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['ROUNDOFF_STEPS', 'MIN_MUTATIONS', 'WEAK_F', 'LOW_I2GX', 'UNDERDISPERSED', 'C_SCALE', 'C_SLOPE', 'MIN_CONDITION',
-           'HUBER', 'TUKEY', 'MREstimate', 'note', 'as_vector', 'check_choice', 'check_level', 'Summary',
-           'from_effects', 'i2_gx', 'at_roundoff', 'ivw', 'egger', 'weighted_median', 'mode_based', 'divw', 'raps',
-           'shrunk_correlation', 'gls', 'conditional_f', 'mvmr', 'LeaveOneOut', 'leave_one_out', 'SteigerTest',
+           'HUBER', 'TUKEY', 'NO_REPLICATES', 'MREstimate', 'note', 'as_vector', 'check_choice', 'check_level',
+           'Summary', 'from_effects', 'i2_gx', 'at_roundoff', 'ivw', 'egger', 'weighted_median', 'mode_based', 'divw',
+           'raps', 'shrunk_correlation', 'gls', 'conditional_f', 'mvmr', 'LeaveOneOut', 'leave_one_out', 'SteigerTest',
            'steiger_test', 'steiger', 'mask_bootstrap', 'divw_draws', 'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
 
 # %% ../nbs/06_mr.ipynb #a1a675d2
@@ -912,7 +912,7 @@ def raps(bx, bxse=None, by=None, byse=None, cov=None, loss: str = 'huber', over_
     unit = data.pop()
     angle, tau2, minima = _raps_fit(data, loss, bool(over_dispersion))
     theta = np.tan(angle)
-    diag |= dict(tau2=tau2 * unit['y'] ** 2, minima=tuple((float(np.tan(a) * unit['slope']), f) for f, a in minima))
+    diag |= dict(tau2=float(tau2 * np.square(unit['y'])), minima=tuple((float(np.tan(a) * unit['slope']), f) for f, a in minima))
     if not minima:
         notes.append(note('no_minimum', "the profile likelihood has none in float64: errors too small or too unequal"))
     if len(minima) > 1 and minima[1][0] - minima[0][0] < 1.92:
@@ -1189,6 +1189,7 @@ def steiger_test(r_exposure: float, r_outcome: float, n_exposure: int, n_outcome
     return SteigerTest(x, y, float(z), float(2 * ndtr(-abs(z))), x > y)
 
 # %% ../nbs/06_mr.ipynb #496d3066
+@np.errstate(all='ignore')
 def steiger(bx, bxse=None, by=None, byse=None, n_draws: int = 50) -> SteigerTest:
     """Steiger's test on the mean correlation of the mutations with exposure and outcome, over `n_draws`
     draws.
@@ -1315,7 +1316,7 @@ def _shift_notes(bias: float, se: float, gap: float) -> list[str]:
     "Warnings about the estimate; gap is the slope's change if all weights are made equal."
     out = []
     if abs(bias) > se / 2:
-        moved = f"measurement error moves the estimate by about {bias / se:.2g} standard errors"
+        moved = f"measurement error moves the estimate by about {np.divide(bias, se):.2g} standard errors"
         out.append(
             note('noise_bias', f"{moved}; the 'shifted' interval allows for it, the estimate does not")
         )
@@ -1325,6 +1326,9 @@ def _shift_notes(bias: float, se: float, gap: float) -> list[str]:
     return out
 
 # %% ../nbs/06_mr.ipynb #98262d11
+NO_REPLICATES = note('not_finite', "fewer than two replicates of the bootstrap gave a finite slope")
+
+
 @np.errstate(all='ignore')
 def mask_bootstrap(draws_x, draws_y=None, positions=None, n_boot: int = 1000, seed: int = 0,
                    two_way: bool = True, weights: str = 'outcome', interval: str = 'shifted',
@@ -1366,7 +1370,10 @@ def mask_bootstrap(draws_x, draws_y=None, positions=None, n_boot: int = 1000, se
     w = (byse.min() / byse) ** 2 if weights == 'outcome' else np.ones(n)
     est, equal = _slope(bx, by, w)[0], _slope(bx, by, np.ones(n))[0]
     reps = _replicates(x, y, w, cluster, n_boot, seed, two_way)
-    se, result, bias = _bootstrap_interval(est, reps[np.isfinite(reps)], interval, level)
+    reps = reps[np.isfinite(reps)]
+    if len(reps) < 2:
+        return _nothing(n, method, diag, [*notes, NO_REPLICATES])
+    se, result, bias = _bootstrap_interval(est, reps, interval, level)
     q = _slope(bx, by, byse**-2)[2]
     diag |= _q_diagnostics(q, n - 1) | dict(
         n_boot=int(n_boot), bootstrap_bias=bias, bias_corrected=est - bias, estimate_equal_weights=equal
@@ -1413,6 +1420,8 @@ def divw_draws(draws_x, draws_y=None, positions=None, n_boot: int = 1000, seed: 
     less = np.stack([cov, bxse**2]) * (1 + (k - 1) / k)
     reps = _replicates(x, y, (byse.min() / byse) ** 2, cluster, n_boot, seed, two_way, less=less)
     reps = reps[np.isfinite(reps)]
+    if len(reps) < 2:
+        return _nothing(n, method, diag, [*notes, NO_REPLICATES])
     se = 1.4826 * np.median(np.abs(reps - np.median(reps)))  # a ratio: a few replicates may be far out
     diag |= dict(n_boot=int(n_boot), mean_noise_correlation=float(np.mean(cov / bxse / byse)))
     notes += _resampling_notes(k, positions, two_way) + _condition_notes(diag, n)

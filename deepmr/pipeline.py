@@ -121,6 +121,8 @@ class Experiment:
         get_protocol(self.protocol)
         if self.windows < 1:
             raise InputError(f"windows: found {self.windows}, expected at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: found {self.seed}, expected a whole number from 0 to 2^63 - 1")
 
 
 def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
@@ -335,17 +337,27 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
 
 # %% ../nbs/08_pipeline.ipynb #21a83877
+def _check_links(out: Path) -> None:
+    "InputError where a part of a run directory is a link to a place outside of it, which a run from elsewhere could misuse."
+    inside = out.resolve()
+    for folder, *names in os.walk(out):
+        for path in (Path(folder, name) for name in itertools.chain(*names)):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise InputError(f"run: found {path}, a link to a place outside the run, expected a run directory of deepmr")
+
+
 def read_record(out: str | os.PathLike) -> dict:
     "What run.json of a run directory says. InputError where it is missing or damaged."
     path = Path(out) / "run.json"
     if not path.is_file():
         raise InputError(f"run: found no run.json in {out}, expected a run directory of deepmr")
+    _check_links(path.parent)
     data = path.read_bytes()
     try:
         record = json.loads(data)
         record["experiment"]["exposures"]  # a record of ours has them
         whole = (_sums(path.parent) or {}).get("run.json") in (None, _sha256(data))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise InputError(f"run: {path} is damaged, expected what deepmr wrote; start again in a new directory")
@@ -983,7 +995,7 @@ def write_effects(
     experiment.check()
     loaded, out = load_model(model, device, trust_code), Path(out)
     _, draws = draw_source(loaded, seed, draws)
-    if not out.resolve().parent.is_dir():
+    if not out.name or not out.resolve().parent.is_dir():
         raise InputError(f"out: found no directory {out.resolve().parent}, expected a place to write {out.name}")
     windows, sequences = _candidates(experiment, loaded), Sequences(genome, announce=announce)
     x = one_hot(sequences.get(windows))

@@ -249,6 +249,8 @@ class Genome:
         Raises InputError where the chromosome is not in the file or the region is not wholly within it.
         """
         name, here = window_name(chrom, start, end), self.segments[self.segments.chrom == chrom]
+        if not 0 <= start < end:
+            raise InputError(f"{name}: found start {start} and end {end}, expected 0 <= start < end")
         if not len(here):
             raise InputError(f"{name}: found no chromosome {chrom} in {self.path.name}{self._meant(chrom)}")
         inside = here[(here.start <= start) & (end <= here.end)]
@@ -257,7 +259,10 @@ class Genome:
                        else "the stretches of sequence in the file")
             raise InputError(f"{name}: found a region that is not wholly inside {stretch} ({self.path.name})")
         segment = inside.iloc[0]
-        return str(self._fasta[segment.record][start - segment.start:end - segment.start])
+        try:
+            return str(self._fasta[segment.record][start - segment.start:end - segment.start])
+        except UnicodeDecodeError:
+            raise InputError(f"{name}: found bytes that are no letters in {self.path.name}, expected bases") from None
 
     def _meant(self, chrom: str) -> str:
         "The name that was probably meant, for a message."

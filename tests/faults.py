@@ -1,0 +1,554 @@
+"""Everything that can be wrong with what the program is given, as files and command lines.
+
+`tests/faults.csv` says what each gets; `test_faults.py` compares. Makers without a row are not in that table yet.
+"""
+import gzip
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import sys
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+Arguments = list[str]
+FAULTS: dict[tuple[str, str], Callable[[Path], Arguments]] = {}
+TABLE = Path(__file__).with_name("faults.csv")
+
+
+def fault(of: str, *what: str):
+    "Register the maker of a fault: it spoils a copy of the good files and returns the command line."
+    def register(make):
+        for name in what:
+            FAULTS[of, name] = (lambda d, name=name: make(d, name)) if len(what) > 1 else make
+        return make
+    return register
+
+
+def effects(d: Path, **change: str) -> Arguments:
+    "The command line of `deepmr effects` on the good files, with other values for some options."
+    options = {"model": d / "toy.safetensors", "exposures": "X_TF1_None", "outcome": "X_DNase_None", "regions": d / "sites.bed",
+               "genome": d / "g.fa", "draws": 2, "workers": 1, "out": d / "effects.nc"} | change
+    return ["effects", *(str(t) for k, v in options.items() for t in (f"--{k}", v))]
+
+
+def table1(d: Path, **change: str) -> Arguments:
+    "That of `deepmr table1`, of the run in the folder `run`."
+    options = {"model": d / "toy.safetensors", "exposures": "X_TF1_None", "outcome": "X_DNase_None", "regions": d / "sites.bed",
+               "genome": d / "g.fa", "draws": 5, "windows": 2, "workers": 1, "out": d / "run"} | change
+    return ["table1", *(str(t) for k, v in options.items() for t in (f"--{k}", v))]
+
+
+def bgzip(data: bytes, size: int = 1000) -> bytes:
+    "Blocked gzip, as `bgzip` writes it (SAM specification, 4.1)."
+    out = b""
+    for i in [*range(0, len(data), size), len(data)]:
+        part = data[i:i + size]
+        squeezed = zlib.compressobj(wbits=-15)
+        body = squeezed.compress(part) + squeezed.flush()
+        out += (b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0" + struct.pack("<H", len(body) + 25) + body
+                + struct.pack("<II", zlib.crc32(part), len(part)))
+    return out
+
+
+# --- regions ----------------------------------------------------------------------------------------------------------
+
+BED = b"chr1\t200\t250\nchr1\t500\t550\n"
+BED_BYTES = {
+    "empty": b"", "nothing but comments": b"#chrom\tstart\tend\ntrack name=x\n", "blank lines": b"\n" + BED.replace(b"\n", b"\n\n"),
+    "CRLF": BED.replace(b"\n", b"\r\n"), "CR alone": BED.replace(b"\n", b"\r"), "byte order mark": b"\xef\xbb\xbf" + BED,
+    "UTF-16": BED.decode().encode("utf-16"), "no newline at the end": BED.rstrip(), "binary": bytes(range(256)) * 4,
+    "gzip": gzip.compress(BED), "bgzip": bgzip(BED), "truncated gzip": gzip.compress(BED)[:-9],
+    "gzip with a wrong checksum": gzip.compress(BED)[:-8] + b"\1\2\3\4" + gzip.compress(BED)[-4:],
+    "gzip bomb, one line without end": gzip.compress(b"A" * 50_000_000), "gzip bomb, lines without end": gzip.compress(b"#\n" * 6_000_000),
+    "spaces for tabs": BED.replace(b"\t", b"  "), "spaces after the end": BED.replace(b"\n", b"  \n"), "two columns": b"chr1\t200\n",
+    "a header line": b"chrom\tstart\tend\n" + BED, "browser and track lines": b"browser position chr1\ntrack name=x\n" + BED,
+    "unsorted": b"".join(reversed(BED.splitlines(True))), "duplicate": BED + BED, "coordinate with a decimal": b"chr1\t200.0\t250\n",
+    "coordinate in powers of ten": b"chr1\t2e2\t250\n", "coordinate with a comma": b"chr1\t1,000\t1,100\n", "coordinate with an underscore": b"chr1\t1_000\t1_100\n",
+    "coordinate in Arabic digits": "chr1\t٢٠٠\t٢٥٠\n".encode(), "coordinate with a plus": b"chr1\t+200\t250\n", "coordinate missing": b"chr1\t\t250\n",
+    "negative start": b"chr1\t-1\t49\n", "reversed": b"chr1\t250\t200\n", "length zero": b"chr1\t200\t200\n", "huge coordinate": b"chr1\t1\t9" + b"9" * 30 + b"\n",
+    "beyond the chromosome's end": b"chr1\t2990\t3100\n", "window before the chromosome's start": b"chr1\t10\t20\n",
+    "chromosome 1 for chr1": BED.replace(b"chr1", b"1"), "chromosome CHR1 for chr1": BED.replace(b"chr1", b"CHR1"), "unknown chromosome": BED.replace(b"chr1", b"scaffold_7"),
+    "chromosome missing": BED.replace(b"chr1", b""), "chromosome with a NUL": BED.replace(b"chr1", b"chr1\0"), "chromosome ../../etc": BED.replace(b"chr1", b"../../etc"),
+    "GFF": b"##gff-version 3\nchr1\tx\tgene\t201\t250\t.\t+\t.\tID=1\n", "VCF": b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\nchr1\t201\trs1\tA\tG\t.\tPASS\t.\n",
+    "chr1:200-250": b"chr1:200-250\n", "counted from 1": b"chr1\t201\t250\nchr1\t501\t550\n", "FASTA": b">chr1\nACGT\n",
+}
+NARROWPEAK = b"chr1\t200\t300\t.\t0\t.\t9\t-1\t4\t25\nchr1\t500\t600\t.\t0\t.\t9\t-1\t4\t25\n"
+NARROWPEAK_BYTES = {
+    "ten columns": NARROWPEAK, "summit -1 (none)": b"".join(BED.splitlines(True)).replace(b"\n", b"\t.\t0\t.\t9\t-1\t4\t-1\n"),
+    "summit is no number": NARROWPEAK.replace(b"\t25\n", b"\tx\n"), "summit beyond the peak": NARROWPEAK.replace(b"\t25\n", b"\t101\n"),
+    "summit missing": NARROWPEAK.replace(b"\t25\n", b"\t\n"), "truncated line": NARROWPEAK[:-12],
+}
+
+
+@fault("BED", *BED_BYTES)
+def _(d, name):
+    (d / "x.bed").write_bytes(BED_BYTES[name])
+    return effects(d, regions=d / "x.bed")
+
+
+@fault("narrowPeak", *NARROWPEAK_BYTES)
+def _(d, name):
+    (d / "x.narrowPeak").write_bytes(NARROWPEAK_BYTES[name])
+    return effects(d, regions=d / "x.narrowPeak")
+
+
+@fault("BED", "missing")
+def _(d):
+    return effects(d, regions=d / "none.bed")
+
+
+@fault("BED", "a directory")
+def _(d):
+    return effects(d, regions=d)
+
+
+@fault("BED", "a link")
+def _(d):
+    (d / "link.bed").symlink_to("sites.bed")
+    return effects(d, regions=d / "link.bed")
+
+
+@fault("BED", "a link to nothing")
+def _(d):
+    (d / "link.bed").symlink_to("none.bed")
+    return effects(d, regions=d / "link.bed")
+
+
+@fault("BED", "path with spaces and Unicode")
+def _(d):
+    (d / "überall da").mkdir()
+    path = (d / "sites.bed").rename(d / "überall da" / "peaks, 細胞.bed")
+    return effects(d, regions=path)
+
+
+@fault("BED", "labels that the model does not have")
+def _(d):
+    (d / "x.bed").write_bytes(b"chr1\t200\t320\tw\t0\t+\tY_TF9_None\n")
+    return table1(d, regions=d / "x.bed", out=d / "new")
+
+
+@fault("BED", "sequence that differs from the digest")
+def _(d):
+    (d / "x.bed").write_bytes(b"chr1\t200\t320\tw\t0\t+\tX_TF1_None\t" + b"0" * 16 + b"\n")
+    return table1(d, regions=d / "x.bed", out=d / "new")
+
+
+# --- genome -----------------------------------------------------------------------------------------------------------
+
+def bases(d: Path) -> str:
+    return (d / "g.fa").read_text().split("\n")[1]
+
+
+FASTA_TEXT = {
+    "lower case": lambda s: ">chr1\n" + s.lower(), "lines of 60": lambda s: ">chr1\n" + "\n".join(s[i:i + 60] for i in range(0, 3000, 60)) + "\n",
+    "CRLF": lambda s: ">chr1\r\n" + "\r\n".join(s[i:i + 60] for i in range(0, 3000, 60)) + "\r\n",
+    "byte order mark": lambda s: f"\ufeff>chr1\n{s}\n", "lines of unequal length": lambda s: f">chr1\n{s[:50]}\n{s[50:60]}\n{s[60:]}\n",
+    "blank line within a record": lambda s: f">chr1\n{s[:100]}\n\n{s[100:200]}\n{s[200:]}\n", "spaces after the bases": lambda s: f">chr1\n{s}  \n",
+    "spaces between the bases": lambda s: f">chr1\n{s[:260]} {s[260:]}\n",
+    "empty": lambda s: "", "no header": lambda s: s, "header alone": lambda s: ">chr1\n", "header without a name": lambda s: f">\n{s}\n",
+    "the same chromosome twice": lambda s: f">chr1\n{s}\n>chr1\n{s}\n", "description after the name": lambda s: f">chr1 human\n{s}\n",
+    "N in a window": lambda s: f">chr1\n{s[:220]}N{s[221:]}\n", "IUPAC code in a window": lambda s: f">chr1\n{s[:220]}R{s[221:]}\n",
+    "RNA": lambda s: f">chr1\n{s.replace('T', 'U')}\n", "a gap in a window": lambda s: f">chr1\n{s[:220]}-{s[221:]}\n",
+    "N outside the windows": lambda s: f">chr1\n{s[:1500]}NNN{s[1503:]}\n", "protein": lambda s: ">chr1\n" + "MKVL" * 750 + "\n",
+    "FASTQ": lambda s: f"@r\n{s[:60]}\n+\n{'I' * 60}\n", "chromosome 1 for chr1": lambda s: f">1\n{s}\n", "shorter than the regions": lambda s: f">chr1\n{s[:300]}\n",
+    "segments (bedtools getfasta)": lambda s: f">chr1:100-700\n{s[100:700]}\n",
+    "segments counted from 1 (samtools faidx)": lambda s: f">chr1:101-700\n{s[100:700]}\n", "segment shorter than its name says": lambda s: f">chr1:100-700\n{s[100:690]}\n",
+    "segments that overlap": lambda s: f">chr1:100-400\n{s[100:400]}\n>chr1:300-700\n{s[300:700]}\n", "segment with reversed coordinates": lambda s: f">chr1:700-100\n{s[100:700]}\n",
+    "binary": lambda s: "".join(map(chr, range(128))) * 9,
+}
+FASTA_BYTES = {
+    "gzip": gzip.compress, "bgzip": bgzip, "truncated gzip": lambda b: gzip.compress(b)[:-9], "gzip of something else": lambda b: gzip.compress(b"PNG"),
+    "gzip bomb": lambda b: gzip.compress(b">chr1\n" + b"A" * 150_000_000), "UTF-16": lambda b: b.decode().encode("utf-16"),
+    "2bit": lambda b: b"\x43\x27\x41\x1a" + b"\0" * 60,
+}
+
+
+@fault("FASTA", *FASTA_TEXT)
+def _(d, name):
+    (d / "x.fa").write_bytes(FASTA_TEXT[name](bases(d)).encode())
+    return effects(d, genome=d / "x.fa")
+
+
+@fault("FASTA", *FASTA_BYTES)
+def _(d, name):
+    (d / "x.fa").write_bytes(FASTA_BYTES[name]((d / "g.fa").read_bytes()))
+    return effects(d, genome=d / "x.fa")
+
+
+@fault("FASTA", "missing")
+def _(d):
+    return effects(d, genome=d / "none.fa")
+
+
+@fault("FASTA", "a directory")
+def _(d):
+    return effects(d, genome=d)
+
+
+@fault("FASTA", "bgzip, called .gz")
+def _(d):
+    (d / "x.fa.gz").write_bytes(bgzip((d / "g.fa").read_bytes()))
+    return effects(d, genome=d / "x.fa.gz")
+
+
+@fault("FASTA", "an old index beside it")
+def _(d):
+    (d / "g.fa.fai").write_text("chr1\t7\t3\t4\t5\n")
+    return effects(d)
+
+
+@fault("FASTA", "a link")
+def _(d):
+    (d / "link.fa").symlink_to("g.fa")
+    return effects(d, genome=d / "link.fa")
+
+
+@fault("FASTA", "path with spaces and Unicode")
+def _(d):
+    (d / "überall da").mkdir()
+    return effects(d, genome=(d / "g.fa").rename(d / "überall da" / "genom, 細胞.fa"))
+
+
+@fault("FASTA", "changed since it was last read")
+def _(d):
+    from deepmr.regions import Genome
+    right = (d / "g.fa").read_text()
+    (d / "g.fa").write_text(">chr1\n" + "A" * 4000 + "\n")
+    Genome(d / "g.fa").fetch("chr1", 0, 9)
+    (d / "g.fa").write_text(right)
+    return effects(d)
+
+
+@fault("FASTA", "none, and no network")
+def _(d):
+    return [t for t in effects(d) if t not in ("--genome", str(d / "g.fa"))]
+
+
+@fault("cache", "cannot be made", "no room")
+def _(d, name):
+    (d / "file").write_text("")
+    os.environ["DEEPMR_CACHE"] = str(d / "file" if name == "cannot be made" else "/dev/full")
+    return effects(d)
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+def spoiled(d: Path, change: Callable[[dict, dict], None]) -> Arguments:
+    "The good weights with changed tensors or header."
+    from safetensors import safe_open
+    with safe_open(str(d / "toy.safetensors"), "pt") as f:
+        header = dict(f.metadata())
+    tensors = load_file(str(d / "toy.safetensors"))
+    change(tensors, header)
+    save_file(tensors, str(d / "x.safetensors"), header)
+    return effects(d, model=d / "x.safetensors")
+
+
+def config(**change):
+    return lambda t, h: h.update(config=json.dumps(json.loads(h["config"]) | change))
+
+
+WEIGHTS = {
+    "no header of deepmr": lambda t, h: h.clear(), "configuration is no JSON": lambda t, h: h.update(config="{"),
+    "configuration nested without end": lambda t, h: h.update(config="[" * 100_000), "configuration is a list": lambda t, h: h.update(config="[1]"),
+    "configuration with an unknown option": config(colour=1), "configuration with a huge number of labels": config(n_labels=10**12),
+    "configuration with a huge hidden layer": config(hidden=10**9), "configuration with a kernel longer than the window": config(kernels=[7, 300]),
+    "configuration with negative sizes": config(channels=[-1, 16]), "configuration with text for a number": config(hidden="16"),
+    "tensor missing": lambda t, h: t.pop("head.1.weight"), "tensor too many": lambda t, h: t.update(more=torch.zeros(1)),
+    "tensor of another shape": lambda t, h: t.update({"head.1.bias": torch.zeros(5)}),
+    "NaN": lambda t, h: t["features.0.weight"].fill_(float("nan")), "infinite": lambda t, h: t["head.4.bias"].fill_(float("inf")),
+    "in double precision": lambda t, h: t.update({k: v.double() for k, v in t.items()}), "whole numbers": lambda t, h: t.update({k: v.long() for k, v in t.items()}),
+    "labels too few": lambda t, h: h.update(labels='["X_TF1_None"]'), "labels no list": lambda t, h: h.update(labels="3"),
+    "labels no text": lambda t, h: h.update(labels="[1, [2], null]"), "label that reads as an address": lambda t, h: h.update(labels='["a", "a", "a#2"]'),
+    "length zero": lambda t, h: h.update(length="0"), "length negative": lambda t, h: h.update(length="-5"), "length huge": lambda t, h: h.update(length="9" * 12),
+    "length no number": lambda t, h: h.update(length="long"), "thresholds no numbers": lambda t, h: h.update(calls='{"X_TF1_None": "often"}'),
+    "thresholds no dictionary": lambda t, h: h.update(calls="7"),
+}
+WEIGHT_FILES = {
+    "empty": lambda b: b"", "truncated": lambda b: b[:-100], "truncated in the header": lambda b: b[:50], "text": lambda b: b"hello\n",
+    "header longer than the file": lambda b: struct.pack("<Q", 2**60) + b[8:], "HTML (a failed download)": lambda b: b"<!DOCTYPE html><html></html>",
+}
+
+
+@fault("weights", *WEIGHTS)
+def _(d, name):
+    return spoiled(d, WEIGHTS[name])
+
+
+@fault("weights", *WEIGHT_FILES)
+def _(d, name):
+    (d / "x.safetensors").write_bytes(WEIGHT_FILES[name]((d / "toy.safetensors").read_bytes()))
+    return effects(d, model=d / "x.safetensors")
+
+
+MODEL_NAMES = {
+    "missing": "none.safetensors", "a directory": ".", "unknown name": "hepg3", "empty name": "", "only commas": ",,", "one of two is missing": "hepg2,none.safetensors",
+    "module that is not there": "torch:no_such_module:load", "no function named": "torch:faulty", "function that is not there": "torch:faulty:nothing",
+    "module with a syntax error": "torch:faulty_syntax:load", "function that fails": "torch:faulty:fails", "function that gives something else": "torch:faulty:gives_none",
+    "function that is none": "torch:faulty:number", "DeepSEA from a file that is missing": "deepsea:none.pth",
+    "Kipoi without --trust-code": "kipoi:DeepSEA/predict", "Kipoi directory without --trust-code": "kipoi-dir:evil",
+}
+
+
+@fault("model", *MODEL_NAMES)
+def _(d, name):
+    (d / "faulty.py").write_text("number = 3\ndef fails(): return 1 / 0\ndef gives_none(): pass\n"
+                                 "def net():\n    from conftest import toy_model\n    return toy_model()\n")
+    (d / "faulty_syntax.py").write_text("def load(:\n")
+    (d / "evil").mkdir()
+    (d / "evil" / "model.yaml").write_text("defined_as: model.Evil\n")
+    (d / "evil" / "model.py").write_text(f"open({str(d / 'ran')!r}, 'w')\n")
+    return effects(d, model=MODEL_NAMES[name])
+
+
+class Evil:
+    "A pickle that makes a file when it is opened."
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def as_zip(files: dict[str, bytes], squeeze: bool = False) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if squeeze else zipfile.ZIP_STORED) as z:
+        for name, data in files.items():
+            z.writestr(name, data)
+    return out.getvalue()
+
+
+def saved(what, **options) -> bytes:
+    torch.save(what, out := io.BytesIO(), **options)
+    return out.getvalue()
+
+
+def state() -> dict:
+    from conftest import toy_model
+    return toy_model().module.state_dict()
+
+
+def bomb(d) -> bytes:
+    "A state dict of 400 MB of zeros in a squeezed archive of 400 kB."
+    with zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(100_000_000)}))) as z:
+        return as_zip({name: z.read(name) for name in z.namelist()}, squeeze=True)
+
+
+def claims(d) -> bytes:
+    "An archive whose index says that a tensor of a few bytes is 4 GB."
+    data = saved({"w": torch.zeros(4)})
+    return data.replace(struct.pack("<II", 16, 16), struct.pack("<II", 16, 2**32 - 2))
+
+
+PICKLES = {
+    "state dict": lambda d: saved(state()), "state dict of the old format": lambda d: saved(state(), _use_new_zipfile_serialization=False),
+    "checkpoint of Lightning": lambda d: saved({"state_dict": state(), "epoch": 3}), "pickle that runs code": lambda d: pickle.dumps(Evil(d / "ran")),
+    "archive that runs code": lambda d: saved({"w": Evil(d / "ran")}), "old format that runs code": lambda d: saved({"w": Evil(d / "ran")}, _use_new_zipfile_serialization=False),
+    "whole module": lambda d: saved(torch.nn.Linear(2, 2)), "list": lambda d: saved([1, 2]), "empty": lambda d: b"", "empty dictionary": lambda d: saved({}), "text": lambda d: b"hello\n",
+    "truncated": lambda d: saved(state())[:-300], "zip of something else": lambda d: as_zip({"a.txt": b"hello"}), "zip bomb": bomb, "size claimed in the index": claims,
+    "memory asked for in the pickle": lambda d: as_zip({"x/data.pkl": b"\x80\x02cbuiltins\nbytearray\nI" + b"9" * 15 + b"\n\x85R.", "x/version": b"3\n", "x/byteorder": b"little"}),
+    "other network": lambda d: saved(torch.nn.Linear(2, 2).state_dict()), "NaN": lambda d: saved({k: v * float("nan") for k, v in state().items()}),
+}
+
+
+@fault("PyTorch weights", *PICKLES)
+def _(d, name):
+    (d / "faulty.py").write_text("def net():\n    from conftest import toy_model\n    return toy_model(seed=7)\n")
+    (d / "x.pth").write_bytes(PICKLES[name](d))
+    return effects(d, model=f"torch:faulty:net:{d / 'x.pth'}")
+
+
+# --- a directory of Kipoi, trusted ------------------------------------------------------------------------------------
+
+KIPOI = {
+    "missing": None, "no model.yaml": {}, "model.yaml is no YAML": {"model.yaml": "a: [1,\n"}, "model.yaml is empty": {"model.yaml": ""},
+    "model.yaml of another kind": {"model.yaml": "defined_as: model.Missing\n"}, "model.yaml with a Python object": {"model.yaml": "!!python/object/apply:os.system ['touch ran']\n"},
+}
+
+
+@fault("Kipoi directory", *KIPOI)
+def _(d, name):
+    if KIPOI[name] is not None:
+        (d / "kipoi").mkdir()
+        for file, text in KIPOI[name].items():
+            (d / "kipoi" / file).write_text(text)
+    return [*effects(d, model="kipoi-dir:kipoi"), "--trust-code"]
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+OPTIONS: dict[str, Callable[[Path], Arguments]] = {
+    "unknown command": lambda d: ["table2"], "unknown option": lambda d: [*effects(d), "--colour", "red"], "a value is missing": lambda d: [*effects(d), "--seed"],
+    "--regions missing": lambda d: ["effects", "--exposures", "a"], "--exposures empty": lambda d: effects(d, exposures=""), "--exposures only commas": lambda d: effects(d, exposures=" , "),
+    "--exposures unknown": lambda d: effects(d, exposures="X_TF3_None"), "--exposures in lower case": lambda d: effects(d, exposures="x_tf1_none"),
+    "--exposures twice": lambda d: effects(d, exposures="X_TF1_None,X_TF1_None"), "--exposures number too large": lambda d: effects(d, exposures="7"),
+    "--exposures negative number": lambda d: effects(d, exposures="-1"), "--exposures address too large": lambda d: effects(d, exposures="X_TF1_None#2"),
+    "--exposures is the outcome": lambda d: effects(d, exposures="X_DNase_None"), "--outcome unknown": lambda d: effects(d, outcome="DNase"), "--outcome empty": lambda d: effects(d, outcome=""),
+    "--draws 0": lambda d: effects(d, draws=0), "--draws 1": lambda d: effects(d, draws=1), "--draws -5": lambda d: effects(d, draws=-5), "--draws many": lambda d: effects(d, draws="many"),
+    "--draws 2.5": lambda d: effects(d, draws="2.5"), "--draws 10^15": lambda d: effects(d, draws=10**15), "--seed -1": lambda d: effects(d, seed=-1), "--seed 2^80": lambda d: effects(d, seed=2**80),
+    "--engine warp": lambda d: effects(d, engine="warp"), "--device gpu9": lambda d: effects(d, device="gpu9"), "--device cuda": lambda d: effects(d, device="cuda"), "--workers 0": lambda d: effects(d, workers=0),
+    "--workers -2": lambda d: effects(d, workers=-2), "--out in no directory": lambda d: effects(d, out=d / "no" / "e.nc"), "--out a directory": lambda d: effects(d, out=d),
+    "--out empty": lambda d: effects(d, out=""), "--windows 0": lambda d: table1(d, windows=0, out=d / "new"), "--windows -1": lambda d: table1(d, windows=-1, out=d / "new"),
+    "--protocol best": lambda d: table1(d, protocol="best", out=d / "new"), "--protocol empty": lambda d: table1(d, protocol="", out=d / "new"),
+    "labels: --cell that is not there": lambda d: ["labels", str(d / "toy.safetensors"), "--cell", "Y"],
+    "matrix: --correction none": lambda d: ["matrix", str(d / "run"), "--correction", "none"], "simulate: --scenario unknown": lambda d: ["simulate", "--scenario", "other", "--out", str(d / "s")],
+    "simulate: --rounds 0": lambda d: ["simulate", "--rounds", "0", "--out", str(d / "s")], "simulate: --workers 0": lambda d: ["simulate", "--rounds", "1", "--workers", "0", "--out", str(d / "s")],
+    "simulate: --out a file": lambda d: ["simulate", "--rounds", "1", "--scenario", "none", "--workers", "1", "--out", str(d / "g.fa")],
+    "train: no such data": lambda d: ["train", "--data", str(d / "none"), "--out", str(d / "t")], "train: --epochs 0": lambda d: ["train", "--data", str(d), "--epochs", "0", "--out", str(d / "t")],
+    "train: --members 0": lambda d: ["train", "--data", str(d), "--members", "0", "--out", str(d / "t")],
+}
+for _name, _make in OPTIONS.items():
+    FAULTS["option", _name] = _make
+
+
+@fault("output", "the disk is full")
+def _(d):
+    (d / f".effects.nc.{os.getpid()}.part").symlink_to("/dev/full")
+    return effects(d)
+
+
+@fault("output", "path is a link: the link is replaced, not what it points to")
+def _(d):
+    (d / "precious").write_text("")
+    (d / "effects.nc").symlink_to("precious")
+    return effects(d)
+
+
+# --- run directories --------------------------------------------------------------------------------------------------
+
+WINDOW = "chr1_165-285"
+
+
+def record(d: Path, **change) -> None:
+    path = d / "run" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def rewrite(path: str, data: bytes | None):
+    "Put other bytes into a file of the run, or remove it."
+    def change(d):
+        file = d / "run" / path
+        file.unlink() if data is None else file.write_bytes(data)
+    return change
+
+
+def cut(path: str):
+    return lambda d: (d / "run" / path).write_bytes((d / "run" / path).read_bytes()[:-200])
+
+
+def moved(path: str):
+    "Put a link to a place outside the run in the place of a file or folder of it."
+    def change(d):
+        (d / "run" / path).rename(d / "outside")
+        (d / "run" / path).symlink_to(d / "outside")
+    return change
+
+
+RUNS = {
+    "run.json missing": rewrite("run.json", None), "run.json empty": rewrite("run.json", b""), "run.json truncated": cut("run.json"), "run.json is a list": rewrite("run.json", b"[]"),
+    "run.json nested without end": rewrite("run.json", b"[" * 100_000), "run.json is no text": rewrite("run.json", b"\xff\xfe\0\1"),
+    "run.json without exposures": lambda d: record(d, experiment={}), "run.json with a number for the exposures": lambda d: record(d, experiment={"exposures": 5}),
+    "window missing": rewrite(f"local/{WINDOW}.json", None), "window empty": rewrite(f"local/{WINDOW}.json", b""), "window truncated": cut(f"local/{WINDOW}.json"),
+    "window is a list of numbers": rewrite(f"local/{WINDOW}.json", b"[1, 2]"), "effects missing": rewrite(f"effects/{WINDOW}.nc", None), "effects empty": rewrite(f"effects/{WINDOW}.nc", b""),
+    "effects truncated": cut(f"effects/{WINDOW}.nc"), "effects are text": rewrite(f"effects/{WINDOW}.nc", b"hello"), "windows.bed missing": rewrite("windows.bed", None),
+    "windows.bed empty": rewrite("windows.bed", b""), "windows.bed is binary": rewrite("windows.bed", bytes(range(256))),
+    "window ../../etc/passwd in windows.bed": rewrite("windows.bed", b"chr1\t165\t285\t../../etc/passwd\t0\t+\tX_TF1_None\n"),
+    "run.json a link out of the run": moved("run.json"), "local a link out of the run": moved("local"), "effects a link out of the run": moved("effects"),
+    "figures a link out of the run": moved("figures"), "window a link out of the run": moved(f"local/{WINDOW}.json"),
+}
+
+
+def on_run(command: str, change):
+    def make(d):
+        change(d)
+        return table1(d) if command == "table1" else [command, str(d / "run")]
+    return make
+
+
+for _command in ("status", "matrix", "report", "table1"):
+    for _name, _change in RUNS.items():
+        FAULTS[f"run, deepmr {_command}", _name] = on_run(_command, _change)
+    FAULTS[f"run, deepmr {_command}", "missing" if _command != "table1" else "a file"] = (
+        lambda d, c=_command: table1(d, out=d / "g.fa") if c == "table1" else [c, str(d / "none")])
+    FAULTS[f"run, deepmr {_command}", "a directory of something else"] = (
+        lambda d, c=_command: table1(d, out=d) if c == "table1" else [c, str(d)])
+
+CONTINUED = {"another seed": dict(seed=3), "another model": dict(model="hepg2", exposures="HepG2_CTCF_None", outcome="HepG2_DNase_None", windows=1), "other draws": dict(draws=6)}
+for _name, _options in CONTINUED.items():
+    FAULTS["run, deepmr table1", f"holds {_name}"] = lambda d, o=_options: table1(d, **o)
+
+
+# --- what each gets ---------------------------------------------------------------------------------------------------
+
+@dataclass
+class Outcome:
+    "What a command line gave: exit code, and the last words on the error stream."
+
+    exit: int
+    says: str
+
+
+def prepare(folder: Path) -> None:
+    "The good files, and a finished run."
+    from conftest import toy_model
+    from deepmr.models import save_model
+    from deepmr.pipeline import Experiment, run
+    save_model(toy_model(), dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16,
+                                 hidden_dropout=0.4, length=120), folder / "toy.safetensors")
+    dna = "".join(np.random.default_rng(0).choice(list("ACGT"), 3000))
+    (folder / "g.fa").write_text(f">chr1\n{dna}\n")
+    (folder / "sites.bed").write_bytes(BED)
+    run(Experiment("toy.safetensors", ("X_TF1_None",), "X_DNase_None", "sites.bed", "g.fa", windows=2, draws=5), folder / "run", workers=1,
+        announce=lambda line: None)
+
+
+def words(text: str, folder: Path) -> str:
+    "The last message on the error stream, without the places of this machine and the frame that typer draws."
+    text = text.replace(f"{folder}/", "").replace(str(folder), ".")
+    framed = [line.strip("│ ") for line in text.splitlines() if line.startswith("│")]
+    if framed:
+        return " ".join(framed)
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.startswith("deepmr: ")]
+    return " / ".join(lines).removeprefix("deepmr: ")
+
+
+def do(arguments: Arguments, folder: Path) -> tuple[Outcome, str]:
+    "Run a command line in this process."
+    from typer.testing import CliRunner
+    from deepmr.cli import app
+    done = CliRunner().invoke(app, arguments)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        return Outcome(done.exit_code, f"{type(done.exception).__name__}: {done.exception}"), done.stderr
+    return Outcome(done.exit_code, words(done.stderr, folder) if done.exit_code else "accepted"), done.stderr
+
+
+def survey(good: Path, of: str, what: str, folder: Path, cache: Path) -> str:
+    "What a fault gets, on a copy of the good files in a folder that is made and is the working directory meanwhile."
+    shutil.copytree(good, folder, symlinks=True)
+    before = os.getcwd(), list(sys.path), os.environ.get("DEEPMR_CACHE")
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    for name in ("faulty", "faulty_syntax"):
+        sys.modules.pop(name, None)
+    os.environ["DEEPMR_CACHE"] = str(cache)
+    try:
+        found, _ = do(FAULTS[of, what](folder), folder)
+        assert not (folder / "ran").exists(), "code of a file was run"
+        return f"{found.exit} {found.says}"
+    finally:
+        os.chdir(before[0])
+        sys.path[:] = before[1]
+        os.environ.pop("DEEPMR_CACHE", None)
+        if before[2] is not None:
+            os.environ["DEEPMR_CACHE"] = before[2]

@@ -1,0 +1,27 @@
+"""What is wrong with an input gets one sentence and exit code 2, as `faults.csv` has it, and runs no code."""
+import csv
+
+import faults
+import pytest
+
+with open(faults.TABLE, newline="", encoding="utf-8") as f:
+    ROWS = [(r["input"], r["fault"], r["exit"], r["says"]) for r in csv.DictReader(f)]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("good")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DEEPMR_CACHE", str(folder / "cache"))
+        faults.prepare(folder)
+    return folder
+
+
+@pytest.mark.parametrize("of, what, code, says", ROWS, ids=[f"{r[0]}: {r[1]}" for r in ROWS])
+def test_fault(good, tmp_path, of, what, code, says):
+    assert faults.survey(good, of, what, tmp_path / "here", tmp_path / "cache") == f"{code} {says}"
+
+
+def test_every_refusal_is_a_sentence_with_exit_code_2():
+    assert {row[2] for row in ROWS} <= {"0", "2"} and len(set(row[:2] for row in ROWS)) == len(ROWS) > 90

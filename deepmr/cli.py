@@ -304,7 +304,7 @@ def report(run: Annotated[str, typer.Argument(help="Run directory of deepmr tabl
 # %% ../nbs/10_cli.ipynb #67dc0995
 @app.command()
 def simulate(
-    scenario: Annotated[str, typer.Option(help="none, independent, dependent or both; several, separated by commas; all.")] = "all",
+    scenario: Annotated[str, typer.Option(help="none, independent, dependent, both, locus, 'locus confounded'; several, separated by commas; all.")] = "all",
     rounds: Annotated[int, typer.Option(help="Rounds of each scenario.")] = 50,
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="Directory of rounds; unfinished work in it is continued.")] = "runs/simulation",
@@ -312,14 +312,14 @@ def simulate(
 ) -> None:
     "Coverage of every protocol where the causal effect is known: train networks on simulated sequence and ask them."
     with _clear_errors():
-        from deepmr.simulation import SCENARIOS, calibration, simulate as run_rounds
-        chosen = list(SCENARIOS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
+        from deepmr.simulation import ROUNDS, calibration, simulate as run_rounds
+        chosen = list(ROUNDS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
         with _counted("round") as progress:
             frame = run_rounds(chosen, rounds, out, seed, workers, progress)
         table = calibration(frame)
         table.to_csv(Path(out) / "calibration.csv", index=False)
         shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]
-        typer.echo("\n" + shown[["scenario", "source", "local", "meta", "rounds", "bias", "rmse", "coverage", "coverage_error"]].to_string(
+        typer.echo("\n" + shown[["scenario", "source", "local", "meta", "rounds", "bias", "rmse", "coverage", "coverage_error", "false_positives"]].to_string(
             index=False, float_format=lambda v: f"{v:.3f}") + f"\n\nall protocols: {Path(out) / 'calibration.csv'}\nrounds: {Path(out) / 'rounds.csv'}")
 
 # %% ../nbs/10_cli.ipynb #1418d619

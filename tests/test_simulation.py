@@ -1,0 +1,124 @@
+"""Simulation: fast scoring against scoring every mutant, the known truth found by an oracle, small trained rounds, resumption."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from deepmr import simulation as S
+from deepmr.regions import InputError
+
+STORED = Path(__file__).resolve().parents[1] / "results" / "simulation"
+SMALL = dict(n_train=3000, n_windows=20, epochs=8, draws=5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32), length=st.integers(25, 60))
+def test_occupancy_of_all_mutants_is_that_of_each(seed, length):
+    codes = S.background(np.random.default_rng(seed), 2, length)
+    for pwms, prior in ((S.motifs(), S.PRIOR), (S.motifs("locus"), S.LOCUS_PRIOR)):
+        every = S.occupancy(S.mutated(codes).reshape(-1, length), pwms, prior)
+        np.testing.assert_allclose(S.saturated(codes, pwms, prior).reshape(every.shape), every, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("scenario", S.SCENARIOS)
+def test_a_perfect_network_finds_the_true_global_effect(scenario):
+    off = []
+    for number in range(6):
+        w = S.world(scenario, number, n_train=10)
+        windows, begins = S.bound_windows(w.rng, 100, w.scenario)
+        truth = S.true_local(windows, begins, *w.numbers)
+        off.append(np.nanmean(S.draw_slopes(S.noise_free(windows, *w.numbers)[None])[:, 0]) / truth.mean() - 1)
+    off, error = np.array(off), np.std(off, ddof=1) / np.sqrt(len(off))
+    if w.scenario.dependent:  # a third factor moves both: an oracle inherits its bias, but no more than that
+        assert np.abs(off).max() < 0.35
+    else:
+        assert abs(off.mean()) < 3 * error + 0.01 and np.median(np.abs(off)) < 0.01
+
+
+@pytest.fixture(scope="module")
+def locus():
+    world = S.locus("locus", 0, n_train=20)
+    rows = pd.DataFrame(S.locus_records("oracle", S.locus_effects(world.windows, world.weights)[None], world))
+    return world, rows.set_index(["source", "exposure"])
+
+
+def test_locus_oracle_finds_signs_and_sizes(locus):
+    world, rows = locus
+    for how in ("oracle", "oracle, jointly"):
+        some = rows.loc[how]
+        assert (some[some.role == "opener"].ci_low > 0).all()
+        assert (some[some.role == "closer"].ci_high < 0).all()
+        assert abs(some.estimate["NFIC"]) < 0.01
+    openers = rows.loc["oracle, jointly"].query("role == 'opener'")
+    assert (openers.local_rmse < 0.1 * openers.estimate).all()
+    assert rows.loc["oracle"].estimate["FOSL2"] > 0.03  # it opens only by letting TEAD4 bind, which a joint regression holds fixed
+    assert abs(rows.loc["oracle, jointly"].estimate["FOSL2"]) < 0.5 * rows.loc["oracle"].estimate["FOSL2"]
+
+
+def test_locus_nulls_need_a_joint_regression(locus):
+    _, rows = locus
+    nulls = rows[rows.role.isin(["null, overlapping", "twin", "follower"])]
+    alone, jointly = nulls.loc["oracle"], nulls.loc["oracle, jointly"]
+    assert (alone.local_rmse > 5 * jointly.local_rmse).sum() >= 4 and (alone.local_rmse > jointly.local_rmse).all()
+    assert jointly.ci_low["RXRA"] <= 0 <= jointly.ci_high["RXRA"] and (jointly.estimate.abs() < 0.1).all()
+    assert alone.ci_low["MYBL2"] > 0  # what binds where it is open looks like an opener
+
+
+def test_truth_is_an_intervention_on_one_factor(locus):
+    world, _ = locus
+    assert all(np.abs(world.truths[f][0]).max() < 1e-9 for f in S.FACTORS if S.ROLE[f] in ("null", "null, overlapping", "twin", "follower"))
+    assert world.truths["FOSL2"][1] > 0 > world.truths["BHLHE40"][1]
+    without = world.weights * (np.array(S.FACTORS) != "TEAD4")
+    rows = world.bound["FOSL2"]
+    assert np.abs(S.locus_truth(world.windows[rows], "FOSL2", without)).max() < 1e-9
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory):
+    out = tmp_path_factory.mktemp("rounds")
+    return out, S.simulate(["none"], 6, out, workers=1, **SMALL)
+
+
+def test_network_error_in_the_interval_covers_more(rounds):
+    table = S.calibration(rounds[1]).set_index(["source", "local", "meta"])
+    two, dl = (table.coverage["ensemble", "bootstrap", meta] for meta in ("two-level", "DL, Wald"))
+    assert two > dl and two >= 0.8
+    power = table.loc[("ensemble", "bootstrap", "two-level")]
+    assert power.sign_errors == 0 and power.answers == power.rounds == 6
+
+
+def test_finished_rounds_are_kept_and_other_options_refused(rounds):
+    out, first = rounds
+    (out / "rounds" / "none_002.json").unlink()
+    seen = []
+    again = S.simulate(["none"], 6, out, workers=1, progress=lambda done, total: seen.append((done, total)), **SMALL)
+    assert seen == [(5, 6), (6, 6)]
+    pd.testing.assert_frame_equal(first.drop(columns="seconds"), again.drop(columns="seconds"))
+    with pytest.raises(InputError, match="same seed"):
+        S.simulate(["none"], 6, out, seed=1, **SMALL)
+
+
+def test_members_see_other_samples_and_the_same_seed_gives_the_same_bytes():
+    w = S.world("none", 0, n_train=400)
+    plain, bagged, again = (S.fit(w.codes, w.y, 3, bootstrap=b, epochs=1) for b in (False, True, True))
+    assert not torch.equal(plain[0].weight, bagged[0].weight)
+    assert all(torch.equal(a, b) for a, b in zip(bagged.parameters(), again.parameters()))
+
+
+def test_a_locus_round_has_every_factor_and_source():
+    rows = pd.DataFrame(S.locus_round("locus confounded", 0, n_train=200, n_windows=3, epochs=1, draws=3))
+    assert set(rows.source) == {"oracle", "oracle, jointly", "dropout"} and set(rows.exposure) == set(S.FACTORS)
+    assert "joint" in set(rows.local) and json.loads(rows.to_json()) and rows[rows.source == "oracle"].estimate.notna().all()
+
+
+def test_stored_table_is_that_of_the_stored_rounds():
+    stored = pd.read_csv(STORED / "calibration.csv")
+    made = S.calibration(pd.read_csv(STORED / "rounds.csv"))
+    pd.testing.assert_frame_equal(stored, made, check_dtype=False, rtol=1e-9)
+    assert {"command", "seed"} <= set(json.loads((STORED / "simulation.json").read_text()))
+    both = stored[stored.source.eq("ensemble") & stored.local.eq("bootstrap")].groupby("meta").coverage.mean()
+    assert both["two-level"] > both["DL, Wald"]

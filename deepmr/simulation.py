@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'N_TRAIN', 'KERNEL', 'WIDTH', 'HIDDEN', 'POOL', 'DROPOUT',
-           'MEMBERS', 'N_BOOT', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'LEVELS', 'LOCUS', 'LOCUS_PRIOR', 'MOLECULES',
-           'WEIGHTS', 'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE', 'motifs', 'background', 'plant',
-           'log_odds', 'scores', 'softplus', 'occupancy', 'Scenario', 'expected_counts', 'anscombe', 'mutated',
+           'MEMBERS', 'STUCK', 'N_BOOT', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'LEVELS', 'LOCUS', 'LOCUS_PRIOR',
+           'MOLECULES', 'WEIGHTS', 'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE', 'motifs', 'background',
+           'plant', 'log_odds', 'scores', 'softplus', 'occupancy', 'Scenario', 'expected_counts', 'anscombe', 'mutated',
            'saturated', 'substituted', 'training_data', 'bound_windows', 'through_origin', 'noise_free', 'true_local',
-           'network', 'as_input', 'descend', 'fit', 'fit_all', 'predict', 'differences', 'ensemble_draws',
-           'dropout_draws', 'recalibration', 'instruments', 'local_estimates', 'draw_slopes', 'global_estimates',
-           'summarised', 'records', 'oracle_record', 'World', 'world', 'cached', 'members', 'simulate_round',
-           'bind_and_open', 'affinities', 'locus_weights', 'planted_loci', 'locus_data', 'locus_truth', 'locus_effects',
-           'locus_network', 'fit_locus', 'locus_draws', 'joint_slopes', 'joint_estimate', 'Locus', 'locus',
-           'locus_records', 'locus_round', 'simulate', 'calibration']
+           'network', 'as_input', 'descend', 'fit', 'squared_error', 'again_where_stuck', 'fit_all', 'predict',
+           'differences', 'ensemble_draws', 'dropout_draws', 'recalibration', 'instruments', 'local_estimates',
+           'draw_slopes', 'global_estimates', 'summarised', 'records', 'oracle_record', 'World', 'world', 'cached',
+           'members', 'simulate_round', 'bind_and_open', 'affinities', 'locus_weights', 'planted_loci', 'locus_data',
+           'locus_truth', 'locus_effects', 'locus_network', 'fit_locus', 'locus_draws', 'joint_slopes',
+           'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round', 'simulate', 'calibration']
 
 # %% ../nbs/11_simulation.ipynb #9da459fa
 import functools
@@ -242,10 +242,29 @@ def fit(codes: np.ndarray, y: np.ndarray, seed: int, p: float = 0.0, bootstrap: 
         net[-1].bias.copy_(net[-1].bias * scale + torch.from_numpy(mean).float())
     return net.eval()
 
+# %% ../nbs/11_simulation.ipynb #e6e81f35
+STUCK = 1.25  # times the median error
 
-def fit_all(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = 6) -> list[nn.Sequential]:
+
+def squared_error(net: nn.Module, codes: np.ndarray, y: np.ndarray) -> float:
+    "Mean squared error in units of each label's variance."
+    return float((((predict(net, codes) - y) / y.std(0)) ** 2).mean())
+
+
+def again_where_stuck(nets: Sequence[nn.Module], codes: np.ndarray, y: np.ndarray, train: Callable[[int], nn.Module]) -> list[nn.Module]:
+    "The networks; in place of the k-th, if its error is far above the median, the better of it and `train(k)`."
+    errors = [squared_error(net, codes, y) for net in nets]
+    limit = STUCK * np.median(errors)
+    tried = [train(k) if error > limit else net for k, (net, error) in enumerate(zip(nets, errors))]
+    return [new if squared_error(new, codes, y) < error else net for net, error, new in zip(nets, errors, tried)]
+
+
+def fit_all(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = 6) -> list[nn.Module]:
     "MEMBERS networks without dropout, each on its own bootstrap sample, and one with dropout on all data."
-    return [fit(codes, y, seed + k, DROPOUT * (k == MEMBERS), k < MEMBERS, epochs) for k in range(MEMBERS + 1)]
+    def train(k: int, start: int = 0) -> nn.Sequential:
+        return fit(codes, y, seed + k + start, DROPOUT * (k == MEMBERS), k < MEMBERS, epochs)
+
+    return again_where_stuck([train(k) for k in range(MEMBERS + 1)], codes, y, lambda k: train(k, MEMBERS + 1))
 
 # %% ../nbs/11_simulation.ipynb #0fc704a4
 @torch.no_grad()

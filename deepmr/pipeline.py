@@ -12,6 +12,7 @@ __all__ = ['PROTOCOLS', 'LOCAL', 'EVOLVED', 'SUMS', 'PAIR_REPLICATES', 'DIAGNOST
 
 # %% ../nbs/08_pipeline.ipynb #147b99da
 import contextlib
+import csv
 import fcntl
 import functools
 import hashlib
@@ -799,7 +800,7 @@ def read_local(out: str | os.PathLike) -> pd.DataFrame:
     if not files:
         raise InputError(f"run: found no finished window in {out}, expected at least one")
     frame = pd.concat([pd.DataFrame([record for f in files[i:i + 1000] for record in json.loads(_read(out, f, sums))])
-                       for i in range(0, len(files), 1000)])  # a table takes a tenth of the memory of its records
+                       for i in range(0, len(files), 1000)])
     return frame.sort_values(["exposure", "chrom", "start", "window", "method"], kind="stable").reset_index(drop=True)
 
 
@@ -885,13 +886,13 @@ def read_slopes(out: str | os.PathLike) -> Slopes:
     read_record(out)
     sums, done = _sums(out), set(_finished(out, "effects"))
     columns = ["chrom", "start", "end", "name", "score", "strand", "exposures"]
-    windows = pd.read_csv(io.BytesIO(_read(out, "windows.bed", sums)), sep="\t", names=columns)
+    windows = pd.read_csv(io.BytesIO(_read(out, "windows.bed", sums)), sep="\t", names=columns, keep_default_na=False, quoting=csv.QUOTE_NONE)
     windows = windows[[_files(name)[0] in done for name in windows.name]].reset_index(drop=True)
     if windows.empty:
         raise InputError(f"run: found no effects of mutations in {out}, expected those of at least one window")
     found = {"slope": [], "slope_se": [], "slope_draws": []}
     for name in windows.name:
-        with h5py.File(io.BytesIO(_read(out, _files(name)[0], sums))) as data:  # a tenth of the time of opening it as a data set
+        with h5py.File(io.BytesIO(_read(out, _files(name)[0], sums))) as data:
             if "slope_draws" not in data:
                 raise InputError(f"run: found no slopes of all pairs in {out}, expected a run of this version of deepmr")
             for key, values in found.items():

@@ -670,7 +670,10 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike, seed
     if rounds < 1:
         raise InputError(f"rounds: found {rounds}, expected at least 1")
     for folder in (Path(out) / "networks", Path(out) / "rounds"):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"out: {folder} cannot be made ({error.strerror})") from None
     _same_run(Path(out) / "simulation.json", {"recipe": RECIPE, "seed": seed, "options": options})
     tasks = {folder / f"{s.replace(' ', '_')}_{r:03d}.json": (s, r, seed) for r in range(rounds) for s in scenarios}
     left = {path: task for path, task in tasks.items() if not path.exists()}

@@ -54,11 +54,12 @@ class Tight(nn.Module):
 
     def __init__(self, network, most, error):
         super().__init__()
-        self.network, self.most, self.error = network, most, error
+        self.network, self.most = network, most
+        self.kind, self.words = type(error), str(error)  # raised anew each time: a traceback would be copied with the network
 
     def forward(self, x):
         if len(x) > self.most:
-            raise self.error
+            raise self.kind(self.words)
         return self.network(x)
 
 

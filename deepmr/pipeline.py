@@ -302,10 +302,9 @@ def _files(window: str) -> tuple[str, str]:
     return f"effects/{file_stem(window)}.nc", f"local/{file_stem(window)}.json"
 
 
-def _finished(out: Path, folder: str) -> list[str]:
+def _finished(out: Path, folder: str, sums: dict[str, str] | None) -> list[str]:
     "Names of a folder's files that belong to finished windows."
-    listed = _sums(out)
-    names = [f"{folder}/{f.name}" for f in (out / folder).glob("*")] if listed is None else listed
+    names = [f"{folder}/{f.name}" for f in (out / folder).glob("*")] if sums is None else sums
     return sorted(name for name in names if name.startswith(f"{folder}/") and not name.endswith(".part"))
 
 # %% ../nbs/08_pipeline.ipynb #a746e2a0
@@ -796,7 +795,8 @@ def read_local(out: str | os.PathLike) -> pd.DataFrame:
     "All local effects of a run: one row per exposure, window and local estimator. InputError where it is no run."
     out = Path(out)
     read_record(out)
-    files, sums = _finished(out, "local"), _sums(out)
+    sums = _sums(out)
+    files = _finished(out, "local", sums)
     if not files:
         raise InputError(f"run: found no finished window in {out}, expected at least one")
     frame = pd.concat([pd.DataFrame([record for f in files[i:i + 1000] for record in json.loads(_read(out, f, sums))])
@@ -848,9 +848,10 @@ def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
 def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:
     "The effects of one window of a run; InputError where it is not there."
     out, (name, _) = Path(out), _files(window)
-    if name not in _finished(out, "effects"):
+    sums = _sums(out)
+    if name not in _finished(out, "effects", sums):
         raise InputError(f"window: found no effects of {window} in {out}")
-    return xr.load_dataset(io.BytesIO(_read(out, name, _sums(out))), engine="h5netcdf")
+    return xr.load_dataset(io.BytesIO(_read(out, name, sums)), engine="h5netcdf")
 
 # %% ../nbs/08_pipeline.ipynb #fd415781
 def compare(out: str | os.PathLike, protocols: Sequence[str] = tuple(PROTOCOLS)) -> pd.DataFrame:
@@ -884,7 +885,8 @@ def read_slopes(out: str | os.PathLike) -> Slopes:
     "The slopes of all pairs of a run; InputError where it is no run, or one of an older version."
     out = Path(out)
     read_record(out)
-    sums, done = _sums(out), set(_finished(out, "effects"))
+    sums = _sums(out)
+    done = set(_finished(out, "effects", sums))
     columns = ["chrom", "start", "end", "name", "score", "strand", "exposures"]
     windows = pd.read_csv(io.BytesIO(_read(out, "windows.bed", sums)), sep="\t", names=columns, keep_default_na=False, quoting=csv.QUOTE_NONE)
     windows = windows[[_files(name)[0] in done for name in windows.name]].reset_index(drop=True)

@@ -12,11 +12,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help table1 test wheel-check notebooks docs links readme clean
+.PHONY: help table1 check test wheel-check notebooks docs links readme clean
 
 help:
 	@echo "make table1     set up, run the main job on the default model, print the table"
-	@echo "make test       set up, run all notebooks and tests"
+	@echo "make check      set up, look for faults without running anything: ruff"
+	@echo "make test       that, and run all notebooks and tests"
 	@echo "make wheel-check  build the wheel, install it in an empty environment, run the main job there"
 	@echo "make notebooks  run all notebooks again and save their outputs"
 	@echo "make readme     write README.md from nbs/index.ipynb"
@@ -44,7 +45,10 @@ $(VENV)/dev: $(VENV)/user
 table1: $(VENV)/user
 	@$(BIN)/deepmr table1 --out $(OUT) $(if $(GENOME),--genome $(GENOME)) $(ARGS)
 
-test: $(VENV)/dev
+check: $(VENV)/dev
+	@$(BIN)/ruff check .
+
+test: check
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
 
 wheel-check: $(VENV)/dev

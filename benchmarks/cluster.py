@@ -68,7 +68,8 @@ def memory(args):
     out = {}
     for windows in (3, 30):
         with tempfile.TemporaryDirectory() as place:
-            done = subprocess.run([sys.executable, __file__, "one-run", "--windows", str(windows), "--out", place], check=True, capture_output=True, text=True)
+            done = subprocess.run([sys.executable, __file__, "one-run", "--windows", str(windows), "--out", place],
+                                  check=True, capture_output=True, text=True)
             out[str(windows)] = json.loads(done.stdout.splitlines()[-1])
             print(windows, "windows:", out[str(windows)], flush=True)
     few, many = out["3"], out["30"]
@@ -80,7 +81,8 @@ def one_run(args):
     p = random_windows(args.windows, 5)
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
     run(p, Path(args.out) / "run", workers=1, announce=quiet)
-    print(json.dumps({"before_mb": before, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "seconds": time.perf_counter() - begin}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"before_mb": before, "peak_mb": peak, "seconds": time.perf_counter() - begin}))
 
 
 def main():

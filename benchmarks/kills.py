@@ -3,8 +3,9 @@
     python benchmarks/kills.py --kills 60 --seed 0
 
 Most kills hit a run in one process (a fork that has everything imported, so that kills fall inside the run), one in eight a run
-in two processes, started from the command line; of these every third kill hits one of the worker processes. After every kill the run is continued, until it is killed again; when it comes to its end its table, local
-effects, effects and checksums are compared with those of a run that was not killed, and a new run begins.
+in two processes, started from the command line; of these every third kill hits one of the worker processes. After every kill
+the run is continued, until it is killed again; when it comes to its end its table, local effects, effects and checksums are
+compared with those of a run that was not killed, and a new run begins.
 Writes benchmarks/results/kills.json.
 """
 
@@ -94,7 +95,7 @@ def attack(start, e, out, rng, span, victim):
     early, pid, deadline = rng.random() < 1 / 3, start(e, out), None
     while (code := ended(pid)) is None:
         sums = out / "SHA256SUMS"
-        if deadline is None and (start is forked or lines(out) > max(before, 2) or early and sums.exists() and sums.stat().st_mtime_ns > begun):
+        if deadline is None and (start is forked or lines(out) > max(before, 2) or (early and sums.exists() and sums.stat().st_mtime_ns > begun)):
             deadline = time.time() + float(rng.uniform(0, span))
         if deadline is not None and time.time() > deadline:
             os.kill(pid if victim == "run" else (workers(pid) or [pid])[-1], signal.SIGKILL)

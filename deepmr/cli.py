@@ -13,8 +13,9 @@ import functools
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Callable, Iterator, Optional
+from typing import Annotated
 
 import typer
 
@@ -51,20 +52,24 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
     pass
 
 # %% ../nbs/10_cli.ipynb #86c77371
-MODELS = "'hepg2' (in the package), FILE.safetensors, 'torch:package.module:factory[:weights]', 'deepsea[:FILE]', 'kipoi:NAME', 'kipoi-dir:PATH', or an ensemble: several of these with commas between."
+MODELS = ("'hepg2' (in the package), FILE.safetensors, 'torch:package.module:factory[:weights]', 'deepsea[:FILE]', 'kipoi:NAME', "
+          "'kipoi-dir:PATH', or an ensemble: several of these with commas between.")
 Model = Annotated[str, typer.Option(help=MODELS)]
 TrustCode = Annotated[bool, typer.Option("--trust-code", help="Let a model of Kipoi run its authors' Python code.")]
-Exposures = Annotated[str, typer.Option(help="Labels, separated by commas; 'label#2' or a number where a name repeats (see deepmr labels). [default: all of the outcome's cell]", show_default=False)]
+Exposures = Annotated[str, typer.Option(show_default=False, help="Labels, separated by commas; 'label#2' or a number where a name repeats "
+                                        "(see deepmr labels). [default: all of the outcome's cell]")]
 Outcome = Annotated[str, typer.Option(help="The label that may be caused, named as the exposures.")]
-Regions = Annotated[Optional[str], typer.Option(help="BED or narrowPeak of the windows to ask about. [default: bound windows in the package]", show_default=False)]
-GenomeFile = Annotated[Optional[str], typer.Option("--genome", envvar="DEEPMR_GENOME", show_default=False,
+Regions = Annotated[str | None, typer.Option(show_default=False, help="BED or narrowPeak of the windows to ask about. "
+                                             "[default: bound windows in the package]")]
+GenomeFile = Annotated[str | None, typer.Option("--genome", envvar="DEEPMR_GENOME", show_default=False,
                        help="FASTA, whole genome or segments named chr1:100-2000. [default: cache, UCSC, or evolved windows]")]
-Draws = Annotated[Optional[int], typer.Option(help="Dropout draws per window. [default: 50; of an ensemble, one per member]", show_default=False)]
+Draws = Annotated[int | None, typer.Option(help="Dropout draws per window. [default: 50; of an ensemble, one per member]", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Decides windows, masks and bootstrap: same seed, same bytes.")]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, ...")]
 Engine = Annotated[str, typer.Option(help="auto, propagate (fast) or naive (one forward pass per mutant); the numbers are the same.")]
-Workers = Annotated[Optional[int], typer.Option(help="Threads. [default: one per core]", show_default=False, min=1)]
-Scheduler = Annotated[Optional[str], typer.Option(help="tcp://HOST:PORT of a Dask cluster to do the windows, in place of this machine.", show_default=False)]
+Workers = Annotated[int | None, typer.Option(help="Threads. [default: one per core]", show_default=False, min=1)]
+Scheduler = Annotated[str | None, typer.Option(show_default=False, help="tcp://HOST:PORT of a Dask cluster to do the windows, "
+                                               "in place of this machine.")]
 KeepDraws = Annotated[bool, typer.Option("--keep-draws", help="Keep every draw, not only means and standard errors.")]
 
 
@@ -110,6 +115,7 @@ def _print_table(table) -> None:
 def _print_warnings(table) -> None:
     "What should keep a reader from trusting a row, in one line per warning."
     import re
+
     from deepmr.plots import short
     by_warning: dict[str, list[str]] = {}
     for row in table.itertuples():
@@ -133,7 +139,7 @@ def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
                    + way.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
 
 # %% ../nbs/10_cli.ipynb #af6f43e6
-def _carry_out(experiment, protocols: list[str], out: str, device: str, workers: Optional[int], scheduler: Optional[str],
+def _carry_out(experiment, protocols: list[str], out: str, device: str, workers: int | None, scheduler: str | None,
                directions: bool = False) -> None:
     "An experiment with all that is said on the way: what is asked, progress, the table, where the files are."
     from deepmr.pipeline import disk_needed, get_protocol, plan, run
@@ -169,7 +175,9 @@ def table1(
     genome: GenomeFile = None,
     windows: Annotated[int, typer.Option(help="Windows per exposure.")] = 25,
     draws: Draws = None,
-    protocol: Annotated[str, typer.Option(help="default: two-way bootstrap, Paule-Mandel, intervals for windows and network; windows: without the network's error; reml: that with REML; paper: MR-Egger, DerSimonian-Laird. Several, separated by commas, are shown side by side.")] = "default",
+    protocol: Annotated[str, typer.Option(help="default: two-way bootstrap, Paule-Mandel, intervals for windows and network; windows: "
+                                          "without the network's error; reml: that with REML; paper: MR-Egger, DerSimonian-Laird. "
+                                          "Several, separated by commas, are shown side by side.")] = "default",
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="Run directory; an unfinished run in it is continued.")] = "runs/table1",
     directions: Annotated[bool, typer.Option("--directions", help="Show the reverse effects (outcome on exposure) and Steiger's test, too.")] = False,
@@ -199,9 +207,10 @@ ExperimentPath = Annotated[str, typer.Argument(metavar="FILE", help="An experime
 @app.command()
 def run(
     file: ExperimentPath,
-    out: Annotated[Optional[str], typer.Option(help="Run directory; an unfinished run in it is continued. [default: runs/ and the file's name]", show_default=False)] = None,
-    windows: Annotated[Optional[int], typer.Option(help="Windows per exposure, in place of the file's.", show_default=False)] = None,
-    draws: Annotated[Optional[int], typer.Option(help="Draws per window, in place of the file's.", show_default=False)] = None,
+    out: Annotated[str | None, typer.Option(show_default=False, help="Run directory; an unfinished run in it is continued. "
+                                            "[default: runs/ and the file's name]")] = None,
+    windows: Annotated[int | None, typer.Option(help="Windows per exposure, in place of the file's.", show_default=False)] = None,
+    draws: Annotated[int | None, typer.Option(help="Draws per window, in place of the file's.", show_default=False)] = None,
     device: Device = "cpu",
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -304,11 +313,12 @@ def report(run: Annotated[str, typer.Argument(help="Run directory of deepmr tabl
 # %% ../nbs/10_cli.ipynb #67dc0995
 @app.command()
 def simulate(
-    scenario: Annotated[str, typer.Option(help="none, independent, dependent, both, locus, 'locus confounded'; several, separated by commas; all.")] = "all",
+    scenario: Annotated[str, typer.Option(help="none, independent, dependent, both, locus, 'locus confounded'; several, separated by "
+                                          "commas; all.")] = "all",
     rounds: Annotated[int, typer.Option(help="Rounds of each scenario.")] = 50,
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="Directory of rounds; unfinished work in it is continued.")] = "runs/simulation",
-    workers: Annotated[Optional[int], typer.Option(help="Processes. [default: one per core]", show_default=False, min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes. [default: one per core]", show_default=False, min=1)] = None,
 ) -> None:
     "Coverage of every protocol where the causal effect is known: train networks on simulated sequence and ask them."
     with _clear_errors():
@@ -319,8 +329,9 @@ def simulate(
         table = calibration(frame)
         table.to_csv(Path(out) / "calibration.csv", index=False)
         shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]
-        typer.echo("\n" + shown[["scenario", "source", "local", "meta", "rounds", "bias", "rmse", "coverage", "coverage_error", "false_positives"]].to_string(
-            index=False, float_format=lambda v: f"{v:.3f}") + f"\n\nall protocols: {Path(out) / 'calibration.csv'}\nrounds: {Path(out) / 'rounds.csv'}")
+        shown = shown[["scenario", "source", "local", "meta", "rounds", "bias", "rmse", "coverage", "coverage_error", "false_positives"]]
+        typer.echo("\n" + shown.to_string(index=False, float_format=lambda v: f"{v:.3f}")
+                   + f"\n\nall protocols: {Path(out) / 'calibration.csv'}\nrounds: {Path(out) / 'rounds.csv'}")
 
 # %% ../nbs/10_cli.ipynb #1418d619
 @app.command()

@@ -9,7 +9,7 @@ __all__ = ['dropout_layers', 'MaskSampler', 'shared_masks']
 import contextlib
 import hashlib
 import json
-from typing import Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch

@@ -9,17 +9,18 @@ __all__ = ['Input', 'ExperimentFile', 'read_experiment', 'obtain', 'obtain_all',
 import os
 import reprlib
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Callable, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pandas as pd
 import pooch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from .models import DEEPSEA_FILES, SequenceModel, deepsea_files, fetch, load_model
+from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
 from .pipeline import PROTOCOLS, Experiment, addressed
 from .regions import Genome, InputError, cache_dir, label_windows, nearest, read_regions, write_windows
 
@@ -218,6 +219,6 @@ def experiment(
         names, _ = addressed(out, model)
         peaks = {name: read_regions(files[f"peaks.{label}"], allow_empty=True) for name, label in zip(names, e.peaks)}
         bed = make_windows(peaks, Genome(genome), e.chromosomes, model.length, Path(path).stem)
-        announce(f"windows: {sum(1 for _ in open(bed)) - 1:,} bound on {', '.join(e.chromosomes)}: {bed}")
+        announce(f"windows: {len(bed.read_text().splitlines()) - 1:,} bound on {', '.join(e.chromosomes)}: {bed}")
         out = replace(out, regions=str(bed))
     return out, list(e.protocols)

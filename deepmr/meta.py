@@ -13,12 +13,13 @@ __all__ = ['MAX_RATIO', 'SE_RATIO_LIMIT', 'FEW_STUDIES', 'MetaEstimate', 'random
 # %% ../nbs/07_meta.ipynb #206bafe9
 from dataclasses import dataclass
 from typing import NamedTuple
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, fdtrc, ndtr, ndtri, stdtr, stdtrit
 
+from .mr import as_vector, check_choice, check_level, note
 from .regions import InputError
-from .mr import as_vector, check_level, check_choice, note
 
 # %% ../nbs/07_meta.ipynb #e7a508e9
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from .regions import ALPHABET, InputError, cache_dir, check_file, nearest, one_hot, shown
+from .regions import ALPHABET, InputError, cache_dir, check_file, nearest, shown
 
 # %% ../nbs/01_models.ipynb #18e3aff2
 def _first_line(error: Exception) -> str:

@@ -13,8 +13,10 @@ __all__ = ['ROUNDOFF_STEPS', 'MIN_MUTATIONS', 'WEAK_F', 'LOW_I2GX', 'UNDERDISPER
            'steiger_test', 'steiger', 'mask_bootstrap', 'divw_draws', 'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
 
 # %% ../nbs/06_mr.ipynb #a1a675d2
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable, NamedTuple
+from typing import NamedTuple
+
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import brentq, minimize_scalar
@@ -165,10 +167,9 @@ def from_effects(dataset) -> Summary:
         raise InputError(
             f"bx has dimensions {tuple(dataset['bx'].dims)}: expected position and alt among them."
         )
+    is_mutation = ~np.all(np.isnan(grids), axis=0)  # without the reference, a cell that is empty in all four is taken to be it
     if 'ref' in dataset:
         is_mutation = _grid(dataset, 'ref')[:, None] != dataset['alt'].values[None, :]
-    else:  # without the reference, a cell that is empty in all four is taken to be it
-        is_mutation = ~np.all(np.isnan(grids), axis=0)
     names = dict(cov='bxby_cov', draws_x='draws_x', draws_y='draws_y')
     more = {k: _grid(dataset, v)[..., is_mutation] for k, v in names.items() if v in dataset}
     position = dataset['position'].values if 'position' in dataset.coords else np.arange(len(is_mutation))

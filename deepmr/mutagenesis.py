@@ -6,14 +6,14 @@
 __all__ = ['Mutations', 'saturate', 'predict_mutations', 'background', 'evolve']
 
 # %% ../nbs/02_mutagenesis.ipynb #f6672446
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 import torch
 
 from .models import SequenceModel
-from .regions import ALPHABET, InputError, one_hot
+from .regions import ALPHABET, InputError
 
 # %% ../nbs/02_mutagenesis.ipynb #7eb2ea09
 @dataclass(frozen=True)

@@ -30,11 +30,12 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -44,14 +45,22 @@ import xarray as xr
 from fastcore.basics import patch
 from threadpoolctl import threadpool_limits
 
-from .effects import (ALL_WINDOWS, WindowDraws, draw_source, draw_warnings, make_engine, mutation_effects, summarise,
-                            window_dataset, window_draws)
+from deepmr.effects import (
+    ALL_WINDOWS,
+    WindowDraws,
+    draw_source,
+    draw_warnings,
+    make_engine,
+    mutation_effects,
+    summarise,
+    window_dataset,
+    window_draws,
+)
 from .meta import MetaEstimate, random_effects, two_level
 from .models import Ensemble, SequenceModel, load_model
 from .mr import MREstimate, egger, ivw, mask_bootstrap, mvmr, slope_matrix, steiger
 from .mutagenesis import evolve
-from .regions import (InputError, Sequences, SequenceUnavailable, encode_all, hot, one_hot, read_regions,
-                            read_windows, resize, sample_bound)
+from .regions import InputError, Sequences, SequenceUnavailable, encode_all, hot, one_hot, read_regions, read_windows, resize, sample_bound
 
 # %% ../nbs/08_pipeline.ipynb #5c7db265
 @dataclass(frozen=True)
@@ -291,7 +300,7 @@ def _read(out: Path, name: str, sums: dict[str, str] | None) -> bytes:
     "The bytes of a file of a run; InputError where they are not what was written."
     path = out / name
     data = path.read_bytes() if path.is_file() else None
-    if data is None or sums is not None and _sha256(data) != sums.get(name):
+    if data is None or (sums is not None and _sha256(data) != sums.get(name)):
         raise InputError(f"run: {path} is {'missing' if data is None else 'damaged'}, expected what deepmr wrote; "
                          "the command that made the run puts it right")
     return data
@@ -463,7 +472,7 @@ def status(out: str | os.PathLike) -> dict:
     sums = _sums(out)
     windows = _read(out, "windows.bed", sums).decode().splitlines()
     names = [files for files in (_files(line.split("\t")[3]) for line in windows if line.strip())
-             if sums is None and (out / files[1]).exists() or sums is not None and all(f in sums for f in files)]
+             if (sums is None and (out / files[1]).exists()) or (sums is not None and all(f in sums for f in files))]
     whole = [files for files in names if sums is None or all(_whole(out, f, sums) for f in files)]
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
     return {"model": e["model"], "outcome": e["outcome"], "exposures": len(e["exposures"]), "draws": e["draws"], "windows": len(windows),
@@ -687,7 +696,7 @@ AHEAD = 16  # windows handed out at least, so that a cluster that grows with its
 
 
 @contextlib.contextmanager
-def _cluster(address: str | None, experiment: Experiment) -> Iterator["distributed.Client | None"]:
+def _cluster(address: str | None, experiment: Experiment) -> Iterator[Any]:
     "A client of the Dask scheduler at an address; None for None. InputError where that cannot be."
     if address is None:
         yield None
@@ -722,7 +731,7 @@ def _by_cluster(client, p: Plan, left: Sequence[int], device: str, announce: Cal
         yield from _by_executor(client.get_executor(pure=False), _job(p, device), p, left, room)
     except InputError as error:
         raise InputError(f"{where}: a worker says: {error}") from None
-    except KilledWorker as error:
+    except KilledWorker:
         raise InputError(f"{where}: a window was given up after its workers ended, one after the other (out of memory?); {kept}") from None
     except CancelledError:
         raise InputError(f"{where} was lost; {kept}") from None
@@ -739,7 +748,8 @@ def _elsewhere(p: Plan, left: Sequence[int], device: str, workers: int, client, 
     return None
 
 
-def _do_windows(p: Plan, out: Path, device: str, workers: int, client, announce: Callable[[str], None], progress: Callable[[int, int, str], None]) -> None:
+def _do_windows(p: Plan, out: Path, device: str, workers: int, client, announce: Callable[[str], None],
+                progress: Callable[[int, int, str], None]) -> None:
     "The windows of a run that are not done yet, each kept as it is finished."
     left, draws, total = _take_up(p, out, announce), p.experiment.draws, len(p.windows) * p.experiment.draws
     done = total - len(left) * draws
@@ -835,7 +845,8 @@ def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
     """Table 1 of a run: one row per exposure.
 
     Columns: exposure, mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se),
-    prediction_low, prediction_high, the windows' median diagnostics, warnings. `protocol=None` takes the one the run was started with. InputError where the directory is no run.
+    prediction_low, prediction_high, the windows' median diagnostics, warnings. `protocol=None` takes the one the run was
+    started with. InputError where the directory is no run.
     """
     local, record = read_local(out), read_record(out)
     chosen = get_protocol(protocol or record["experiment"]["protocol"])

@@ -25,8 +25,9 @@ import math
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -259,7 +260,7 @@ def is_flat_2d(m: nn.Module, form: int) -> bool:
         return form == 3
     for name, neutral in (("kernel_size", 1), ("stride", 1), ("padding", 0)):
         a = getattr(m, name)
-        if not (isinstance(a, str) or a == neutral or isinstance(a, (tuple, list)) and a[0] == neutral):
+        if not (isinstance(a, str) or a == neutral or (isinstance(a, (tuple, list)) and a[0] == neutral)):
             return False
     return form == 4
 
@@ -326,7 +327,7 @@ def pooling(ctx: Context, m: nn.Module, v: Touched) -> Touched | None:
     numbers, ref = taps_of(m), ctx.once(lambda: run_ref(m, v))
     if isinstance(m, (nn.MaxPool1d, nn.MaxPool2d)):
         return max_pool(ctx, v, ref, *numbers)
-    if numbers[3] and not m.count_include_pad or getattr(m, "divisor_override", None):
+    if (numbers[3] and not m.count_include_pad) or getattr(m, "divisor_override", None):
         return None
     return mean_pool(ctx, v, ref, *numbers)
 
@@ -568,7 +569,7 @@ def indexed(v: Touched, index: Any) -> Touched | None:
         return viewed(v, v.native()[index]) if all(i == slice(None) for i in kept) else None
     kept += [slice(None)] * (v.form - len(kept))
     channel, position = kept[1], kept[-1]
-    if kept[0] != slice(None) or v.form == 4 and kept[2] != slice(None):
+    if kept[0] != slice(None) or (v.form == 4 and kept[2] != slice(None)):
         return None
     if not isinstance(channel, (slice, list)) or not isinstance(position, slice) or position.step not in (None, 1):
         return None
@@ -643,7 +644,7 @@ def adaptive(ctx: Context, m: nn.Module, v: Touched) -> Touched | Dense | None:
     "Pooling to a given length: to 1, or to a divisor of the length."
     sizes = m.output_size if isinstance(m.output_size, (tuple, list)) else (m.output_size,)
     two, mean = isinstance(m, ADAPTIVE[2:]), isinstance(m, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d))
-    if v.flat or two != (v.form == 4) or two and sizes[0] not in (1, None) or getattr(m, "return_indices", False):
+    if v.flat or two != (v.form == 4) or (two and sizes[0] not in (1, None)) or getattr(m, "return_indices", False):
         return None
     if sizes[-1] == 1:
         return global_sum(ctx, v, True, True) if mean else global_max(ctx, v, True)
@@ -662,7 +663,7 @@ def arithmetic(ctx: Context, f: Callable, a: Any, b: Any) -> Touched | None:
     p = p.ref if isinstance(p, Plain) else p
     if isinstance(p, Tensor) and p.dim():
         p = factor(v, p)
-        if p is None or not left and f is not torch.mul:
+        if p is None or (not left and f is not torch.mul):
             return None
         if f in (torch.mul, torch.div):
             return scaled(ctx, v, p if f is torch.mul else 1 / p)
@@ -678,7 +679,7 @@ def factor(v: Touched, p: Tensor) -> Tensor | None:
     if v.flat or p.dim() > v.form:
         return None
     p = p.reshape((1,) * (v.form - p.dim()) + tuple(p.shape))
-    if len(p) != 1 or v.form == 4 and p.shape[2] != 1 or p.shape[-1] not in (1, v.length):
+    if len(p) != 1 or (v.form == 4 and p.shape[2] != 1) or p.shape[-1] not in (1, v.length):
         return None
     p = (p[0, :, 0] if v.form == 4 else p[0]).T
     return p.expand(-1, v.ref.shape[1]) if p.shape[1] in (1, v.ref.shape[1]) else None
@@ -1472,11 +1473,6 @@ def read(ctx: Context, v: Touched | Dense) -> tuple[Tensor, Tensor]:
 Window.draw = draw
 
 # %% ../nbs/04_propagate.ipynb #f8cc54e6
-def window(self: Propagator, x: Tensor, mutations: Mutations) -> Window:
-    "A window (4, L), ready for any number of draws."
-    return Window(self, x, mutations)
-
-
 def window(self: Propagator, x: Tensor, mutations: Mutations) -> Window:
     "A window (4, L), ready for any number of draws."
     return Window(self, x, mutations)

@@ -11,9 +11,9 @@ import base64
 import hashlib
 import io
 import os
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Callable
 
 import jinja2
 import matplotlib.pyplot as plt
@@ -63,16 +63,20 @@ def as_table(caption: str, columns: list[tuple[str, str]], rows: list[list[dict]
 WARNINGS: dict[str, tuple[str, str]] = {  # code -> sentence, diagnostic that is behind it
     "dropped_unusable": ("some mutations change a prediction by exactly nothing, or without any spread over draws, and were left out.", "n"),
     "too_few_mutations": ("fewer than three mutations could be used, so there is no estimate.", "n"),
-    "weak_instruments": ("the mutations move the exposure hardly more than the draws' error does (mean F below 10), so measurement error may pull the slope.", "mean_f"),
-    "low_i2gx": ("the mutations' effects on the exposure differ little beyond their errors (I²_GX below 0.9), which dilutes the slope of MR-Egger.", "i2_gx"),
-    "underdispersed": ("the mutations lie closer to the line than their standard errors allow, so those are too large or shared between mutations.", "residual_se"),
+    "weak_instruments": ("the mutations move the exposure hardly more than the draws' error does (mean F below 10), so measurement "
+                         "error may pull the slope.", "mean_f"),
+    "low_i2gx": ("the mutations' effects on the exposure differ little beyond their errors (I²_GX below 0.9), which dilutes the slope "
+                 "of MR-Egger.", "i2_gx"),
+    "underdispersed": ("the mutations lie closer to the line than their standard errors allow, so those are too large or shared "
+                       "between mutations.", "residual_se"),
     "se_at_roundoff": ("standard errors are as small as the rounding of 32-bit numbers; what looks like uncertainty is not.", "mean_f"),
     "inactive_dropout": ("the predictions do not differ between draws: dropout did not act, and there is no uncertainty to speak of.", ""),
     "no_exposure_effect": ("no mutation changes the exposure.", ""),
     "no_exposure_variation": ("all mutations move the exposure equally, so slope and intercept cannot be told apart.", ""),
     "not_finite": ("the estimate or its error is not a finite number.", ""),
     "no_ratio": ("some mutations do not move the exposure and have no ratio of effects.", "n"),
-    "noise_bias": ("measurement error moves the estimate by more than half a standard error; the interval allows for it, the estimate does not.", "mean_f"),
+    "noise_bias": ("measurement error moves the estimate by more than half a standard error; the interval allows for it, the estimate "
+                   "does not.", "mean_f"),
     "weights_matter": ("with equal weights the slope would move by more than two standard errors.", ""),
     "few_draws": ("fewer than ten draws are resampled, so the standard error is itself uncertain.", ""),
     "no_positions": ("positions were not given, so mutations of one base were taken to be independent.", ""),
@@ -87,7 +91,8 @@ WARNINGS: dict[str, tuple[str, str]] = {  # code -> sentence, diagnostic that is
 WARNINGS |= {
     "single_study": ("there is one window only, which cannot tell how windows differ; the interval is that of the window.", ""),
     "few_studies": ("there are fewer than five windows, so the variance between them is very uncertain.", ""),
-    "se_wildly_unequal": ("the largest standard error of a window is over a hundred times the smallest; a fixed effect or DerSimonian–Laird would rest on few windows.", "se"),
+    "se_wildly_unequal": ("the largest standard error of a window is over a hundred times the smallest; a fixed effect or "
+                          "DerSimonian–Laird would rest on few windows.", "se"),
     "tau2_ci_empty": ("the windows agree better than their standard errors allow; the errors are probably too large.", "se"),
     "tau2_outside_interval": ("the estimate of τ² lies outside its own interval, so this estimator does not fit these windows.", ""),
     "hksj_degenerate": ("all windows have the same estimate, so the Hartung–Knapp standard error is zero.", ""),
@@ -131,7 +136,8 @@ def _instruments(row: pd.Series) -> list[str]:
         out.append(f"Instruments are {'strong' if strong else 'weak'}: in the median window the mean F is {digits(row.mean_f)}, "
                    + ("and measurement error hardly pulls the slope." if strong else "below 10, and measurement error may pull the slope."))
     if "share_z2_x" in row and np.isfinite(row.share_z2_x):
-        out.append(f"{percent(row.share_z2_x)} of its mutations move the exposure by more than two standard errors, {percent(row.share_z2_y)} the outcome.")
+        out.append(f"{percent(row.share_z2_x)} of its mutations move the exposure by more than two standard errors, "
+                   f"{percent(row.share_z2_y)} the outcome.")
     if np.isfinite(row.residual_se):
         apart = ("the mutations do not lie on one line: they reach the outcome by other ways, too (pleiotropy)" if row.residual_se > 1.5
                  else "about what the errors allow" if row.residual_se > 0.5 else "closer than the errors allow, which are probably too large")
@@ -145,12 +151,15 @@ def _agreement(row: pd.Series, windows: pd.DataFrame) -> list[str]:
     "About the windows and the network."
     if not np.isfinite(row["mean"]):
         return ["No window gave an estimate."]
-    out = [f"Of the differences between windows {percent(row.i2)} is more than sampling error (I²); the effects have a standard deviation of {digits(np.sqrt(row.tau2))} (τ)."]
+    out = [f"Of the differences between windows {percent(row.i2)} is more than sampling error (I²); the effects have a standard "
+           f"deviation of {digits(np.sqrt(row.tau2))} (τ)."]
     if np.isfinite(row.prediction_low):
         zero = "includes" if row.prediction_low <= 0 <= row.prediction_high else "excludes"
-        out.append(f"In a new window the effect is expected between {digits(row.prediction_low)} and {digits(row.prediction_high)}, which {zero} zero.")
+        out.append(f"In a new window the effect is expected between {digits(row.prediction_low)} and {digits(row.prediction_high)}, "
+                   f"which {zero} zero.")
     if "se_network" in row and np.isfinite(row.se_network) and row.se > 0:
-        out.append(f"{percent(row.se_network**2 / row.se**2)} of the variance of the mean is the network's own uncertainty, which more windows do not lessen.")
+        out.append(f"{percent(row.se_network**2 / row.se**2)} of the variance of the mean is the network's own uncertainty, "
+                   "which more windows do not lessen.")
     usable = windows[np.isfinite(windows.estimate) & (windows.se > 0)]
     try:
         test = egger_test(usable.estimate.to_numpy(), usable.se.to_numpy())
@@ -180,7 +189,8 @@ def _pairs(out: Path, table: pd.DataFrame) -> tuple[list[dict], list[str]]:
         return [], [f"The heat map of all pairs is missing: {error}"]
     if not np.isfinite(pairs["mean"]).any():
         return [], ["The heat map of all pairs is missing: no pair has an effect."]
-    alt = f"Heat map of the effects among {len(set(pairs.cause))} labels; {(pairs.q < 0.05).sum()} of {len(pairs)} pairs differ from zero after correction."
+    alt = (f"Heat map of the effects among {len(set(pairs.cause))} labels; {(pairs.q < 0.05).sum()} of {len(pairs)} pairs differ from zero "
+           "after correction.")
     caption = "Effect of each label (row) on each other label (column); dots mark p < 0.05 after correction for all pairs (Benjamini–Yekutieli)."
     return [embed(effect_heatmap(pairs), alt, caption)], []
 
@@ -191,19 +201,23 @@ def _figures(out: Path, table: pd.DataFrame, local: pd.DataFrame) -> tuple[list[
     if table["mean"].isna().all():
         return [], ["No exposure has an estimate, so there is nothing to draw."]
     best = table.loc[table["mean"].idxmax()]
-    drawn = [(forest(table).figure, f"Forest plot of {len(table)} global effects; the largest is {short(best.exposure)}, {digits(best['mean'])} ({span(best.ci_low, best.ci_high)}).",
+    drawn = [(forest(table).figure, f"Forest plot of {len(table)} global effects; the largest is {short(best.exposure)}, "
+              f"{digits(best['mean'])} ({span(best.ci_low, best.ci_high)}).",
               "Global effect of each exposure: confidence interval of the mean over windows (thick), prediction interval for a new window (thin)."),
              (local_effects(local, protocol.method).figure, f"Densities of the local effects of {len(table)} exposures over their windows.",
               "Local effects over windows: density, windows (ticks) and median (dot)."),
              (funnels(local, protocol.name), "Local effects against their standard errors, one funnel per exposure.",
-              "Funnels: local effects against their standard errors. Inner funnel: sampling error alone; outer: and the variance between windows.", "svg", True)]
+              "Funnels: local effects against their standard errors. Inner funnel: sampling error alone; outer: and the variance "
+              "between windows.", "svg", True)]
     pairs, missing = _pairs(out, table)
     return [embed(*figure) for figure in drawn] + pairs, missing
 
 # %% ../nbs/13_report.ipynb #56cd2666
 def _main_table(table: pd.DataFrame) -> dict:
-    columns = [("exposure", ""), ("effect", "outcome's change per change of the exposure"), ("SE", ""), ("95 % interval", "of the mean over windows"),
-               ("prediction interval", "95 %, of a new window"), ("τ²", "variance between windows"), ("I²", "share of variance beyond sampling error"),
+    columns = [("exposure", ""), ("effect", "outcome's change per change of the exposure"), ("SE", ""),
+               ("95 % interval", "of the mean over windows"),
+               ("prediction interval", "95 %, of a new window"), ("τ²", "variance between windows"),
+               ("I²", "share of variance beyond sampling error"),
                ("p", ""), ("windows", ""), ("mean F", "strength of the instruments, median window"), ("warnings", "")]
     rows = []
     for i, r in table.iterrows():
@@ -217,15 +231,17 @@ def _main_table(table: pd.DataFrame) -> dict:
 def _window_table(exposure: str, local: pd.DataFrame, method: str) -> dict:
     "Every window of an exposure, with the estimates of all local estimators."
     other = [m for m in NAMES if m != method and m in set(local.method)]
-    columns = [("window", "0-based, half-open"), ("exposure", "predicted level, reference sequence"), ("outcome", "predicted level, reference sequence"),
+    columns = [("window", "0-based, half-open"), ("exposure", "predicted level, reference sequence"),
+               ("outcome", "predicted level, reference sequence"),
                ("estimate", NAMES.get(method, method)), ("SE", ""), ("95 % interval", ""), ("p", ""), *((NAMES[m], "estimate") for m in other),
-               ("mutations", "used"), ("mean F", ""), ("I²_GX", ""), ("residual SE", ""), ("noise correlation", "of the draws' errors"), ("Steiger p", "direction"), ("warnings", "")]
+               ("mutations", "used"), ("mean F", ""), ("I²_GX", ""), ("residual SE", ""), ("noise correlation", "of the draws' errors"),
+               ("Steiger p", "direction"), ("warnings", "")]
     beside = local.pivot_table(index="window", columns="method", values="estimate", aggfunc="first", dropna=False)
-    rows = []
-    for r in local[local.method == method].itertuples():
-        rows.append([cell(r.window, f"{r.chrom}:{r.start:,}–{r.end:,}"), cell(r.x_reference), cell(r.y_reference), cell(r.estimate), cell(r.se),
-                     cell(r.ci_low, span(r.ci_low, r.ci_high)), cell(r.p), *(cell(float(beside.loc[r.window, m])) for m in other), cell(int(r.n), str(r.n)),
-                     *(cell(getattr(r, k, np.nan)) for k in ("mean_f", "i2_gx", "residual_se", "noise_correlation", "steiger_p")), cell(r.warnings.replace(",", ", "))])
+    diagnostics = ("mean_f", "i2_gx", "residual_se", "noise_correlation", "steiger_p")
+    rows = [[cell(r.window, f"{r.chrom}:{r.start:,}–{r.end:,}"), cell(r.x_reference), cell(r.y_reference), cell(r.estimate), cell(r.se),
+             cell(r.ci_low, span(r.ci_low, r.ci_high)), cell(r.p), *(cell(float(beside.loc[r.window, m])) for m in other),
+             cell(int(r.n), str(r.n)), *(cell(getattr(r, k, np.nan)) for k in diagnostics), cell(r.warnings.replace(",", ", "))]
+            for r in local[local.method == method].itertuples()]
     return as_table(f"Windows of {exposure}: local effects by {NAMES.get(method, method)}.", columns, rows)
 
 # %% ../nbs/13_report.ipynb #fb86fb7f
@@ -239,9 +255,10 @@ def _map(out: Path, exposure: str, local: pd.DataFrame, method: str) -> dict | N
     except InputError:
         return None
     where = f"{best.chrom}:{best.start:,}–{best.end:,}"
-    return embed(mutation_map(effects, exposure), f"Sequence logos and heat maps of the substitutions in {where}, for {short(exposure)} and the outcome.",
-                 f"The window with the clearest instruments, {where} (mean F {digits(best.mean_f)}, local effect {digits(best.estimate)}): the 60 bases "
-                 "with the largest effects on the exposure.", "png")
+    return embed(mutation_map(effects, exposure),
+                 f"Sequence logos and heat maps of the substitutions in {where}, for {short(exposure)} and the outcome.",
+                 f"The window with the clearest instruments, {where} (mean F {digits(best.mean_f)}, local effect "
+                 f"{digits(best.estimate)}): the 60 bases with the largest effects on the exposure.", "png")
 
 # %% ../nbs/13_report.ipynb #f79c1c30
 def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame) -> dict:
@@ -249,7 +266,9 @@ def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame) -> dict:
     method = PROTOCOLS[row.protocol].method
     mine = local[local.exposure == row.exposure]
     windows = mine[mine.method == method]
-    answer = f"{digits(row['mean'])} (95 % interval {span(row.ci_low, row.ci_high)}), {row.n_windows} windows" if np.isfinite(row["mean"]) else "no estimate"
+    answer = "no estimate"
+    if np.isfinite(row["mean"]):
+        answer = f"{digits(row['mean'])} (95 % interval {span(row.ci_low, row.ci_high)}), {row.n_windows} windows"
     return {"id": f"x{i}", "name": row.exposure, "answer": answer, "words": _agreement(row, windows) + _instruments(row),
             "warnings": explain(row.warnings, windows), "map": _map(out, row.exposure, mine, method),
             "windows": _window_table(row.exposure, mine, method)}
@@ -259,7 +278,8 @@ def _compared(out: Path) -> dict:
     "Mean and interval of each exposure under each protocol."
     side = compare(out)
     columns = [("exposure", ""), *((f"{name}: {what}", "") for name in PROTOCOLS for what in ("effect", "95 % interval"))]
-    rows = [[cell(exposure), *(c for name in PROTOCOLS for c in (cell(r[name, "mean"]), cell(r[name, "ci_low"], span(r[name, "ci_low"], r[name, "ci_high"]))))]
+    rows = [[cell(exposure), *(c for name in PROTOCOLS for c in (cell(r[name, "mean"]),
+                                                                 cell(r[name, "ci_low"], span(r[name, "ci_low"], r[name, "ci_high"]))))]
             for exposure, r in side.iterrows()]
     return as_table("Global effects under each protocol.", columns, rows)
 

@@ -21,12 +21,12 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -39,8 +39,8 @@ from torch import nn
 from .dropout import MaskSampler, shared_masks
 from .effects import ALL_WINDOWS, draw_source, make_engine, window_draws
 from .meta import random_effects, two_level
-from .mr import MREstimate, divw, divw_draws, egger, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
 from .models import ConvNet, SequenceModel
+from .mr import MREstimate, divw, divw_draws, egger, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
 from .pipeline import end_with_parent
 from .regions import InputError
 
@@ -646,7 +646,7 @@ def locus_round(scenario: str, number: int, seed: int = 0, n_train: int = 6000, 
     return _plain(out, {"scenario": scenario, "round": number}, start)
 
 # %% ../nbs/11_simulation.ipynb #b5102c7d
-ROUNDS = {name: simulate_round for name in SCENARIOS} | {name: locus_round for name in LOCI}  # scenario -> what makes a round of it
+ROUNDS = dict.fromkeys(SCENARIOS, simulate_round) | dict.fromkeys(LOCI, locus_round)  # scenario -> what makes a round of it
 RECIPE = 2  # goes up when the same seed gives other numbers
 
 
@@ -660,7 +660,8 @@ def _do_round(task: tuple, path: Path, options: dict) -> str:
 
 def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike, seed: int = 0, workers: int | None = None,
              progress: Callable[[int, int], None] = lambda done, total: None, **options) -> pd.DataFrame:
-    """Rounds of each scenario (a key of `ROUNDS`), or what is left of them, and the records of all rounds in `out` as a frame (also `rounds.csv` there).
+    """Rounds of each scenario (a key of `ROUNDS`), or what is left of them, and the records of all rounds in `out` as a frame (also
+    `rounds.csv` there).
 
     `options` go to `simulate_round` or `locus_round`. InputError for an unknown scenario, fewer than one round, or a directory that
     holds rounds of another seed or other options.

@@ -21,9 +21,9 @@ import math
 import os
 import pickle
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,10 +31,9 @@ import torch
 import torch.nn.functional as F
 
 from .dropout import MaskSampler, shared_masks
-from .models import ConvNet, SequenceModel, annotate, load_model, save_model
+from .models import ConvNet, SequenceModel, save_model
 from .pipeline import open_effects, read_local
-from .regions import (ALPHABET, Genome, InputError, encode, is_bound, one_hot, read_regions, sequence_digest, tile, window_name,
-                            write_windows)
+from .regions import ALPHABET, Genome, InputError, encode, is_bound, one_hot, read_regions, sequence_digest, tile, window_name, write_windows
 
 # %% ../nbs/12_training.ipynb #9617d7e6
 TEST = ("chr8", "chr9", "chr22")  # reported; nothing is chosen on them
@@ -95,7 +94,7 @@ def place_windows(genome: Genome, length: int, stride: int) -> tuple[np.ndarray,
         parts.append(windows)
         base += len(code)
     codes, windows = np.concatenate(codes), pd.concat(parts, ignore_index=True)
-    windows = windows.astype({c: np.int64 for c in ("start", "end", "offset", "low", "high")})
+    windows = windows.astype(dict.fromkeys(("start", "end", "offset", "low", "high"), np.int64))
     unclear = np.r_[0, np.cumsum(codes == 4)]
     clean = unclear[windows.offset + length] == unclear[windows.offset]
     return codes, windows[clean].drop_duplicates(["chrom", "start"]).reset_index(drop=True)
@@ -815,8 +814,9 @@ def model_card(metrics: pd.DataFrame, others: pd.DataFrame, motifs: pd.DataFrame
         n_labels=config["n_labels"], n_others=len(others), config=json.dumps(config), command=command, epochs=len(log),
         best=int(best.epoch), validation=best.validation, dnase=dnase, factors=factors.auroc.median(),
         kmers=factors.kmer_auroc.median(), better=(factors.gain > 0).sum(), sure=(factors.gain_low > 0).sum(),
-        table=metrics_table(metrics), motifs=motifs_table(motifs), found=motifs.found.sum(), asked=len(motifs), others=others.auroc.median(), low=others.auroc.quantile(0.25),
-        high=others.auroc.quantile(0.75), mean=(metrics.mean_prediction / metrics.prevalence).median(),
+        table=metrics_table(metrics), motifs=motifs_table(motifs), found=motifs.found.sum(), asked=len(motifs),
+        others=others.auroc.median(), low=others.auroc.quantile(0.25), high=others.auroc.quantile(0.75),
+        mean=(metrics.mean_prediction / metrics.prevalence).median(),
         weak="\n".join(f"- {r.label}: {r.verdict.removeprefix('weak: ')}" for r in weak.itertuples()) or "- none")
 
 # %% ../nbs/12_training.ipynb #ccc2a1b0

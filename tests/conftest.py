@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from deepmr.models import ConvNet, SequenceModel
+from deepmr.models import ConvNet, SequenceModel, save_model
+from deepmr.pipeline import Experiment
 
 # The same examples in every run; HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -18,6 +19,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+quiet = {"announce": lambda line: None}
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +62,21 @@ def toy_files(tmp_path):
     (tmp_path / "g.fa").write_text(f">chr1\n{bases}\n")
     (tmp_path / "sites.bed").write_text("".join(f"chr1\t{s}\t{s + 50}\n" for s in range(200, 2600, 300)))
     return tmp_path
+
+
+def toy_experiment(model, files, **change):
+    values = dict(model=model, outcome="X_DNase_None", regions=str(files / "sites.bed"), genome=str(files / "g.fa"),
+                  windows=3, draws=6, seed=1)
+    return Experiment(**(values | change))
+
+
+@pytest.fixture
+def named(toy, toy_files):
+    "An experiment whose model is a file, so that other processes can load it."
+    config = dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16,
+                  hidden_dropout=0.4, length=120)
+    save_model(toy, config, toy_files / "toy.safetensors")
+    return toy_experiment(str(toy_files / "toy.safetensors"), toy_files, windows=8, draws=30)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
@@ -526,6 +526,7 @@ def words(text: str, folder: Path) -> str:
 def do(arguments: Arguments, folder: Path) -> tuple[Outcome, str]:
     "Run a command line in this process."
     from typer.testing import CliRunner
+
     from deepmr.cli import app
     done = CliRunner().invoke(app, arguments)
     if done.exception is not None and not isinstance(done.exception, SystemExit):

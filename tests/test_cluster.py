@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import toy_model
-from test_pipeline import named, quiet, toy_experiment  # noqa: F401 (a fixture)
 from typer.testing import CliRunner
 
+from conftest import quiet, toy_experiment, toy_model
 from deepmr.cli import app
 from deepmr.models import save_model
 from deepmr.pipeline import plan, run
@@ -98,9 +97,9 @@ sys.meta_path.insert(0, Hidden())
 
 def test_a_worker_without_the_package(named, toy_files):
     (toy_files / "hide.py").write_text(HIDE)
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, preload=[str(toy_files / "hide.py")]) as bare:
-        with pytest.raises(InputError, match="a worker has no deepmr, expected deepmr"):
-            run(named, toy_files / "run", scheduler=bare.scheduler_address, **quiet)
+    alone = dict(n_workers=1, threads_per_worker=1, dashboard_address=None, preload=[str(toy_files / "hide.py")])
+    with distributed.LocalCluster(**alone) as bare, pytest.raises(InputError, match="a worker has no deepmr, expected deepmr"):
+        run(named, toy_files / "run", scheduler=bare.scheduler_address, **quiet)
 
 
 def test_a_cluster_that_cannot_be_used_is_one_sentence_before_anything_is_written(named, toy, toy_files, monkeypatch):

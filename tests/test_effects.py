@@ -2,8 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from conftest import toy_model
@@ -144,7 +143,7 @@ def test_on_a_gpu_the_batch_follows_what_is_free(toy, monkeypatch):
 def test_a_device_that_is_not_there_is_one_sentence(toy, device):
     if torch.cuda.is_available() and device == "cuda":
         pytest.skip("there is one")
-    with pytest.raises(InputError, match="^device: found .*which cannot be used here"):
+    with pytest.raises(InputError, match=r"^device: found .*which cannot be used here"):
         toy.to(device)
 
 

@@ -10,10 +10,10 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
-from conftest import ROOT, toy_model
 from hypothesis import given, settings, strategies as st
 from typer.testing import CliRunner
 
+from conftest import ROOT, toy_model
 from deepmr.cli import app
 from deepmr.experiments import ExperimentFile, Input, experiment, obtain, read_experiment
 from deepmr.models import fetch
@@ -63,12 +63,15 @@ BAD = [
     ("", "found no outcome, expected a label"), ("outcom = 'a'", "unknown key 'outcom'; did you mean outcome"),
     ("outcome = 'a'\nxyzzy = 1", "unknown key 'xyzzy', expected one of model, outcome"), ("outcome = 3", "outcome: found 3, expected a label"),
     ("outcome = 'a'\nwindows = 0", "windows: found 0, expected a whole number"), ("outcome = 'a'\nwindows = 2.5", "windows: found 2.5"),
-    ("outcome = 'a'\nwindows = true", "windows: found True"), ("outcome = 'a'\ndraws = 1", "draws: found 1, expected a whole number of draws, at least 2"),
+    ("outcome = 'a'\nwindows = true", "windows: found True"),
+    ("outcome = 'a'\ndraws = 1", "draws: found 1, expected a whole number of draws, at least 2"),
     ("outcome = 'a'\nseed = -1", "seed: found -1"), ("outcome = 'a'\nprotocols = []", "protocols: found"),
     ("outcome = 'a'\nprotocols = ['papr']", "found 'papr', expected a list of default, windows, reml, paper"),
     ("outcome = 'a'\nexposures = 'b'", "exposures: found 'b', expected a list"), ("outcome = 'a'\nexposures = [1]", "exposures.0: found 1"),
-    ("outcome = 'a'\npeaks = 3", "peaks: found 3"), ("outcome = 'a'\n[peaks]\nb = 'x.bed'", "peaks.b: found 'x.bed', expected a table with file or url"),
-    ("outcome = 'a'\n[genome]\nulr = 'x'", "unknown key 'ulr'; did you mean url"), ("outcome = 'a'\n[genome]\nurl = 'ftp://x/y'", "genome.url: found 'ftp://x/y'"),
+    ("outcome = 'a'\npeaks = 3", "peaks: found 3"),
+    ("outcome = 'a'\n[peaks]\nb = 'x.bed'", "peaks.b: found 'x.bed', expected a table with file or url"),
+    ("outcome = 'a'\n[genome]\nulr = 'x'", "unknown key 'ulr'; did you mean url"),
+    ("outcome = 'a'\n[genome]\nurl = 'ftp://x/y'", "genome.url: found 'ftp://x/y'"),
     ("outcome = 'a'\n[genome]\nurl = 'http://x/y'\nfile = 'y'", "genome: found both, expected either file or url"),
     ("outcome = 'a'\n[genome]\nfile = 'y'\nmd5 = 'ABC'", "genome.md5: found 'ABC', expected 32 hexadecimal digits"),
     ("outcome = 'a'\nexposures = ['b']\n[peaks]\nb = {file = 'x'}", "found both peaks and exposures"),
@@ -108,7 +111,8 @@ KEYS = st.sampled_from(list(ExperimentFile.model_fields)) | TEXT
 
 
 @settings(max_examples=300)
-@given(st.dictionaries(KEYS, VALUE, max_size=5).map(lambda d: "\n".join(f"{json.dumps(k)} = {toml(v)}" for k, v in d.items())) | st.text(max_size=60) | st.binary(max_size=60))
+@given(st.dictionaries(KEYS, VALUE, max_size=5).map(lambda d: "\n".join(f"{json.dumps(k)} = {toml(v)}" for k, v in d.items()))
+       | st.text(max_size=60) | st.binary(max_size=60))
 def test_no_file_gives_a_traceback(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
@@ -200,7 +204,7 @@ def test_without_a_hash_a_download_begins_anew(fragile, tmp_path):
 
 
 def test_a_wrong_beginning_is_found_and_thrown_away(fragile, tmp_path):
-    handler, url = fragile
+    _, url = fragile
     part = tmp_path / f".f.{RIGHT[7:23]}.part"
     for beginning in (b"x" * 1000, b"x" * len(CONTENT)):  # the second is long enough that nothing is left to ask for
         part.write_bytes(beginning)
@@ -289,7 +293,7 @@ def test_what_does_not_fit_the_model_or_the_genome(files, old, new, says):
 
 def test_an_exposure_without_a_window_is_named(files):
     (files / "tf2.bed").write_text("chr1\t10\t20\n")
-    with pytest.raises(InputError, match="peaks.X_TF2_None: found no peak that covers half of the middle of a window on chr1"):
+    with pytest.raises(InputError, match=r"peaks.X_TF2_None: found no peak that covers half of the middle of a window on chr1"):
         experiment(files / "e.toml", announce=lambda _: None)
 
 

@@ -1,8 +1,9 @@
 """What is wrong with an input gets one sentence and exit code 2, as `faults.csv` has it, and runs no code."""
 import csv
 
-import faults
 import pytest
+
+import faults
 
 with open(faults.TABLE, newline="", encoding="utf-8") as f:
     ROWS = [(r["input"], r["fault"], r["exit"], r["says"]) for r in csv.DictReader(f)]
@@ -24,4 +25,4 @@ def test_fault(good, tmp_path, of, what, code, says):
 
 
 def test_every_refusal_is_a_sentence_with_exit_code_2():
-    assert {row[2] for row in ROWS} <= {"0", "2"} and len(set(row[:2] for row in ROWS)) == len(ROWS) > 90
+    assert {row[2] for row in ROWS} <= {"0", "2"} and len({row[:2] for row in ROWS}) == len(ROWS) > 90

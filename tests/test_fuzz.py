@@ -1,6 +1,7 @@
 """A few cases of every target of `fuzz.py`, the same in every run."""
-import fuzz
 import pytest
+
+import fuzz
 
 
 @pytest.mark.parametrize("name", list(fuzz.TARGETS))

@@ -98,7 +98,7 @@ def test_dl_gives_the_published_rows(tf, printed):
 
 
 def test_fixed_effect_is_metagens_common_effect():
-    for name, d in REFERENCE.items():
+    for d in REFERENCE.values():
         r = fixed_effect(d['estimate'], d['se'])
         if 'common' in d:
             np.testing.assert_allclose(

@@ -16,23 +16,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import toy_model
 from typer.testing import CliRunner
 
+from conftest import quiet, toy_experiment, toy_model
 from deepmr.cli import app
-from deepmr.models import load_model, save_model
-from deepmr.pipeline import (PROTOCOLS, Experiment, _by_executor, compare, direct_effects, directions, disk_needed, effect_matrix,
-                             open_effects, plan, read_local, read_slopes, run, status, table1)
+from deepmr.models import load_model
+from deepmr.pipeline import (
+    PROTOCOLS,
+    Experiment,
+    _by_executor,
+    compare,
+    direct_effects,
+    directions,
+    disk_needed,
+    effect_matrix,
+    open_effects,
+    plan,
+    read_local,
+    read_slopes,
+    run,
+    status,
+    table1,
+)
 from deepmr.regions import InputError, read_windows
 
 ROOT = Path(__file__).resolve().parents[1]
-quiet = {"announce": lambda line: None}
-
-
-def toy_experiment(model, files, **change):
-    values = dict(model=model, outcome="X_DNase_None", regions=str(files / "sites.bed"), genome=str(files / "g.fa"),
-                  windows=3, draws=6, seed=1)
-    return Experiment(**(values | change))
 
 
 def test_tables_are_the_same_bytes_for_any_workers_and_place(toy, toy_files):
@@ -40,15 +48,6 @@ def test_tables_are_the_same_bytes_for_any_workers_and_place(toy, toy_files):
     run(toy_experiment(toy, toy_files), toy_files / "deep" / "er" / "two", workers=2, **quiet)
     for name in ("table1.csv", "local_effects.parquet", "windows.bed"):
         assert (toy_files / "one" / name).read_bytes() == (toy_files / "deep" / "er" / "two" / name).read_bytes()
-
-
-@pytest.fixture
-def named(toy, toy_files):
-    "An experiment whose model is a file, so that other processes can load it."
-    config = dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16,
-                  hidden_dropout=0.4, length=120)
-    save_model(toy, config, toy_files / "toy.safetensors")
-    return toy_experiment(str(toy_files / "toy.safetensors"), toy_files, windows=8, draws=30)
 
 
 def test_processes_give_the_bytes_of_one(named, toy_files, monkeypatch):
@@ -84,9 +83,8 @@ def test_no_process_outlives_a_killed_run(named, toy_files):
 
 KILLED = """
 import sys; sys.path.insert(0, {tests!r})
-from conftest import toy_model
+from conftest import toy_experiment, toy_model
 from pathlib import Path
-from test_pipeline import toy_experiment
 from deepmr.pipeline import run
 run(toy_experiment(toy_model(), Path({files!r}), draws=30), {out!r}, announce=lambda line: None)
 """
@@ -96,7 +94,7 @@ def test_sigkill_at_any_moment_and_continue(toy, toy_files):
     whole = run(toy_experiment(toy, toy_files, draws=30), toy_files / "whole", **quiet)
     out, rng, kills = toy_files / "killed", np.random.default_rng(0), 0
     script = KILLED.format(tests=str(Path(__file__).parent), files=str(toy_files), out=str(out))
-    for attempt in range(40):
+    for _ in range(40):
         child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=os.environ)
         before = len(list((out / "local").glob("*.json"))) if out.exists() else 0
         while child.poll() is None and len(list(out.glob("local/*.json"))) <= before:
@@ -319,7 +317,7 @@ def test_a_damaged_record_is_named(toy, toy_files, text):
     run(toy_experiment(toy, toy_files), out, **quiet)
     (out / "run.json").write_text(text)
     for attempt in (lambda: run(toy_experiment(toy, toy_files), out, **quiet), lambda: table1(out), lambda: status(out), lambda: read_slopes(out)):
-        with pytest.raises(InputError, match="run.json is damaged"):
+        with pytest.raises(InputError, match=r"run.json is damaged"):
             attempt()
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 
 from deepmr.dropout import dropout_layers, shared_masks
@@ -381,8 +380,8 @@ class Exponential(nn.Module):
 
 @pytest.mark.parametrize("middle, tail", [(Attention(6), head(6)), (Recurrent(6), [nn.Linear(15, 2)])])
 def test_attention_and_recurrence_are_computed_in_full(middle, tail):
+    layers = [nn.Conv1d(4, 6, 5), nn.ReLU(), nn.Dropout(0.1), middle, nn.Dropout(0.2), *tail]
     with pytest.warns(UserWarning, match="in full"):
-        layers = [nn.Conv1d(4, 6, 5), nn.ReLU(), nn.Dropout(0.1), middle, nn.Dropout(0.2), *tail]
         compare(nn.Sequential(*layers), 40, fallbacks=["transpose"])
 
 
@@ -511,7 +510,7 @@ def test_a_network_that_cannot_be_traced():
         def forward(self, x):
             return x.mean((1, 2))[:, None] if x.sum() > 0 else x[:, 0, :1]
 
-    with pytest.raises(NotTraceable, match="traced by torch.fx"):
+    with pytest.raises(NotTraceable, match=r"traced by torch.fx"):
         Propagator(SequenceModel(Depends(), ["a"], 20))
 
 

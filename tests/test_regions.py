@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from deepmr import regions as R
 
@@ -111,14 +110,14 @@ def test_genome_and_segments_agree(tmp_path_factory, dna, data):
 
 def test_record_shorter_than_its_name_is_an_error(tmp_path):
     (tmp_path / "s.fa").write_text(">chr1:100-200\n" + "A" * 60 + "\n")
-    with pytest.raises(R.InputError, match="found 60 bases in the record chr1:100-200 of s.fa, expected 100"):
+    with pytest.raises(R.InputError, match=r"found 60 bases in the record chr1:100-200 of s.fa, expected 100"):
         R.Genome(tmp_path / "s.fa")
 
 
 @pytest.mark.parametrize("data", [b"", b"no fasta\n", gzip.compress(b">c\nACGT\n")[:-9], bytes(range(256))])
 def test_files_that_are_no_fasta(tmp_path, data):
     (tmp_path / "x.fa").write_bytes(data)
-    with pytest.raises(R.InputError, match="x.fa"):
+    with pytest.raises(R.InputError, match=r"x.fa"):
         R.Genome(tmp_path / "x.fa").fetch("c", 0, 1)
 
 

@@ -16,8 +16,8 @@ from conftest import toy_model
 from deepmr.cli import app
 from deepmr.models import SequenceModel
 from deepmr.pipeline import Experiment, read_local, run, table1
-from deepmr.report import WARNINGS, explain, report
 from deepmr.regions import InputError
+from deepmr.report import WARNINGS, explain, report
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "X_<script>alert(1)</script>$_None"
@@ -105,7 +105,7 @@ def test_readers_of_all_kinds_can_use_it(made):
 
 
 def test_same_run_same_bytes_and_nothing_else_is_touched(made):
-    out, text = made
+    out, _ = made
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     report(out)
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
@@ -146,7 +146,7 @@ def test_records_of_older_versions_and_lost_effects_are_no_obstacle(made):
 
 
 def test_what_is_no_run_is_one_sentence_and_exit_code_2(tmp_path):
-    with pytest.raises(InputError, match="found no run.json"):
+    with pytest.raises(InputError, match=r"found no run.json"):
         report(tmp_path)
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert done.exit_code == 2 and "expected a run directory of deepmr" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -47,7 +47,7 @@ def locus():
 
 
 def test_locus_oracle_finds_signs_and_sizes(locus):
-    world, rows = locus
+    _, rows = locus
     for how in ("oracle", "oracle, jointly"):
         some = rows.loc[how]
         assert (some[some.role == "opener"].ci_low > 0).all()

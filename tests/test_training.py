@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-
 from typer.testing import CliRunner
 
 from deepmr import training as T

@@ -11,6 +11,7 @@ import reprlib
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -165,16 +166,22 @@ def _obtain_model(spec: str, announce: Callable[[str], None]) -> None:
 
 
 def obtain_all(experiment: ExperimentFile, announce: Callable[[str], None] = print) -> dict[str, Path]:
-    "All files of an experiment by name: 'genome', 'peaks.LABEL'. InputError as `obtain`; files without a URL are looked for last."
+    "All files of an experiment by name: 'genome', 'peaks.LABEL'. InputError as `obtain`, for all that cannot be had, when the rest is there."
     sources = {"genome": experiment.genome} if experiment.genome else {}
     sources |= {f"peaks.{label}": source for label, source in experiment.peaks.items()}
-    for part in experiment.model.split(","):
-        _obtain_model(part, announce)
-    files = {k: obtain(k, s, announce) for k, s in sources.items() if s.url}
-    if missing := [k for k, s in sources.items() if s.file and not _is_file(Path(s.file))]:
-        raise InputError(f"{missing[0]}: found no file {sources[missing[0]].file}, expected it there: the experiment names no URL for it"
-                         + (f" (nor for {len(missing) - 1} more that are missing: {', '.join(missing[1:])})" if missing[1:] else ""))
-    return files | {k: obtain(k, s, announce) for k, s in sources.items() if s.file}
+    wanted = {f"model {part}": partial(_obtain_model, part, announce) for part in experiment.model.split(",")}
+    wanted |= {name: partial(obtain, name, source, announce) for name, source in sources.items()}
+    files, failed = {}, {}
+    for name, get in wanted.items():
+        try:
+            files[name] = get()
+        except InputError as error:
+            failed[name] = str(error)
+    if failed:
+        (name, why), *more = failed.items()
+        raise InputError((why if why.startswith(name.split()[0]) else f"{name}: {why}")
+                         + (f" (nor could {len(more)} more be had: {', '.join(n for n, _ in more)})" if more else ""))
+    return {name: files[name] for name in sources}
 
 # %% ../nbs/14_experiments.ipynb #9226a0c8
 def make_windows(

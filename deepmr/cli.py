@@ -10,8 +10,8 @@ __all__ = ['app', 'MODELS', 'Model', 'TrustCode', 'Exposures', 'Outcome', 'Regio
 # %% ../nbs/10_cli.ipynb #cbac9e81
 import contextlib
 import functools
+import io
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,12 +129,13 @@ def _print_warnings(table) -> None:
 def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
     "Other protocols beside the first, and the direction of the effects, if asked for."
     from deepmr import pipeline
+    from deepmr.regions import write_file
     if len(protocols) > 1:
         typer.echo("\nthe same draws under each protocol\n\n"
                    + pipeline.compare(out, protocols).to_string(float_format=lambda v: f"{v:.3f}") + "\n")
     if directions:
         way = pipeline.directions(out)
-        way.to_csv(Path(out) / "directions.csv", index=False)
+        write_file(Path(out) / "directions.csv", way.to_csv(index=False))
         typer.echo("\nexposure on outcome (forward) and outcome on exposure (reverse), in the exposure's windows\n\n"
                    + way.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
 
@@ -219,10 +220,11 @@ def run(
     "The experiment in a file: fetch what it needs, make its windows, and go the way of deepmr table1."
     with _clear_errors():
         from deepmr.experiments import experiment
+        from deepmr.regions import write_file
         asked, protocols = experiment(file, windows, draws, trust_code, announce=lambda line: typer.echo(line, err=True))
         out = out or str(Path("runs") / Path(file).stem)
         _carry_out(asked, protocols, out, device, workers, scheduler)
-        shutil.copyfile(file, Path(out) / "experiment.toml")
+        write_file(Path(out) / "experiment.toml", Path(file).read_bytes())
 
 # %% ../nbs/10_cli.ipynb #a88a207b
 @app.command()
@@ -291,14 +293,15 @@ def matrix(
     "Global effects among all pairs of labels of a finished run, with a heat map."
     with _clear_errors():
         from deepmr.pipeline import effect_matrix
+        from deepmr.regions import make_folder, write_file
         table, path = effect_matrix(run, correction), Path(run) / "effect_matrix.csv"
-        table.to_csv(path, index=False)
+        write_file(path, table.to_csv(index=False))
         strongest = table.sort_values("p", kind="stable").head(20)
         typer.echo(f"\nthe 20 of {len(table)} pairs with the smallest p, corrected by {correction}\n\n"
                    + strongest.to_string(index=False, float_format=lambda v: f"{v:.3g}") + "\n")
         from deepmr.plots import effect_heatmap
-        (Path(run) / "figures").mkdir(exist_ok=True)
-        effect_heatmap(table).savefig(figure := Path(run) / "figures" / "effect_matrix.png", dpi=150)
+        effect_heatmap(table).savefig(drawn := io.BytesIO(), dpi=150)
+        write_file(figure := make_folder(Path(run) / "figures") / "effect_matrix.png", drawn.getvalue())
         typer.echo(f"table: {path}\nfigure: {figure}")
 
 # %% ../nbs/10_cli.ipynb #6b65d4a3
@@ -322,12 +325,13 @@ def simulate(
 ) -> None:
     "Coverage of every protocol where the causal effect is known: train networks on simulated sequence and ask them."
     with _clear_errors():
+        from deepmr.regions import write_file
         from deepmr.simulation import ROUNDS, calibration, simulate as run_rounds
         chosen = list(ROUNDS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
         with _counted("round") as progress:
             frame = run_rounds(chosen, rounds, out, seed, workers, progress)
         table = calibration(frame)
-        table.to_csv(Path(out) / "calibration.csv", index=False)
+        write_file(Path(out) / "calibration.csv", table.to_csv(index=False))
         shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]
         shown = shown[["scenario", "source", "local", "meta", "rounds", "bias", "rmse", "coverage", "coverage_error", "false_positives"]]
         typer.echo("\n" + shown.to_string(index=False, float_format=lambda v: f"{v:.3f}")

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
 from .pipeline import PROTOCOLS, Experiment, addressed
-from .regions import Genome, InputError, cache_dir, label_windows, nearest, read_regions, write_windows
+from .regions import Genome, InputError, cache_dir, label_windows, make_folder, nearest, read_regions, windows_bed, write_file
 
 # %% ../nbs/14_experiments.ipynb #04f2f214
 class _Strict(BaseModel):
@@ -200,11 +200,9 @@ def make_windows(
     if unseen := [label for label in peaks if label not in seen]:
         raise InputError(f"peaks.{unseen[0]}: found no peak that covers half of the middle of a window on {', '.join(chromosomes)}, "
                          "expected at least one")
-    folder = cache_dir() / "windows"
-    folder.mkdir(exist_ok=True)
-    write_windows(windows, part := folder / f".{name}.{os.getpid()}.part")
-    path = folder / f"{name}-{pooch.file_hash(str(part))[:12]}.bed"
-    os.replace(part, path)
+    text = windows_bed(windows)
+    folder = make_folder(cache_dir() / "windows", "cache")
+    write_file(path := folder / f"{name}-{sha256(text.encode()).hexdigest()[:12]}.bed", text, "cache")
     return path
 
 # %% ../nbs/14_experiments.ipynb #bf4e28c7

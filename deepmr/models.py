@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['BATCH', 'MEMORY', 'REDUCTIONS', 'DEEPSEA_LAYERS', 'LABEL_FILES', 'ZENODO', 'DEEPSEA_FILES', 'DEEPSEA_LABELS', 'SPECS',
            'Labelled', 'memory_for', 'within_memory', 'fitting', 'SequenceModel', 'ConvNet', 'save_model', 'read_model',
-           'annotate', 'read_weights', 'Ensemble', 'Adapter', 'read_labels', 'adapt', 'stack', 'backgrounds', 'DeepSEA',
-           'deepsea_state', 'deepsea', 'find_labels', 'Download', 'fetch', 'deepsea_files', 'kipoi_axes',
+           'annotate', 'read_weights', 'packed', 'Ensemble', 'Adapter', 'read_labels', 'adapt', 'stack', 'backgrounds',
+           'DeepSEA', 'deepsea_state', 'deepsea', 'find_labels', 'Download', 'fetch', 'deepsea_files', 'kipoi_axes',
            'from_description', 'load_model']
 
 # %% ../nbs/01_models.ipynb #4f42d638
 import contextlib
 import importlib
+import io
 import json
 import os
 import pickle
@@ -31,11 +32,11 @@ import requests
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from tqdm import tqdm
 
-from .regions import ALPHABET, InputError, cache_dir, check_file, nearest, shown
+from .regions import ALPHABET, InputError, cache_dir, check_file, nearest, one_hot, shown, write_file
 
 # %% ../nbs/01_models.ipynb #18e3aff2
 def _first_line(error: Exception) -> str:
@@ -272,7 +273,7 @@ def save_model(model: SequenceModel, config: Mapping[str, Any], path: str | Path
     "Write the weights of a ConvNet made with `ConvNet(**config)` and what is needed to rebuild it."
     header = {"config": json.dumps(config), "labels": json.dumps(model.labels), "length": str(model.length),
               "name": model.name, "calls": json.dumps(model.calls), "doubts": json.dumps(model.doubts), **metadata}
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.module.state_dict().items()}, str(path), header)
+    write_file(path, save({k: v.detach().cpu().contiguous() for k, v in model.module.state_dict().items()}, header))
 
 
 def read_model(path: str | Path) -> SequenceModel:
@@ -299,9 +300,7 @@ def annotate(path: str | Path, **metadata: str) -> None:
     read_model(path)
     with safe_open(str(path), "pt") as f:
         header = f.metadata() | metadata
-    part = Path(path).with_suffix(".part")
-    save_file(load_file(str(path)), str(part), header)
-    part.replace(path)
+    write_file(path, save(load_file(str(path)), header))
 
 # %% ../nbs/01_models.ipynb #c85f6954
 def _check_archive(path: Path) -> None:
@@ -333,6 +332,12 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise InputError(f"weights: {path} holds a {type(found).__name__}, expected tensors by name (a state dict)")
     return dict(found)
+
+# %% ../nbs/01_models.ipynb #10bceb30
+def packed(what: Any) -> bytes:
+    "What torch.save writes, as bytes: on a full disk it would raise an error that does not say so."
+    torch.save(what, buffer := io.BytesIO())
+    return buffer.getvalue()
 
 # %% ../nbs/01_models.ipynb #f19511ec
 class _Mean(nn.Module):

@@ -27,7 +27,6 @@ import platform
 import re
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +36,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5netcdf
 import h5py
 import numpy as np
 import pandas as pd
@@ -60,7 +60,22 @@ from .meta import MetaEstimate, random_effects, two_level
 from .models import Ensemble, SequenceModel, load_model
 from .mr import MREstimate, egger, ivw, mask_bootstrap, mvmr, slope_matrix, steiger
 from .mutagenesis import evolve
-from .regions import InputError, Sequences, SequenceUnavailable, encode_all, hot, one_hot, read_regions, read_windows, resize, sample_bound
+from deepmr.regions import (
+    InputError,
+    SequenceUnavailable,
+    Sequences,
+    encode_all,
+    hot,
+    make_folder,
+    may_fail,
+    one_hot,
+    read_regions,
+    read_windows,
+    resize,
+    sample_bound,
+    write_file,
+    writing,
+)
 
 # %% ../nbs/08_pipeline.ipynb #5c7db265
 @dataclass(frozen=True)
@@ -250,22 +265,6 @@ def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], 
     return Plan(experiment, model, exposures, windows, codes, source, tuple(notes))
 
 # %% ../nbs/08_pipeline.ipynb #7e3292a7
-def _write(path: Path, save: Callable[[Path], None]) -> None:
-    "Write a file so that it is either complete or absent."
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"out: {path} cannot be written ({error.strerror or error})") from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
 def file_stem(window: str) -> str:
     "A window's name as a file name: `chr9_100-1100`."
     return re.sub(r"[^A-Za-z0-9._-]+", "_", window)
@@ -419,15 +418,12 @@ def _open(p: Plan, out: Path, command: str) -> None:
     if out.exists() and (not out.is_dir() or {f.name for f in out.iterdir() if not f.name.endswith(".part")} - own):
         raise InputError(f"out: found {out}, which is not a run of deepmr, expected an empty or new directory")
     _check_space(p, out)
-    try:
-        for folder in ("effects", "local", "figures"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out: {out} cannot be made ({error.strerror})") from None
-    _write_text(out / "windows.bed", _bed(p))
+    for folder in ("effects", "local", "figures"):
+        make_folder(out / folder)
+    write_file(out / "windows.bed", _bed(p))
     doubts = {e: found for e in p.exposures if (found := p.model.doubts.get(p.model.labels[p.model.index(e)]))}
     described |= {"command": command, "versions": versions(), "notes": p.notes, "doubts": doubts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    _write_text(record, json.dumps(described, indent=1))
+    write_file(record, json.dumps(described, indent=1))
 
 # %% ../nbs/08_pipeline.ipynb #c470703d
 @contextlib.contextmanager
@@ -446,7 +442,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _take_up(p: Plan, out: Path, announce: Callable[[str], None]) -> list[int]:
     "Numbers of the windows left to do; the list of checksums holds the others. Says which were damaged."
     found, left, damaged = _sums(out) or {}, [], []
-    _write_text(out / "windows.bed", _bed(p))
+    write_file(out / "windows.bed", _bed(p))
     sums = {name: _sha256((out / name).read_bytes()) for name in ("run.json", "windows.bed")}
     for i, window in enumerate(p.windows.name):
         files = _files(window)
@@ -459,7 +455,7 @@ def _take_up(p: Plan, out: Path, announce: Callable[[str], None]) -> list[int]:
     if damaged:
         named = ", ".join(damaged[:5]) + (", …" if len(damaged) > 5 else "")
         announce(f"files of {len(damaged)} finished windows are damaged or missing, doing these again: {named}")
-    _write_text(out / SUMS, _sum_lines(sums))
+    write_file(out / SUMS, _sum_lines(sums))
     return left
 
 
@@ -569,17 +565,15 @@ class Worker:
 def _netcdf(data: xr.Dataset) -> bytes:
     "A dataset as the bytes of a netCDF file, float32 compressed."
     compress = {v: {"zlib": True, "complevel": 1, "shuffle": True} for v in data.data_vars if data[v].dtype == np.float32}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            data.to_netcdf(path := Path(folder) / "window.nc", engine="h5netcdf", encoding=compress)
-            return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"TMPDIR: {tempfile.gettempdir()} cannot be written ({error.strerror or error})") from None
+    buffer = io.BytesIO()
+    with h5netcdf.File(buffer, "w") as file:  # in memory: where HDF5 finds a disk full, it can take the process down with it
+        data.dump_to_store(xr.backends.H5NetCDFStore(file), encoding=compress)
+    return buffer.getvalue()
 
 
 @patch
 def finish(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> Finished:
-    "Effects and local estimates of a window from its draws; InputError where TMPDIR cannot be written."
+    "Effects and local estimates of a window from its draws."
     seed, labels = self.experiment.seed, (*self.exposures, self.experiment.outcome)
     data = window_dataset(draws, row["name"], self.exposures, x, self.experiment.keep_draws)
     data = with_slopes(data, draws, labels, _seed(seed, row["name"]))
@@ -597,13 +591,10 @@ def _keep(out: Path, finished: Finished) -> None:
     "Write the files of a window, and last their checksums: now it is done."
     sums = {}
     for name, data in zip(_files(finished.window), (finished.effects, json.dumps(finished.records).encode())):
-        _write(out / name, lambda part: part.write_bytes(data))
+        write_file(out / name, data)
         sums[name] = _sha256(data)
-    try:
-        with open(out / SUMS, "a", encoding="utf-8") as file:
-            file.write(_sum_lines(sums))
-    except OSError as error:
-        raise InputError(f"out: {out / SUMS} cannot be written ({error.strerror})") from None
+    with may_fail(out / SUMS), open(out / SUMS, "a", encoding="utf-8") as file:
+        file.write(_sum_lines(sums))
 
 # %% ../nbs/08_pipeline.ipynb #f43ddd70
 def end_with_parent() -> None:
@@ -648,7 +639,7 @@ def _worker(job: Job) -> Worker:
 
 
 def do_window(job: Job, row: pd.Series, codes: np.ndarray) -> Finished:
-    "A window of a run in a process of its own; codes (L,). InputError as `Worker.finish`."
+    "A window of a run in a process of its own; codes (L,)."
     with _loading:
         worker = _worker(job)
     return worker(row, hot(codes), 1)
@@ -795,9 +786,10 @@ def run(
 def _finish(out: Path, protocol: str) -> pd.DataFrame:
     "Gather the windows' local effects and write the tables."
     local = read_local(out)
-    _write(out / "local_effects.parquet", lambda part: local.to_parquet(part, index=False))
+    with writing(out / "local_effects.parquet") as part:
+        local.to_parquet(part, index=False)
     table = table1(out, protocol)
-    _write_text(out / "table1.csv", table.to_csv(index=False))
+    write_file(out / "table1.csv", table.to_csv(index=False))
     return table
 
 # %% ../nbs/08_pipeline.ipynb #d5b0799a
@@ -1017,6 +1009,5 @@ def write_effects(
     data = mutation_effects(loaded, x, list(exposures), outcome, draws, seed, engine, windows=list(windows.name),
                             same_masks=True, keep_draws=keep_draws, workers=workers,
                             progress=lambda done: progress(done * draws, len(x) * draws, windows.name.iloc[done - 1]))
-    compress = {v: {"zlib": True, "complevel": 4} for v in data.data_vars if data[v].dtype == np.float32}
-    _write(out, lambda part: data.to_netcdf(part, engine="h5netcdf", encoding=compress))
+    write_file(out, _netcdf(data))
     return len(windows)

@@ -9,6 +9,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'PURPLE', 'GREY', 'COLOURS', 'MARKERS', 'N
 
 # %% ../nbs/09_plots.ipynb #b874c2ec
 from collections.abc import Sequence
+import io
 from pathlib import Path
 
 import logomaker
@@ -24,7 +25,7 @@ from scipy.stats import gaussian_kde
 
 from .meta import egger_test, random_effects
 from .pipeline import PROTOCOLS, effect_matrix, open_effects, read_local, table1
-from .regions import ALPHABET, InputError
+from .regions import ALPHABET, InputError, make_folder, write_file
 
 # %% ../nbs/09_plots.ipynb #ad6d13de
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#999999"
@@ -347,7 +348,8 @@ def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
     "As PNG and PDF, the same bytes for the same figure."
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:
-        figure.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+        figure.savefig(buffer := io.BytesIO(), format=path.suffix[1:], metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+        write_file(path, buffer.getvalue())
     plt.close(figure)
     return paths
 
@@ -384,7 +386,7 @@ def draw_figures(out: str | Path) -> list[Path]:
     out = Path(out)
     table, local = table1(out), read_local(out)
     method = PROTOCOLS[table.protocol.iloc[0]].method
-    (folder := out / "figures").mkdir(exist_ok=True)
+    folder = make_folder(out / "figures")
     with plt.rc_context(PAPER):
         paths = _save(forest(table).figure, folder, "forest")
         if (best := clearest(local, method)) is None:

@@ -23,9 +23,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .meta import egger_test
-from .pipeline import PROTOCOLS, _write_text, compare, effect_matrix, open_effects, read_local, read_record, status, table1
+from .pipeline import PROTOCOLS, compare, effect_matrix, open_effects, read_local, read_record, status, table1
 from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
-from .regions import InputError
+from .regions import InputError, write_file
 
 # %% ../nbs/13_report.ipynb #1a4dba34
 def digits(value: float, n: int = 3) -> str:
@@ -367,5 +367,5 @@ def report(out: str | os.PathLike, announce: Callable[[str], None] = lambda line
     text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=_banners(out, record),
                  reading=READING, main=_main_table(table), figures=figures, missing=missing, factors=factors,
                  protocols=[(p.name, p.words) for p in PROTOCOLS.values()], compared=_compared(out), legend=_legend(table), **_record(record))
-    _write_text(path := out / "report.html", text)
+    write_file(path := out / "report.html", text)
     return path

@@ -39,10 +39,10 @@ from torch import nn
 from .dropout import MaskSampler, shared_masks
 from .effects import ALL_WINDOWS, draw_source, make_engine, window_draws
 from .meta import random_effects, two_level
-from .models import ConvNet, SequenceModel
+from .models import ConvNet, SequenceModel, packed
 from .mr import MREstimate, divw, divw_draws, egger, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
 from .pipeline import end_with_parent
-from .regions import InputError
+from .regions import InputError, make_folder, write_file
 
 # %% ../nbs/11_simulation.ipynb #984786d9
 LENGTH, PRIOR = 100, np.log(100)
@@ -438,9 +438,7 @@ def cached(nets: Sequence[nn.Module], path: Path | None, train: Callable[[], Seq
         return [net.eval() for net in nets]
     nets = train()
     if path is not None:
-        part = path.with_suffix(f".{os.getpid()}.part")
-        torch.save([net.state_dict() for net in nets], part)
-        os.replace(part, path)
+        write_file(path, packed([net.state_dict() for net in nets]))
     return nets
 
 
@@ -652,9 +650,7 @@ RECIPE = 2  # goes up when the same seed gives other numbers
 
 def _do_round(task: tuple, path: Path, options: dict) -> str:
     rows = ROUNDS[task[0]](*task, cache=path.parents[1] / "networks" / f"{path.stem}.pt", **options)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(rows))
-    os.replace(part, path)
+    write_file(path, json.dumps(rows))
     return path.name
 
 
@@ -671,10 +667,7 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike, seed
     if rounds < 1:
         raise InputError(f"rounds: found {rounds}, expected at least 1")
     for folder in (Path(out) / "networks", Path(out) / "rounds"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"out: {folder} cannot be made ({error.strerror})") from None
+        make_folder(folder)
     _same_run(Path(out) / "simulation.json", {"recipe": RECIPE, "seed": seed, "options": options})
     tasks = {folder / f"{s.replace(' ', '_')}_{r:03d}.json": (s, r, seed) for r in range(rounds) for s in scenarios}
     left = {path: task for path, task in tasks.items() if not path.exists()}
@@ -683,7 +676,7 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike, seed
         for _ in pool.map(_do_round, left.values(), left, [options] * len(left)):
             progress(done := done + 1, len(tasks))
     frame = pd.DataFrame([row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text())])
-    frame.to_csv(Path(out) / "rounds.csv", index=False)
+    write_file(Path(out) / "rounds.csv", frame.to_csv(index=False))
     return frame
 
 
@@ -691,7 +684,7 @@ def _same_run(path: Path, what: dict) -> None:
     if path.exists() and json.loads(path.read_text()) != what:
         raise InputError(f"out: {path.parent} holds rounds of another simulation ({path.read_text()}), expected the same seed "
                          "and options, or another directory")
-    path.write_text(json.dumps(what))
+    write_file(path, json.dumps(what))
 
 # %% ../nbs/11_simulation.ipynb #e4f32a28
 def calibration(frame: pd.DataFrame, by: Sequence[str] = ("scenario", "source", "local", "meta")) -> pd.DataFrame:

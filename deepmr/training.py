@@ -31,9 +31,23 @@ import torch
 import torch.nn.functional as F
 
 from .dropout import MaskSampler, shared_masks
-from .models import ConvNet, SequenceModel, save_model
+from .models import ConvNet, SequenceModel, annotate, load_model, packed, save_model
 from .pipeline import open_effects, read_local
-from .regions import ALPHABET, Genome, InputError, encode, is_bound, one_hot, read_regions, sequence_digest, tile, window_name, write_windows
+from deepmr.regions import (
+    ALPHABET,
+    Genome,
+    InputError,
+    encode,
+    is_bound,
+    make_folder,
+    one_hot,
+    read_regions,
+    sequence_digest,
+    tile,
+    window_name,
+    write_file,
+    write_windows,
+)
 
 # %% ../nbs/12_training.ipynb #9617d7e6
 TEST = ("chr8", "chr9", "chr22")  # reported; nothing is chosen on them
@@ -425,9 +439,7 @@ def train_epoch(net, average, optimizer, schedule, data: Data, drawn, weight: to
 # %% ../nbs/12_training.ipynb #02c16c27
 def save_checkpoint(path: Path, **state) -> None:
     "Written beside and moved into place, so that a killed run never leaves half a file."
-    part = path.with_suffix(".part")
-    torch.save({k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in state.items()}, part)
-    os.replace(part, path)
+    write_file(path, packed({k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in state.items()}))
 
 
 def load_checkpoint(path: Path, **state) -> tuple[list[dict], dict]:
@@ -507,7 +519,7 @@ def train(
 
     Same data, seed, versions and number of threads: same weights, bit for bit. Raises InputError as `load_data` does.
     """
-    (out := Path(out)).mkdir(parents=True, exist_ok=True)
+    out = make_folder(out)
     torch.set_num_threads(threads)
     data = data if isinstance(data, Data) else load_data(data)
     config = {"n_labels": len(data.labels), **(architecture or ARCHITECTURE)}
@@ -537,7 +549,7 @@ def train(
         log.append(row)
         announce(f"epoch {epoch + 1}/{epochs}  loss {loss:.5f}  validation {row['validation']:.4f}")
         save_checkpoint(checkpoint, **state, log=log, best=best)
-        pd.DataFrame(log).to_csv(out / f"{name}_log.csv", index=False)
+        write_file(out / f"{name}_log.csv", pd.DataFrame(log).to_csv(index=False))
     return _finish(best, config, data, out, name, seed)
 
 # %% ../nbs/12_training.ipynb #c1a633fc

@@ -62,8 +62,8 @@ from .mr import MREstimate, egger, ivw, mask_bootstrap, mvmr, slope_matrix, stei
 from .mutagenesis import evolve
 from deepmr.regions import (
     InputError,
-    SequenceUnavailable,
     Sequences,
+    SequenceUnavailable,
     encode_all,
     hot,
     make_folder,

@@ -8,8 +8,8 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'PURPLE', 'GREY', 'COLOURS', 'MARKERS', 'N
            'clearest', 'funnels', 'draw_figures']
 
 # %% ../nbs/09_plots.ipynb #b874c2ec
-from collections.abc import Sequence
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import logomaker

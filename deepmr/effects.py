@@ -131,7 +131,7 @@ def window_draws(
     workers: int | None = None,  # threads; None: one per core on CPU, one on a GPU
     tick: Callable[[], None] = lambda: None,  # called after every draw
 ) -> WindowDraws:
-    "Draw K sets of masks for a window and compute all effects under each."
+    "Draw K sets of masks for a window and compute all effects under each. InputError where a prediction is not finite."
     model = engine.model
     tensor = model.check_input(np.asarray(x)[None])[0].to(model.device)
     mutations = saturate(np.asarray(x))
@@ -140,6 +140,8 @@ def window_draws(
         jobs = pool.map(lambda d: engine.draw(tensor, mutations, sampler(window, d, model.dtype)), range(n_draws))
         results = []
         for reference, effects in jobs:
+            if not bool(torch.isfinite(effects).all()):
+                raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
             results.append((reference.cpu().numpy(), effects.cpu().numpy()))
             tick()
     return WindowDraws(mutations, *map(np.stack, zip(*results)))
@@ -219,8 +221,8 @@ def _resolve(model: SequenceModel, exposure, outcome) -> tuple[list[str], list[i
         raise InputError("exposure: found none, expected at least one label")
     if columns[-1] in columns[:-1]:
         raise InputError(f"exposure: found {model.addresses[columns[-1]]!r}, which is the outcome, expected another label")
-    if len(set(columns)) < len(columns):
-        raise InputError("exposure: found a label named twice, expected each once")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"exposure: found {twice[0]!r} twice, expected each label once")
     return names, columns
 
 # %% ../nbs/05_effects.ipynb #46eae8e8

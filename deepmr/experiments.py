@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
 from .pipeline import PROTOCOLS, Experiment, addressed
-from .regions import Genome, InputError, cache_dir, label_windows, make_folder, nearest, read_regions, windows_bed, write_file
+from .regions import Genome, InputError, cache_dir, check_file, label_windows, make_folder, nearest, read_regions, windows_bed, write_file
 
 # %% ../nbs/14_experiments.ipynb #04f2f214
 class _Strict(BaseModel):
@@ -111,11 +111,9 @@ def _complaint(error: dict) -> str:
 
 def read_experiment(path: str | os.PathLike) -> ExperimentFile:
     "The experiment in a TOML file. InputError: no file, no TOML, or a key or value that cannot be."
-    path = Path(path)
+    path = check_file("experiment", path, "a TOML file")
     try:
         return ExperimentFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")), context=path.parent)
-    except OSError as error:
-        raise InputError(f"experiment: {path} cannot be read ({error.strerror}), expected a TOML file") from None
     except ValidationError as error:
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key is missing, too
         raise InputError(f"{path.name}: {_complaint(first)}") from None

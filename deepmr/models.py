@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from tqdm import tqdm
 
-from .regions import ALPHABET, InputError, cache_dir, check_file, nearest, one_hot, shown, write_file
+from .regions import ALPHABET, InputError, cache_dir, check_file, nearest, shown, write_file
 
 # %% ../nbs/01_models.ipynb #18e3aff2
 def _first_line(error: Exception) -> str:
@@ -157,6 +157,7 @@ class SequenceModel(Labelled):
         self.calls, self.doubts = dict(calls or {}), {k: tuple(v) for k, v in (doubts or {}).items()}
         self.labels, self.length, self.name, self.batch = tuple(map(str, labels)), int(length), name, BATCH
         _check_labels(self)
+        _check_weights(self)
         _check_shape(self)
 
     def _first(self) -> torch.Tensor:
@@ -218,6 +219,12 @@ def _check_labels(model: SequenceModel) -> None:
                          "expected another name")
     if wrong := [k for k, v in model.calls.items() if not isinstance(v, (int, float)) or not 0 <= v <= 1]:
         raise InputError(f"model {model.name}: found the call {model.calls[wrong[0]]!r} of {wrong[0]!r}, expected a probability")
+
+
+def _check_weights(model: SequenceModel) -> None:
+    for name, values in model.module.named_parameters():
+        if not bool(torch.isfinite(values).all()):
+            raise InputError(f"model {model.name}: found a weight in {name} that is not a finite number, expected weights that are not damaged")
 
 
 def _check_shape(model: SequenceModel) -> None:
@@ -282,15 +289,19 @@ def read_model(path: str | Path) -> SequenceModel:
     try:
         with safe_open(str(path), "pt") as f:
             header = f.metadata() or {}
+        if "config" not in header:
+            raise ValueError("its header has no config")
         config, labels, calls, doubts = (json.loads(header.get(k, "{}")) for k in ("config", "labels", "calls", "doubts"))
         with torch.device("meta"):  # whatever sizes the configuration names, memory is taken for the file's tensors alone
             module = ConvNet(**config)
         module.load_state_dict(load_file(str(path)), assign=True)
-        if int(header["length"]) != config.get("length", 1000) or not isinstance(labels, list):
-            raise ValueError(f"its length {header['length']} is not that of its network, or its labels are no list")
+        if int(header["length"]) != config.get("length", 1000):
+            raise ValueError(f"its length {header['length']} is not that of its network")
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ValueError("its labels are no list of names")
         return SequenceModel(module.float(), labels, int(header["length"]), header["name"], calls, doubts)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{error} (in {path})") from None
     except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise InputError(f"model: {path} does not hold a network saved by deepmr ({_last_line(error)})") from None
 
@@ -313,6 +324,12 @@ def _check_archive(path: Path) -> None:
                              "expected tensors as torch saves them, which are not squeezed")
 
 
+def _begins(path: Path) -> str:
+    "Size and first bytes of a file that could not be read, for a message."
+    with open(path, "rb") as f:
+        return f"found {path.stat().st_size:,} bytes that begin with {head!r}" if (head := f.read(8)) else "found an empty file"
+
+
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     "Tensors by name from a safetensors or PyTorch file, on the CPU. InputError where it is missing or holds anything else."
     path = check_file("weights", path, "safetensors or a PyTorch state dict")
@@ -326,7 +343,8 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise
     except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, OSError, MemoryError, TypeError, AttributeError,
             struct.error, zipfile.BadZipFile) as error:
-        raise InputError(f"weights: {path} cannot be read as safetensors or a PyTorch state dict ({_first_line(error)})") from None
+        raise InputError(f"weights: {path} cannot be read as safetensors or a PyTorch state dict, {_begins(path)} "
+                         f"({_first_line(error)})") from None
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # a checkpoint of Lightning
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, torch.Tensor) for v in found.values()):
@@ -707,7 +725,8 @@ def deepsea_files(spec: str) -> tuple[Path, tuple[str, ...]]:
     which, cache = spec.partition(":")[2] or "predict", cache_dir() / "deepsea"
     kipoi = Path.home() / ".kipoi" / "models" / "DeepSEA"
     if which not in DEEPSEA_FILES:
-        return Path(which), find_labels([Path(which).parent, cache, kipoi / "predict", kipoi], 919)
+        weights = check_file("model", which, f"weights of DeepSEA, or one of {', '.join(DEEPSEA_FILES)}")
+        return weights, find_labels([weights.parent, cache, kipoi / "predict", kipoi], 919)
     if not any((folder / name).is_file() for folder in (cache, kipoi / "predict", kipoi) for name in LABEL_FILES):
         fetch(DEEPSEA_LABELS, None, cache / LABEL_FILES[0])  # before 211 MB are fetched for nothing
     labels = find_labels([cache, kipoi / "predict", kipoi], 919)
@@ -822,6 +841,8 @@ def load_model(
         raise InputError(f"model: found a {type(spec).__name__} without labels, expected adapt(network, labels, length)")
     if isinstance(spec, (list, tuple)) or "," in str(spec):
         parts = spec if isinstance(spec, (list, tuple)) else [part.strip() for part in str(spec).split(",") if part.strip()]
+        if len(parts) < 2:
+            raise InputError(f"model: found {spec!r}, expected at least two names, the members of an ensemble")
         return Ensemble([load_model(part, device, trust_code) for part in parts], f"ensemble of {len(parts)}")
     return _by_name(str(spec), trust_code).to(device)
 
@@ -844,10 +865,12 @@ def _by_name(spec: str, trust_code: bool) -> SequenceModel:
 # %% ../nbs/01_models.ipynb #a1989995
 def _from_factory(spec: str) -> SequenceModel:
     "Call the function named by 'torch:package.module:factory', and load weights into its network where a file is named."
+    if spec.count(":") < 2:
+        raise InputError(f"model: found {spec!r}, expected 'torch:package.module:factory[:weights]'")
+    _, module, factory, *weights = spec.split(":", 3)
     try:
-        _, module, factory, *weights = spec.split(":", 3)
         make = getattr(importlib.import_module(module), factory)
-    except (ValueError, ImportError, AttributeError, SyntaxError) as error:
+    except Exception as error:  # whatever the code of others raises
         raise InputError(f"model: {spec!r} cannot be loaded ({_first_line(error)}), "
                          "expected 'torch:package.module:factory[:weights]'") from None
     try:
@@ -865,5 +888,6 @@ def _from_factory(spec: str) -> SequenceModel:
             network.load_state_dict(read_weights(weights[0]))
         except RuntimeError as error:
             raise InputError(f"weights: {weights[0]} does not fit the network of {spec!r} "
-                             f"({str(error).strip().splitlines()[-1].strip()})") from None
+                             f"({_last_line(error)})") from None
+        _check_weights(made)
     return made

@@ -163,8 +163,8 @@ def addressed(experiment: Experiment, model: SequenceModel) -> tuple[tuple[str, 
     "Exposures and outcome by their addresses in the model. InputError: unknown, ambiguous, twice, or not to be listed."
     asked = experiment.exposures or default_exposures(model, experiment.outcome)
     exposures, outcome = tuple(model.addresses[model.index(e)] for e in asked), model.addresses[model.index(experiment.outcome)]
-    if outcome in exposures or len(set(exposures)) < len(exposures):
-        raise InputError("exposures: found the outcome or a label twice among them, expected different labels")
+    if twice := [k for k in exposures if [*exposures, outcome].count(k) > 1]:
+        raise InputError(f"exposures: found {twice[0]!r} twice, or as the outcome, too, expected different labels")
     if odd := [k for k in (*exposures, outcome) if "," in k or not k.isprintable()]:
         raise InputError(f"exposures: found {odd[0]!r}, expected labels without commas, which separate them in a run's files")
     return exposures, outcome
@@ -1001,8 +1001,10 @@ def write_effects(
     experiment.check()
     loaded, out = load_model(model, device, trust_code), Path(out)
     _, draws = draw_source(loaded, seed, draws)
-    if not out.name or not out.resolve().parent.is_dir():
-        raise InputError(f"out: found no directory {out.resolve().parent}, expected a place to write {out.name}")
+    if not out.name or out.is_dir():
+        raise InputError(f"out: found {str(out)!r}, expected the name of a file")
+    if not out.parent.is_dir():
+        raise InputError(f"out: found no directory {out.parent}, expected a place to write {out.name}")
     windows, sequences = _candidates(experiment, loaded), Sequences(genome, announce=announce)
     x = one_hot(sequences.get(windows))
     announce(sequences.source)

@@ -1521,6 +1521,8 @@ def self_check(engine: Propagator, n: int = 32, seed: int = 0) -> None:
     reference, effects = Window(engine, x, some, block).draw(masks)
     with shared_masks(model.module, masks):
         plain, mutants = predict_mutations(model, x, some, engine.outputs)
+    if not bool(torch.isfinite(mutants).all()):
+        raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
     off = max(float((reference - plain).abs().max()), float((effects - (mutants - plain)).abs().max()))
     if not off <= TOLERANCE[model.dtype] * max(1., float(mutants.abs().max())):
         raise PropagationError(f"model {model.name}: propagated effects differ from the plain ones by {off:.1e}")

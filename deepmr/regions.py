@@ -42,10 +42,11 @@ def shown(text: str, most: int = 40) -> str:
 
 
 def check_file(what: str, path: str | os.PathLike[str], expected: str) -> Path:
-    "The path of a file that is there; InputError names the argument, what was found and what was expected."
+    "The path of a file that can be read; InputError names the argument, what was found and what was expected."
     if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length and content
         raise InputError(f"{what}: found {'a directory' if os.path.isdir(path) else 'no file'} {path}, expected {expected}")
-    return Path(path)
+    with may_fail(path, what, "read"), open(path, "rb"):
+        return Path(path)
 
 
 def nearest(word: str, known: Iterable[str], n: int = 3) -> str:

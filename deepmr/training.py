@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from .dropout import MaskSampler, shared_masks
-from .models import ConvNet, SequenceModel, annotate, load_model, packed, save_model
+from .models import ConvNet, SequenceModel, packed, save_model
 from .pipeline import open_effects, read_local
 from deepmr.regions import (
     ALPHABET,

@@ -1,7 +1,11 @@
 """Everything that can be wrong with what the program is given, as files and command lines.
 
-`tests/faults.csv` says what each gets; `test_faults.py` compares. Makers without a row are not in that table yet.
+`tests/faults.csv` says what each gets; `test_faults.py` compares. `python tests/faults.py [INPUT ...]` writes the table anew (or the
+rows of some inputs) from what the program says now: read the difference before it is kept.
 """
+import contextlib
+import csv
+import ctypes
 import gzip
 import io
 import json
@@ -10,9 +14,10 @@ import pickle
 import shutil
 import struct
 import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 Arguments = list[str]
-FAULTS: dict[tuple[str, str], Callable[[Path], Arguments]] = {}
+FAULTS: dict[tuple[str, str], Callable[[Path], Arguments]] = {}  # (input, fault) -> its maker
 TABLE = Path(__file__).with_name("faults.csv")
 
 
@@ -36,15 +41,15 @@ def fault(of: str, *what: str):
 
 def effects(d: Path, **change: str) -> Arguments:
     "The command line of `deepmr effects` on the good files, with other values for some options."
-    options = {"model": d / "toy.safetensors", "exposures": "X_TF1_None", "outcome": "X_DNase_None", "regions": d / "sites.bed",
-               "genome": d / "g.fa", "draws": 2, "workers": 1, "out": d / "effects.nc"} | change
+    options = {"model": "toy.safetensors", "exposures": "X_TF1_None", "outcome": "X_DNase_None", "regions": "sites.bed",
+               "genome": "g.fa", "draws": 2, "workers": 1, "out": "effects.nc"} | change
     return ["effects", *(str(t) for k, v in options.items() for t in (f"--{k}", v))]
 
 
 def table1(d: Path, **change: str) -> Arguments:
     "That of `deepmr table1`, of the run in the folder `run`."
-    options = {"model": d / "toy.safetensors", "exposures": "X_TF1_None", "outcome": "X_DNase_None", "regions": d / "sites.bed",
-               "genome": d / "g.fa", "draws": 5, "windows": 2, "workers": 1, "out": d / "run"} | change
+    options = {"model": "toy.safetensors", "exposures": "X_TF1_None", "outcome": "X_DNase_None", "regions": "sites.bed",
+               "genome": "g.fa", "draws": 5, "windows": 2, "workers": 1, "out": "run"} | change
     return ["table1", *(str(t) for k, v in options.items() for t in (f"--{k}", v))]
 
 
@@ -58,6 +63,51 @@ def bgzip(data: bytes, size: int = 1000) -> bytes:
         out += (b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0" + struct.pack("<H", len(body) + 25) + body
                 + struct.pack("<II", zlib.crc32(part), len(part)))
     return out
+
+
+# --- any file -----------------------------------------------------------------------------------------------------------
+
+USES: dict[str, tuple[str, Callable[[Path, str], Arguments]]] = {  # input -> a good file, and the command line that reads one of that name
+    "BED": ("sites.bed", lambda d, path: effects(d, regions=path)),
+    "FASTA": ("g.fa", lambda d, path: effects(d, genome=path)),
+    "weights": ("toy.safetensors", lambda d, path: effects(d, model=path)),
+    "PyTorch weights": ("toy.pth", lambda d, path: effects(d, model=f"torch:faulty:net:{path}")),
+    "experiment": ("toy.toml", lambda d, path: ["fetch", path]),
+}
+
+
+def put(d: Path, name: str, what: str) -> str:
+    "Spoil the place of a good file; the path to give to the program."
+    suffix = Path(name).suffix
+    match what:
+        case "missing":
+            return f"none{suffix}"
+        case "a directory":
+            (d / f"folder{suffix}").mkdir()
+            return f"folder{suffix}"
+        case "a pipe":
+            os.mkfifo(d / f"pipe{suffix}")
+            return f"pipe{suffix}"
+        case "a link" | "a link to nothing":
+            (d / f"link{suffix}").symlink_to(name if what == "a link" else "none")
+            return f"link{suffix}"
+        case "path with spaces and Unicode":
+            (d / "überall da").mkdir()
+            return str((d / name).rename(d / "überall da" / f"das da, 細胞{suffix}".replace(",", "" if "toy" in name else ",")).relative_to(d))
+        case "a name of 300 letters":
+            return "a" * 300 + suffix
+        case "may not be read":
+            (d / name).chmod(0)
+    return name
+
+
+for _of in USES:
+    @fault(_of, "missing", "a directory", "a pipe", "a link", "a link to nothing", "path with spaces and Unicode", "a name of 300 letters",
+           "may not be read")
+    def _(d, what, of=_of):
+        faulty_modules(d)
+        name, use = USES[of]
+        return use(d, put(d, name, what))
 
 
 # --- regions ----------------------------------------------------------------------------------------------------------
@@ -100,35 +150,6 @@ def _(d, name):
 def _(d, name):
     (d / "x.narrowPeak").write_bytes(NARROWPEAK_BYTES[name])
     return effects(d, regions=d / "x.narrowPeak")
-
-
-@fault("BED", "missing")
-def _(d):
-    return effects(d, regions=d / "none.bed")
-
-
-@fault("BED", "a directory")
-def _(d):
-    return effects(d, regions=d)
-
-
-@fault("BED", "a link")
-def _(d):
-    (d / "link.bed").symlink_to("sites.bed")
-    return effects(d, regions=d / "link.bed")
-
-
-@fault("BED", "a link to nothing")
-def _(d):
-    (d / "link.bed").symlink_to("none.bed")
-    return effects(d, regions=d / "link.bed")
-
-
-@fault("BED", "path with spaces and Unicode")
-def _(d):
-    (d / "überall da").mkdir()
-    path = (d / "sites.bed").rename(d / "überall da" / "peaks, 細胞.bed")
-    return effects(d, regions=path)
 
 
 @fault("BED", "labels that the model does not have")
@@ -185,16 +206,6 @@ def _(d, name):
     return effects(d, genome=d / "x.fa")
 
 
-@fault("FASTA", "missing")
-def _(d):
-    return effects(d, genome=d / "none.fa")
-
-
-@fault("FASTA", "a directory")
-def _(d):
-    return effects(d, genome=d)
-
-
 @fault("FASTA", "bgzip, called .gz")
 def _(d):
     (d / "x.fa.gz").write_bytes(bgzip((d / "g.fa").read_bytes()))
@@ -205,18 +216,6 @@ def _(d):
 def _(d):
     (d / "g.fa.fai").write_text("chr1\t7\t3\t4\t5\n")
     return effects(d)
-
-
-@fault("FASTA", "a link")
-def _(d):
-    (d / "link.fa").symlink_to("g.fa")
-    return effects(d, genome=d / "link.fa")
-
-
-@fault("FASTA", "path with spaces and Unicode")
-def _(d):
-    (d / "überall da").mkdir()
-    return effects(d, genome=(d / "g.fa").rename(d / "überall da" / "genom, 細胞.fa"))
 
 
 @fault("FASTA", "changed since it was last read")
@@ -231,7 +230,7 @@ def _(d):
 
 @fault("FASTA", "none, and no network")
 def _(d):
-    return [t for t in effects(d) if t not in ("--genome", str(d / "g.fa"))]
+    return [t for t in effects(d) if t not in ("--genome", "g.fa")]
 
 
 @fault("cache", "cannot be made", "no room")
@@ -266,7 +265,7 @@ WEIGHTS = {
     "configuration with negative sizes": config(channels=[-1, 16]), "configuration with text for a number": config(hidden="16"),
     "tensor missing": lambda t, h: t.pop("head.1.weight"), "tensor too many": lambda t, h: t.update(more=torch.zeros(1)),
     "tensor of another shape": lambda t, h: t.update({"head.1.bias": torch.zeros(5)}),
-    "NaN": lambda t, h: t["features.0.weight"].fill_(float("nan")), "infinite": lambda t, h: t["head.4.bias"].fill_(float("inf")),
+    "NaN": lambda t, h: t["features.0.weight"].fill_(float("nan")), "so large that predictions overflow": lambda t, h: t["features.4.weight"].fill_(-3e38), "infinite": lambda t, h: t["head.4.bias"].fill_(float("inf")),
     "in double precision": lambda t, h: t.update({k: v.double() for k, v in t.items()}), "whole numbers": lambda t, h: t.update({k: v.long() for k, v in t.items()}),
     "labels too few": lambda t, h: h.update(labels='["X_TF1_None"]'), "labels no list": lambda t, h: h.update(labels="3"),
     "labels no text": lambda t, h: h.update(labels="[1, [2], null]"), "label that reads as an address": lambda t, h: h.update(labels='["a", "a", "a#2"]'),
@@ -291,10 +290,18 @@ def _(d, name):
     return effects(d, model=d / "x.safetensors")
 
 
+def faulty_modules(d: Path) -> None:
+    "Python files beside the inputs, for models named torch:MODULE:FUNCTION."
+    (d / "faulty.py").write_text("number = 3\ndef fails(): return 1 / 0\ndef gives_none(): pass\n"
+                                 "def net():\n    from conftest import toy_model\n    return toy_model(seed=7)\n")
+    (d / "faulty_syntax.py").write_text("def load(:\n")
+    (d / "faulty_import.py").write_text("raise RuntimeError('no such thing')\n")
+
+
 MODEL_NAMES = {
-    "missing": "none.safetensors", "a directory": ".", "unknown name": "hepg3", "empty name": "", "only commas": ",,", "one of two is missing": "hepg2,none.safetensors",
+    "a directory": ".", "unknown name": "hepg3", "empty name": "", "only commas": ",,", "one of two is missing": "hepg2,none.safetensors",
     "module that is not there": "torch:no_such_module:load", "no function named": "torch:faulty", "function that is not there": "torch:faulty:nothing",
-    "module with a syntax error": "torch:faulty_syntax:load", "function that fails": "torch:faulty:fails", "function that gives something else": "torch:faulty:gives_none",
+    "module with a syntax error": "torch:faulty_syntax:load", "module that fails": "torch:faulty_import:load", "function that fails": "torch:faulty:fails", "function that gives something else": "torch:faulty:gives_none",
     "function that is none": "torch:faulty:number", "DeepSEA from a file that is missing": "deepsea:none.pth",
     "Kipoi without --trust-code": "kipoi:DeepSEA/predict", "Kipoi directory without --trust-code": "kipoi-dir:evil",
 }
@@ -302,9 +309,7 @@ MODEL_NAMES = {
 
 @fault("model", *MODEL_NAMES)
 def _(d, name):
-    (d / "faulty.py").write_text("number = 3\ndef fails(): return 1 / 0\ndef gives_none(): pass\n"
-                                 "def net():\n    from conftest import toy_model\n    return toy_model()\n")
-    (d / "faulty_syntax.py").write_text("def load(:\n")
+    faulty_modules(d)
     (d / "evil").mkdir()
     (d / "evil" / "model.yaml").write_text("defined_as: model.Evil\n")
     (d / "evil" / "model.py").write_text(f"open({str(d / 'ran')!r}, 'w')\n")
@@ -340,8 +345,8 @@ def state() -> dict:
 
 
 def bomb(d) -> bytes:
-    "A state dict of 400 MB of zeros in a squeezed archive of 400 kB."
-    with zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(100_000_000)}))) as z:
+    "A state dict of 40 MB of zeros in a squeezed archive of 40 kB."
+    with zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(10_000_000)}))) as z:
         return as_zip({name: z.read(name) for name in z.namelist()}, squeeze=True)
 
 
@@ -364,7 +369,7 @@ PICKLES = {
 
 @fault("PyTorch weights", *PICKLES)
 def _(d, name):
-    (d / "faulty.py").write_text("def net():\n    from conftest import toy_model\n    return toy_model(seed=7)\n")
+    faulty_modules(d)
     (d / "x.pth").write_bytes(PICKLES[name](d))
     return effects(d, model=f"torch:faulty:net:{d / 'x.pth'}")
 
@@ -489,6 +494,18 @@ for _name, _options in CONTINUED.items():
     FAULTS["run, deepmr table1", f"holds {_name}"] = lambda d, o=_options: table1(d, **o)
 
 
+# --- experiments --------------------------------------------------------------------------------------------------------
+
+TOML = """model = "toy.safetensors"
+outcome = "X_DNase_None"
+chromosomes = ["chr1"]
+windows = 2
+draws = 5
+genome = {file = "g.fa"}
+peaks = {X_TF1_None = {file = "wide.bed"}}
+"""
+
+
 # --- what each gets ---------------------------------------------------------------------------------------------------
 
 @dataclass
@@ -509,6 +526,9 @@ def prepare(folder: Path) -> None:
     dna = "".join(np.random.default_rng(0).choice(list("ACGT"), 3000))
     (folder / "g.fa").write_text(f">chr1\n{dna}\n")
     (folder / "sites.bed").write_bytes(BED)
+    (folder / "toy.pth").write_bytes(saved(state()))
+    (folder / "toy.toml").write_text(TOML)
+    (folder / "wide.bed").write_bytes(b"chr1\t200\t800\n")
     run(Experiment("toy.safetensors", ("X_TF1_None",), "X_DNase_None", "sites.bed", "g.fa", windows=2, draws=5), folder / "run", workers=1,
         announce=lambda line: None)
 
@@ -523,12 +543,31 @@ def words(text: str, folder: Path) -> str:
     return " / ".join(lines).removeprefix("deepmr: ")
 
 
+class _Capabilities(ctypes.Structure):
+    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+
+
+@contextlib.contextmanager
+def plain_user() -> Iterator[None]:
+    "Let permissions of files count for root, too: this thread goes without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capset(2))."
+    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (_Capabilities * 2)()
+    libc.capget(header, sets)
+    before, sets[0].effective = sets[0].effective, sets[0].effective & ~0b110
+    libc.capset(header, sets)
+    try:
+        yield
+    finally:
+        sets[0].effective = before
+        libc.capset(header, sets)
+
+
 def do(arguments: Arguments, folder: Path) -> tuple[Outcome, str]:
     "Run a command line in this process."
     from typer.testing import CliRunner
 
     from deepmr.cli import app
-    done = CliRunner().invoke(app, arguments)
+    with plain_user():
+        done = CliRunner().invoke(app, arguments)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         return Outcome(done.exit_code, f"{type(done.exception).__name__}: {done.exception}"), done.stderr
     return Outcome(done.exit_code, words(done.stderr, folder) if done.exit_code else "accepted"), done.stderr
@@ -553,3 +592,26 @@ def survey(good: Path, of: str, what: str, folder: Path, cache: Path) -> str:
         os.environ.pop("DEEPMR_CACHE", None)
         if before[2] is not None:
             os.environ["DEEPMR_CACHE"] = before[2]
+
+
+def rewrite_table(inputs: list[str]) -> None:
+    "Put what each fault gets now into the table, for all inputs or those named."
+    rows = {(r["input"], r["fault"]): r for r in csv.DictReader(TABLE.open(newline="", encoding="utf-8"))}
+    with tempfile.TemporaryDirectory() as place:
+        (good := Path(place, "good")).mkdir()
+        os.environ["DEEPMR_CACHE"] = str(good / "cache")
+        with contextlib.chdir(good):
+            prepare(good)
+        for i, (of, what) in enumerate(FAULTS):
+            if not inputs or of in inputs:
+                code, _, says = survey(good, of, what, Path(place, f"here{i}"), Path(place, "cache")).partition(" ")
+                rows[of, what] = {"input": of, "fault": what, "exit": code, "says": says}
+                print(of, what, code, says, sep=" | ", flush=True)
+    with TABLE.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, ["input", "fault", "exit", "says"], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows[key] for key in FAULTS if key in rows)
+
+
+if __name__ == "__main__":
+    rewrite_table(sys.argv[1:])

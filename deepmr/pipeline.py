@@ -711,6 +711,7 @@ def _cluster(address: str | None, experiment: Experiment) -> Iterator[Any]:
 def _by_cluster(client, p: Plan, left: Sequence[int], device: str, announce: Callable[[str], None]) -> Iterator[Finished]:
     "Windows by the workers of a Dask cluster."
     from distributed import KilledWorker
+    from distributed.comm import CommClosedError
 
     def room() -> int:
         return max(2 * sum(client.nthreads().values()), AHEAD)
@@ -724,7 +725,7 @@ def _by_cluster(client, p: Plan, left: Sequence[int], device: str, announce: Cal
         raise InputError(f"{where}: a worker says: {error}") from None
     except KilledWorker:
         raise InputError(f"{where}: a window was given up after its workers ended, one after the other (out of memory?); {kept}") from None
-    except CancelledError:
+    except (CancelledError, CommClosedError):
         raise InputError(f"{where} was lost; {kept}") from None
     except ImportError as error:
         raise InputError(f"{where}: a worker has no {error.name}, expected deepmr {versions()['deepmr']} and what it needs") from None

@@ -444,7 +444,8 @@ def label_windows(
     windows = windows[keep].drop_duplicates("name").reset_index(drop=True)
     sequences = [genome.fetch(w.chrom, w.start, w.end) for w in windows.itertuples()]
     windows["digest"] = [sequence_digest(s) for s in sequences]
-    return windows[[set(s) <= set(ALPHABET) for s in sequences]].reset_index(drop=True)
+    clean = np.array([set(s) <= set(ALPHABET) for s in sequences], bool)
+    return windows[clean].reset_index(drop=True)
 
 
 def windows_bed(windows: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """Runs on a Dask cluster: the bytes of one process, whatever happens to the workers; and what can be wrong with a cluster."""
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ distributed = pytest.importorskip("distributed")
 
 @pytest.fixture(scope="module")
 def cluster():
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as made:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as made:
         yield made
 
 
@@ -86,6 +87,71 @@ def test_weights_must_be_there_and_the_same(cluster, named, toy_files):
     assert len(run(p, toy_files / "run", scheduler=cluster.scheduler_address, **quiet)) == 2
 
 
+def test_an_experiment_file_on_a_cluster(cluster, named, toy_files):
+    (toy_files / "e.toml").write_text(f"""
+model = "{Path(named.model).name}"
+outcome = "X_DNase_None"
+chromosomes = ["chr1"]
+windows = 2
+draws = 4
+
+[genome]
+file = "{Path(named.genome).name}"
+
+[peaks]
+X_TF1_None = {{ file = "{Path(named.regions).name}" }}
+""")
+    Path(named.regions).write_text("".join(f"chr1\t{s}\t{s + 250}\n" for s in range(300, 2400, 300)))
+    for out, where in (("one", ["--workers", "1"]), ("many", ["--scheduler", cluster.scheduler_address])):
+        done = CliRunner().invoke(app, ["run", str(toy_files / "e.toml"), "--out", str(toy_files / out), *where])
+        assert done.exit_code == 0, done.output
+    assert same_run(toy_files / "one", toy_files / "many")
+
+
+ELSEWHERE = """
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as made:
+        print(made.scheduler_address, flush=True)
+        input()
+"""
+
+
+def test_a_scheduler_that_is_lost_loses_no_finished_window(named, toy_files):
+    (toy_files / "elsewhere.py").write_text(ELSEWHERE)
+    with subprocess.Popen([sys.executable, str(toy_files / "elsewhere.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster:
+        address = cluster.stdout.readline().strip()
+
+        def kill(done, total, window):
+            if done:
+                cluster.kill()
+
+        with pytest.raises(InputError, match="was lost; finished windows are kept, continue with the same command"):
+            run(named, toy_files / "run", scheduler=address, announce=lambda line: None, progress=kill)
+    kept = len(list((toy_files / "run" / "effects").iterdir()))
+    assert 0 < kept < 8
+    seen = []
+    run(named, toy_files / "run", workers=1, announce=lambda line: None, progress=lambda done, total, window: seen.append(done))
+    run(named, toy_files / "one", workers=1, **quiet)
+    assert same_run(toy_files / "one", toy_files / "run") and seen[0] > 30 * (kept - 1)
+
+
+DIES = """
+import os
+import deepmr.pipeline
+deepmr.pipeline.do_window = lambda *a, **k: os._exit(1)
+"""
+
+
+def test_a_window_that_ends_every_worker_is_given_up(named, toy_files):
+    (toy_files / "dies.py").write_text(DIES)
+    alone = dict(n_workers=1, threads_per_worker=1, dashboard_address=":0", preload=[str(toy_files / "dies.py")])
+    with distributed.LocalCluster(**alone) as deadly, distributed.Client(deadly, set_as_default=False):
+        deadly.scheduler.allowed_failures = 1
+        with pytest.raises(InputError, match="a window was given up after its workers ended, one after the other"):
+            run(named, toy_files / "run", scheduler=deadly.scheduler_address, **quiet)
+
+
 HIDE = """
 import sys
 class Hidden:
@@ -97,7 +163,7 @@ sys.meta_path.insert(0, Hidden())
 
 def test_a_worker_without_the_package(named, toy_files):
     (toy_files / "hide.py").write_text(HIDE)
-    alone = dict(n_workers=1, threads_per_worker=1, dashboard_address=None, preload=[str(toy_files / "hide.py")])
+    alone = dict(n_workers=1, threads_per_worker=1, dashboard_address=":0", preload=[str(toy_files / "hide.py")])
     with distributed.LocalCluster(**alone) as bare, pytest.raises(InputError, match="a worker has no deepmr, expected deepmr"):
         run(named, toy_files / "run", scheduler=bare.scheduler_address, **quiet)
 

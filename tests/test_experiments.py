@@ -236,6 +236,13 @@ def test_fetch_says_what_it_did(server, files):
     assert code == 2 and len(errors) == 1 and f"{url}/g.fa" in errors[0] and "0" * 32 in errors[0]
 
 
+def test_peaks_that_bind_no_window_are_named(files):
+    (files / "tf1.bed").write_text("chr1\t300\t340\n")
+    (files / "tf2.bed").write_text("chr1\t300\t340\n")
+    code, _, errors = invoke("run", files / "e.toml", "--out", files / "out")
+    assert code == 2 and "peaks.X_TF1_None: found no peak that covers half of the middle of a window on chr1" in errors[-1]
+
+
 def test_without_a_network_the_url_is_named(files):
     (files / "e.toml").write_text(TOML.replace('file = "g.fa"', 'url = "http://127.0.0.1:9/hg19.fa.gz"'))
     for command in ("run", "fetch"):

@@ -16,7 +16,7 @@ export MPLBACKEND := agg
 
 help:
 	@echo "make table1     set up, run the main job on the default model, print the table"
-	@echo "make check      set up, look for faults without running anything: ruff"
+	@echo "make check      set up, look for faults without running anything: ruff, mypy"
 	@echo "make test       that, and run all notebooks and tests"
 	@echo "make wheel-check  build the wheel, install it in an empty environment, run the main job there"
 	@echo "make notebooks  run all notebooks again and save their outputs"
@@ -47,6 +47,7 @@ table1: $(VENV)/user
 
 check: $(VENV)/dev
 	@$(BIN)/ruff check .
+	@$(BIN)/mypy
 
 test: check
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest

@@ -19,7 +19,7 @@ setup(
                  f"Natural Language :: {cfg['language']}", "Topic :: Scientific/Engineering :: Bio-Informatics"],
     python_requires=f">={cfg['min_python']}",
     packages=find_namespace_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
-    package_data={cfg["lib_path"]: ["data/*"]},
+    package_data={cfg["lib_path"]: ["data/*", "py.typed"]},
     install_requires=shlex.split(cfg["requirements"]), extras_require=extras,
     entry_points={"console_scripts": [cfg["console_scripts"]],
                   "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},

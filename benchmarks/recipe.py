@@ -2,8 +2,9 @@
 
     python benchmarks/recipe.py --data ../shared/hg19 --epochs 4 --out runs/recipe
 
-The learning rate's course is shortened with the training (20 and 6 epochs for the 11 of the recipe). A training of four epochs takes about twelve minutes on one core; finished ones are found in `--out` and not made again. The recipe
-itself is trained with several seeds, which says how large a difference chance alone makes.
+The learning rate's course is shortened with the training (20 and 6 epochs for the 11 of the recipe). A training of four epochs
+takes about twelve minutes on one core; finished ones are found in `--out` and not made again. The recipe itself is trained with
+several seeds, which says how large a difference chance alone makes.
 Writes benchmarks/results/recipe.csv: AUROC of every HepG2 label on the validation and the test chromosomes.
 """
 

@@ -15,11 +15,16 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from deepmr.pipeline import Experiment
 
 # %% ../nbs/10_cli.ipynb #85e65ffd
 app = typer.Typer(name="deepmr", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -76,8 +81,9 @@ KeepDraws = Annotated[bool, typer.Option("--keep-draws", help="Keep every draw, 
 class _Bar:
     "A progress bar over draws, with remaining time, on the error stream."
 
-    def __init__(self):
-        self.bar, self.last = None, 0
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.last = 0
 
     def __call__(self, done: int, total: int, what: str) -> None:
         from tqdm import tqdm
@@ -106,13 +112,13 @@ def _counted(unit: str, leave: bool = True) -> Iterator[Callable[[int, int], Non
         yield progress
 
 # %% ../nbs/10_cli.ipynb #b74b043d
-def _print_table(table) -> None:
+def _print_table(table: "pd.DataFrame") -> None:
     "The table as a person reads it; the file has all columns and digits."
     shown = table[["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows"]]
     typer.echo("\n" + shown.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
 
 
-def _print_warnings(table) -> None:
+def _print_warnings(table: "pd.DataFrame") -> None:
     "What should keep a reader from trusting a row, in one line per warning."
     import re
 
@@ -140,7 +146,7 @@ def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
                    + way.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
 
 # %% ../nbs/10_cli.ipynb #af6f43e6
-def _carry_out(experiment, protocols: list[str], out: str, device: str, workers: int | None, scheduler: str | None,
+def _carry_out(experiment: "Experiment", protocols: list[str], out: str, device: str, workers: int | None, scheduler: str | None,
                directions: bool = False) -> None:
     "An experiment with all that is said on the way: what is asked, progress, the table, where the files are."
     from deepmr.pipeline import disk_needed, get_protocol, plan, run

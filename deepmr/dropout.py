@@ -9,7 +9,8 @@ __all__ = ['dropout_layers', 'MaskSampler', 'shared_masks']
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ _UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)  # they also shift and 
 
 def _mask_shape(module: nn.Module, shape: torch.Size) -> tuple[int, ...]:
     "Shape of a mask without the batch axis; channel dropout has one value per channel."
-    shape = tuple(shape[1:])
-    return (shape[0], *(1 for _ in shape[1:])) if isinstance(module, _CHANNEL) else shape
+    kept = tuple(shape[1:])
+    return (kept[0], *(1 for _ in kept[1:])) if isinstance(module, _CHANNEL) else kept
 
 
 def dropout_layers(model: SequenceModel) -> dict[str, tuple[float, tuple[int, ...]]]:
@@ -36,8 +37,8 @@ def dropout_layers(model: SequenceModel) -> dict[str, tuple[float, tuple[int, ..
     """
     layers: dict[str, tuple[float, tuple[int, ...]]] = {}
 
-    def watch(name: str):
-        def hook(module: nn.Module, inputs: tuple) -> None:
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: Any, inputs: tuple[Any, ...]) -> None:
             if name in layers:
                 raise InputError(f"model {model.name}: dropout layer {name} is used twice in a forward pass, "
                                  "expected a module of its own for every use")
@@ -92,7 +93,7 @@ def shared_masks(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> Iterat
     if unknown := sorted(set(masks) - set(modules)):
         raise InputError(f"masks: found layer {unknown[0]!r}, which the network does not have")
 
-    def times(mask: torch.Tensor):
+    def times(mask: torch.Tensor) -> Callable[..., torch.Tensor]:
         return lambda _module, inputs, _output: inputs[0] * mask
 
     handles = [modules[name].register_forward_hook(times(mask)) for name, mask in masks.items()]

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def draw_source(model: SequenceModel, seed: int, n_draws: int | None) -> tuple["
 class MemberEngine:
     "Effects by the engines of an ensemble's members; the draw is a member's number."
 
-    def __init__(self, model: Ensemble, engines: Sequence):
+    def __init__(self, model: Ensemble, engines: Sequence[Any]):
         self.model, self.engines = model, list(engines)
 
     def draw(self, x: torch.Tensor, mutations: Mutations, member: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,7 +124,7 @@ class WindowDraws:
 
 
 def window_draws(
-    engine,  # from make_engine
+    engine: Any,  # from make_engine
     x: np.ndarray,  # (4, L) one-hot reference window
     sampler: "MaskSampler | Members",  # from draw_source
     window: str,  # its name: part of what the masks are derived from
@@ -165,7 +166,7 @@ def summarise(
 ALL_WINDOWS = "all windows"  # in place of a window's name where masks are the same for all
 
 
-def engine_name(engine) -> str:
+def engine_name(engine: Any) -> str:
     "'naive' or 'propagate'."
     return "naive" if isinstance(getattr(engine, "engines", [engine])[0], PlainEngine) else "propagate"
 
@@ -188,7 +189,7 @@ def window_dataset(
     on_x, on_y = np.moveaxis(draws.effects[..., :-1], -1, 1), draws.effects[..., -1]  # (K, E, M), (K, M)
     summary = summarise(on_x, on_y[:, None])
     length = x.shape[1]
-    data = {}
+    data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for key, values in summary.items():
         grid = _on_grid(values, draws.mutations, length)
         if key in ("by", "byse"):
@@ -212,9 +213,9 @@ def draw_warnings(reference: np.ndarray) -> list[str]:
     return ["inactive_dropout"] if np.median(spread - 16 * np.finfo(np.float32).eps * size) <= 0 else []
 
 
-def _resolve(model: SequenceModel, exposure, outcome) -> tuple[list[str], list[int]]:
+def _resolve(model: SequenceModel, exposure: str | int | Sequence[str | int], outcome: str | int) -> tuple[list[str], list[int]]:
     "Addresses of the exposures, and columns of the exposures and the outcome."
-    exposures = [exposure] if isinstance(exposure, (str, int, np.integer)) else list(exposure)
+    exposures: list[Any] = [exposure] if isinstance(exposure, (str, int, np.integer)) else list(exposure)
     columns = [model.index(e) for e in exposures] + [model.index(outcome)]
     names = [model.addresses[c] for c in columns[:-1]]
     if not exposures:

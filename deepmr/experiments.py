@@ -14,12 +14,13 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import pandas as pd
 import pooch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
 from .pipeline import PROTOCOLS, Experiment, addressed
@@ -41,7 +42,8 @@ class Input(_Strict):
     @field_validator("file")
     @classmethod
     def beside(cls, file: str | None, info: ValidationInfo) -> str | None:
-        return file and str(info.context / file)
+        folder: Any = info.context  # that of the experiment file
+        return file and str(folder / file)
 
     @model_validator(mode="after")
     def one_place(self) -> "Input":
@@ -67,13 +69,15 @@ class ExperimentFile(_Strict):
     chromosomes: list[str] = Field([], description="a list of chromosomes that the model was not trained on")
     windows: int = Field(25, description="a whole number of windows per exposure, at least 1", ge=1)
     draws: int | None = Field(None, description="a whole number of draws, at least 2", ge=2)
-    protocols: list[Literal[*PROTOCOLS]] = Field(["default"], description=f"a list of {', '.join(PROTOCOLS)}", min_length=1)
+    protocols: list[Annotated[str, Field(pattern=f"^({'|'.join(PROTOCOLS)})$")]] = Field(
+        ["default"], description=f"a list of {', '.join(PROTOCOLS)}", min_length=1)
     seed: int = Field(0, description="a whole number from 0 to 2**63 - 1", ge=0, lt=2**63)
 
     @field_validator("model")
     @classmethod
     def beside(cls, spec: str, info: ValidationInfo) -> str:
-        return ",".join(_placed(part.strip(), info.context) for part in spec.split(","))
+        folder: Any = info.context
+        return ",".join(_placed(part.strip(), folder) for part in spec.split(","))
 
     @model_validator(mode="after")
     def windows_from_somewhere(self) -> "ExperimentFile":
@@ -93,7 +97,7 @@ def _placed(spec: str, folder: Path) -> str:
     return str(folder / spec) if spec.endswith(".safetensors") and kind != "torch" else spec
 
 # %% ../nbs/14_experiments.ipynb #270b1203
-def _complaint(error: dict) -> str:
+def _complaint(error: ErrorDetails) -> str:
     "One finding of pydantic in the words of this package."
     place, kind = [str(k) for k in error["loc"]], error["type"]
     inner = len(place) > {"genome": 1, "peaks": 2}.get(place[0] if place else "", 9)  # of a file, not of the experiment
@@ -109,7 +113,7 @@ def _complaint(error: dict) -> str:
     return f"{'.'.join(place)}: found {reprlib.repr(error['input'])}, expected {words}"
 
 
-def read_experiment(path: str | os.PathLike) -> ExperimentFile:
+def read_experiment(path: str | os.PathLike[str]) -> ExperimentFile:
     "The experiment in a TOML file. InputError: no file, no TOML, or a key or value that cannot be."
     path = check_file("experiment", path, "a TOML file")
     try:
@@ -127,7 +131,7 @@ def obtain(name: str, source: Input, announce: Callable[[str], None] = print) ->
         stem = f"{sha256(source.url.encode()).hexdigest()[:8]}-{Path(urlsplit(source.url).path).name[-100:]}"
         path = cache_dir() / "downloads" / stem
     else:
-        path = Path(source.file)
+        path = Path(source.file or "")
     there = _is_file(path)
     if source.url:
         fetch(source.url, source.known_hash, path)
@@ -205,7 +209,7 @@ def make_windows(
 
 # %% ../nbs/14_experiments.ipynb #bf4e28c7
 def experiment(
-    path: str | os.PathLike,  # TOML
+    path: str | os.PathLike[str],  # TOML
     windows: int | None = None,  # per exposure, in place of the file's
     draws: int | None = None,  # in place of the file's
     trust_code: bool = False,  # may a model of Kipoi run its authors' code?
@@ -221,7 +225,7 @@ def experiment(
         model = load_model(e.model, trust_code=trust_code)
         names, _ = addressed(out, model)
         peaks = {name: read_regions(files[f"peaks.{label}"], allow_empty=True) for name, label in zip(names, e.peaks)}
-        bed = make_windows(peaks, Genome(genome), e.chromosomes, model.length, Path(path).stem)
+        bed = make_windows(peaks, Genome(files["genome"]), e.chromosomes, model.length, Path(path).stem)
         announce(f"windows: {len(bed.read_text().splitlines()) - 1:,} bound on {', '.join(e.chromosomes)}: {bed}")
         out = replace(out, regions=str(bed))
     return out, list(e.protocols)

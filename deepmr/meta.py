@@ -11,10 +11,12 @@ __all__ = ['MAX_RATIO', 'SE_RATIO_LIMIT', 'FEW_STUDIES', 'MetaEstimate', 'random
            'SmallStudyTest', 'egger_test']
 
 # %% ../nbs/07_meta.ipynb #206bafe9
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, fdtrc, ndtr, ndtri, stdtr, stdtrit
 
@@ -54,7 +56,7 @@ MAX_RATIO = 1e70  # the sum of 1/s^4 still fits in a double
 
 # %% ../nbs/07_meta.ipynb #04daa0d0
 @np.errstate(over='ignore')
-def _check(estimate, se) -> tuple[np.ndarray, np.ndarray]:
+def _check(estimate: ArrayLike, se: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     "Estimates and standard errors as finite float64 vectors of one length."
     y, s = as_vector('estimate', estimate), as_vector('se', se)
     if len(y) != len(s):
@@ -116,24 +118,24 @@ def _moments(y: np.ndarray, v: np.ndarray, a: np.ndarray) -> float:
     return (spread - np.sum(a * v * rest) / total) / (np.sum(a * rest) / total)
 
 
-def _tau2_dl(y, v):
+def _tau2_dl(y: np.ndarray, v: np.ndarray) -> float:
     return max(0.0, _moments(y, v, 1 / v))
 
 
-def _tau2_he(y, v):
+def _tau2_he(y: np.ndarray, v: np.ndarray) -> float:
     return max(0.0, _moments(y, v, np.ones_like(y)))
 
 
-def _tau2_hs(y, v):
+def _tau2_hs(y: np.ndarray, v: np.ndarray) -> float:
     return max(0.0, (_q(y, v, 0.0) - len(y)) / np.sum(1 / v))
 
 
-def _tau2_sj(y, v):
+def _tau2_sj(y: np.ndarray, v: np.ndarray) -> float:
     start = np.mean((y - y.mean()) ** 2)
     return start * _q(y, v, start) / (len(y) - 1) if start > 0 else 0.0
 
 # %% ../nbs/07_meta.ipynb #150cc0da
-def _root(f, low: float, high: float) -> float:
+def _root(f: Callable[[float], float], low: float, high: float) -> float:
     "The root of f in [low, high] to the last bits (f changes sign there)."
     return float(brentq(f, low, high, xtol=1e-300, rtol=4 * np.finfo(float).eps, maxiter=2000))
 
@@ -146,18 +148,18 @@ def _solve_q(y: np.ndarray, v: np.ndarray, target: float) -> float:
     return _root(lambda t: _q(y, v, t) - target, 0.0, 2 * high)
 
 
-def _tau2_pm(y, v):
+def _tau2_pm(y: np.ndarray, v: np.ndarray) -> float:
     return _solve_q(y, v, len(y) - 1)
 
 # %% ../nbs/07_meta.ipynb #4e2ba941
-def _loglik(y, v, tau2: float, restricted: bool) -> float:
+def _loglik(y: np.ndarray, v: np.ndarray, tau2: float, restricted: bool) -> float:
     "Profile (restricted) log-likelihood of tau2, up to a constant."
     mu, w = _mean(y, v, tau2)
     value = 0.5 * np.sum(np.log(w)) - 0.5 * np.sum(w * (y - mu) ** 2)
     return float(value - 0.5 * np.log(np.sum(w)) if restricted else value)
 
 
-def _slope(y, v, tau2, restricted: bool) -> np.ndarray:
+def _slope(y: np.ndarray, v: np.ndarray, tau2: float | np.ndarray, restricted: bool) -> np.ndarray:
     "Twice the slope of `_loglik` over the sum of weights (same roots, of order 1 at every scale); tau2 (T,)."
     w = 1 / (v + np.atleast_1d(tau2)[:, None])
     rel = w / w.sum(1, keepdims=True)
@@ -166,7 +168,7 @@ def _slope(y, v, tau2, restricted: bool) -> np.ndarray:
     return value + np.sum(rel**2, 1) if restricted else value
 
 
-def _maxima(y, v, restricted: bool, per_decade: int = 24) -> list[float]:
+def _maxima(y: np.ndarray, v: np.ndarray, restricted: bool, per_decade: int = 24) -> list[float]:
     "Every local maximum of the likelihood found on a grid, the boundary 0 included if it is one."
     # beyond the sum of squares the slope is negative; below min(v) / 1e4 it is the slope at 0
     high = max(4 * np.sum((y - y.mean()) ** 2), v.min())
@@ -179,13 +181,13 @@ def _maxima(y, v, restricted: bool, per_decade: int = 24) -> list[float]:
     return found
 
 
-def _tau2_likelihood(y, v, restricted: bool) -> tuple[float, int]:
+def _tau2_likelihood(y: np.ndarray, v: np.ndarray, restricted: bool) -> tuple[float, int]:
     "The global maximum, and how many local maxima there were."
     found = _maxima(y, v, restricted)
     return max(found, key=lambda t: _loglik(y, v, t, restricted)), len(found)
 
 # %% ../nbs/07_meta.ipynb #a79ea641
-def _tau2_interval(y, v, level: float) -> tuple[float, float]:
+def _tau2_interval(y: np.ndarray, v: np.ndarray, level: float) -> tuple[float, float]:
     "Q-profile interval of tau2."
     if len(y) < 2:
         return (np.nan, np.nan)
@@ -213,7 +215,7 @@ def _i2_h2(tau2: float, typical: float) -> tuple[float, float]:
     return tau2 / (tau2 + typical), (tau2 + typical) / typical
 
 # %% ../nbs/07_meta.ipynb #fb6f5564
-def _interval(y, v, tau2: float, ci: str, level: float) -> dict:
+def _interval(y: np.ndarray, v: np.ndarray, tau2: float, ci: str, level: float) -> dict[str, Any]:
     "Mean, SE, interval, p and prediction interval at a given tau2."
     k, (mu, w) = len(y), _mean(y, v, tau2)
     wald = np.sqrt(1 / np.sum(w))
@@ -240,7 +242,7 @@ SE_RATIO_LIMIT = 100  # largest over smallest standard error
 FEW_STUDIES = 5
 
 # %% ../nbs/07_meta.ipynb #187e0bbf
-def _data_notes(y, s, q: float, empty_ci: bool) -> list[str]:
+def _data_notes(y: np.ndarray, s: np.ndarray, q: float, empty_ci: bool) -> list[str]:
     "Warnings that concern the data, whatever the method."
     k, out = len(y), []
     if k == 1:
@@ -272,7 +274,7 @@ def _data_notes(y, s, q: float, empty_ci: bool) -> list[str]:
     return out
 
 # %% ../nbs/07_meta.ipynb #1a0818cc
-def _method_notes(y, ci: str, narrower: bool, modes: int, tau2: float, tau2_ci: tuple) -> list[str]:
+def _method_notes(y: np.ndarray, ci: str, narrower: bool, modes: int, tau2: float, tau2_ci: tuple[Any, ...]) -> list[str]:
     "Warnings that concern the method."
     out = []
     if tau2 < tau2_ci[0] or tau2 > tau2_ci[1]:  # NaN (one window) compares as false
@@ -305,7 +307,7 @@ def _method_notes(y, ci: str, narrower: bool, modes: int, tau2: float, tau2_ci: 
 _TAU2 = dict(DL=_tau2_dl, HE=_tau2_he, HS=_tau2_hs, SJ=_tau2_sj, PM=_tau2_pm, EB=_tau2_pm)
 
 
-def _tau2(y, v, method: str) -> tuple[float, int]:
+def _tau2(y: np.ndarray, v: np.ndarray, method: str) -> tuple[float, int]:
     "tau2 by name, and the number of likelihood maxima (1 where that has no meaning)."
     if len(y) == 1 or np.ptp(y) == 0:
         return 0.0, 1
@@ -314,7 +316,8 @@ def _tau2(y, v, method: str) -> tuple[float, int]:
     return float(_TAU2[method](y, v)), 1
 
 
-def _assemble(y, s, tau2, tau2_ci, i2_h2, i2_ci, q, parts, unit, method, warnings) -> MetaEstimate:
+def _assemble(y: np.ndarray, s: np.ndarray, tau2: float, tau2_ci: tuple[float, float], i2_h2: tuple[float, float],
+              i2_ci: tuple[float, float], q: float, parts: dict[str, Any], unit: float, method: str, warnings: Sequence[str]) -> MetaEstimate:
     "A MetaEstimate from numbers in scaled units."
     narrow = {
         name: float(x) if name == 'p' else float(x * unit) for name, x in parts.items() if name != 'narrower'
@@ -335,7 +338,7 @@ def _assemble(y, s, tau2, tau2_ci, i2_h2, i2_ci, q, parts, unit, method, warning
     )
 
 # %% ../nbs/07_meta.ipynb #a5662152
-def random_effects(estimate, se, tau2: str = 'REML', ci: str = 'HKSJ', level: float = 0.95) -> MetaEstimate:
+def random_effects(estimate: ArrayLike, se: ArrayLike, tau2: str = 'REML', ci: str = 'HKSJ', level: float = 0.95) -> MetaEstimate:
     """Random-effects meta-analysis of one estimate per window.
 
     Parameters
@@ -380,11 +383,11 @@ def random_effects(estimate, se, tau2: str = 'REML', ci: str = 'HKSJ', level: fl
     parts = _interval(y, v, t2, ci, level)
     empty = len(y) > 1 and q < chdtri(len(y) - 1, (1 + level) / 2)
     notes = _data_notes(y, s, q, empty) + _method_notes(y, ci, parts['narrower'], modes, t2, t2_ci)
-    i2_ci = tuple(float(_i2_h2(t, typical)[0]) for t in t2_ci)
-    return _assemble(y, s, t2, t2_ci, _i2_h2(t2, typical), i2_ci, q, parts, unit, f'{tau2}+{ci}', notes)
+    low, high = (float(_i2_h2(t, typical)[0]) for t in t2_ci)
+    return _assemble(y, s, t2, t2_ci, _i2_h2(t2, typical), (low, high), q, parts, unit, f'{tau2}+{ci}', notes)
 
 # %% ../nbs/07_meta.ipynb #c601c311
-def fixed_effect(estimate, se, level: float = 0.95) -> MetaEstimate:
+def fixed_effect(estimate: ArrayLike, se: ArrayLike, level: float = 0.95) -> MetaEstimate:
     """Inverse-variance mean with a Wald interval, as if the effect were the same in every window.
 
     Parameters and InputError as `random_effects`. `tau2` is 0; its interval and the prediction interval are NaN.
@@ -419,7 +422,7 @@ class TwoLevelEstimate(MetaEstimate):
     df: float = np.nan
 
 
-def _shared_variance(draws, w: np.ndarray, independent: bool) -> tuple[float, int]:
+def _shared_variance(draws: ArrayLike, w: np.ndarray, independent: bool) -> tuple[float, int]:
     "Variance of the weighted mean over draws (k, K), and K. InputError for another shape or what is not finite."
     draws = np.asarray(draws, float)
     if draws.ndim != 2 or len(draws) != len(w) or draws.shape[1] < 2:
@@ -433,7 +436,8 @@ def _shared_variance(draws, w: np.ndarray, independent: bool) -> tuple[float, in
     return float(g.var(ddof=1) / (len(g) if independent else 1)), len(g)
 
 # %% ../nbs/07_meta.ipynb #c7401c87
-def two_level(estimate, se, draws, independent: bool = False, tau2: str = 'REML', level: float = 0.95) -> TwoLevelEstimate:
+def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent: bool = False, tau2: str = 'REML',
+              level: float = 0.95) -> TwoLevelEstimate:
     """Random effects over windows, with the error that all windows share because one network reads them.
 
     Parameters
@@ -481,7 +485,7 @@ class _Fit(NamedTuple):
     logdet: float  # of X'WX
 
 
-def _regress(y, v, x, tau2: float) -> _Fit:
+def _regress(y: np.ndarray, v: np.ndarray, x: np.ndarray, tau2: float) -> _Fit:
     "Weighted regression at a given tau2, by QR."
     w = 1 / (v + tau2)
     root = np.sqrt(w)
@@ -492,19 +496,19 @@ def _regress(y, v, x, tau2: float) -> _Fit:
     return _Fit(w, beta, y - x @ beta, inverse @ inverse.T, hat, 2 * np.sum(np.log(np.abs(np.diag(r)))))
 
 
-def _q_about(y, v, x, tau2: float) -> float:
+def _q_about(y: np.ndarray, v: np.ndarray, x: np.ndarray, tau2: float) -> float:
     fit = _regress(y, v, x, tau2)
     return float(np.sum(fit.w * fit.residual**2))
 
 # %% ../nbs/07_meta.ipynb #eeade260
-def _tau2_moments_about(y, v, x, a) -> float:
+def _tau2_moments_about(y: np.ndarray, v: np.ndarray, x: np.ndarray, a: np.ndarray) -> float:
     "Method-of-moments tau2 around a regression, with fixed weights a."
     fit = _regress(y, 1 / a, x, 0.0)
     spread = np.sum(a * fit.residual**2)
     return max(0.0, (spread - np.sum(a * v * (1 - fit.hat))) / np.sum(a * (1 - fit.hat)))
 
 
-def _tau2_pm_about(y, v, x) -> float:
+def _tau2_pm_about(y: np.ndarray, v: np.ndarray, x: np.ndarray) -> float:
     target = x.shape[0] - x.shape[1]
     if _q_about(y, v, x, 0.0) <= target:
         return 0.0
@@ -512,7 +516,7 @@ def _tau2_pm_about(y, v, x) -> float:
     return _root(lambda t: _q_about(y, v, x, t) - target, 0.0, high)
 
 # %% ../nbs/07_meta.ipynb #16b75c24
-def _likelihood_about(y, v, x, tau2: float, restricted: bool) -> tuple[float, float]:
+def _likelihood_about(y: np.ndarray, v: np.ndarray, x: np.ndarray, tau2: float, restricted: bool) -> tuple[float, float]:
     "Log-likelihood of tau2 and its slope (both up to a positive factor or a constant)."
     fit = _regress(y, v, x, tau2)
     value = (
@@ -522,7 +526,7 @@ def _likelihood_about(y, v, x, tau2: float, restricted: bool) -> tuple[float, fl
     return float(value), float((np.sum((fit.w * fit.residual) ** 2) - trace) / np.sum(fit.w))
 
 
-def _tau2_likelihood_about(y, v, x, restricted: bool, per_decade: int = 12) -> tuple[float, int]:
+def _tau2_likelihood_about(y: np.ndarray, v: np.ndarray, x: np.ndarray, restricted: bool, per_decade: int = 12) -> tuple[float, int]:
     "The highest of all local maxima on [0, infinity), and how many there were."
     low, high = v.min() * 1e-4, max(4 * np.sum((y - y.mean()) ** 2), v.min())
     grid = np.concatenate([[0.0], np.geomspace(low, high, max(2, int(per_decade * np.log10(high / low))))])
@@ -534,7 +538,7 @@ def _tau2_likelihood_about(y, v, x, restricted: bool, per_decade: int = 12) -> t
     return max(found, key=lambda t: _likelihood_about(y, v, x, t, restricted)[0]), len(found)
 
 
-def _tau2_about(y, v, x, method: str) -> tuple[float, int]:
+def _tau2_about(y: np.ndarray, v: np.ndarray, x: np.ndarray, method: str) -> tuple[float, int]:
     "tau2 around a regression by name, and the number of likelihood maxima."
     if method in ('REML', 'ML'):
         return _tau2_likelihood_about(y, v, x, method == 'REML')
@@ -573,7 +577,7 @@ class MetaRegression:
         return tuple(w.split(':', 1)[0] for w in self.warnings)
 
 # %% ../nbs/07_meta.ipynb #fb38a2f5
-def _design(moderators, k: int, names) -> tuple[np.ndarray, tuple[str, ...]]:
+def _design(moderators: ArrayLike, k: int, names: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
     "Moderators with a column of ones before them, and names."
     try:
         x = np.asarray(moderators)
@@ -615,8 +619,8 @@ def _moderator_test(fit: _Fit, factor: float, df: int | None) -> tuple[float, fl
     return (stat, float(chdtrc(m, stat))) if df is None else (stat / m, float(fdtrc(m, df, stat / m)))
 
 # %% ../nbs/07_meta.ipynb #fd8c54bd
-def meta_regression(estimate, se, X, tau2: str = 'REML', ci: str = 'HKSJ', level: float = 0.95,
-                    names=None) -> MetaRegression:
+def meta_regression(estimate: ArrayLike, se: ArrayLike, X: ArrayLike, tau2: str = 'REML', ci: str = 'HKSJ', level: float = 0.95,
+                    names: Sequence[str] | None = None) -> MetaRegression:
     """Random-effects meta-regression of window estimates on moderators.
 
     Parameters
@@ -673,7 +677,7 @@ def meta_regression(estimate, se, X, tau2: str = 'REML', ci: str = 'HKSJ', level
     )
 
 # %% ../nbs/07_meta.ipynb #c5853537
-def _statistic(beta, errors) -> np.ndarray:
+def _statistic(beta: np.ndarray, errors: np.ndarray) -> np.ndarray:
     "beta / errors, where 0 / 0 is 0: nothing was found, and nothing is uncertain."
     with np.errstate(divide='ignore', invalid='ignore'):
         return np.where((beta == 0) & (errors == 0), 0.0, beta / errors)
@@ -683,13 +687,13 @@ def _statistic(beta, errors) -> np.ndarray:
 class Subgroups:
     "A MetaEstimate for each label, and the test that their means agree."
 
-    groups: dict
+    groups: dict[str, Any]
     q_between: float
     df: int
     p: float
 
 
-def _labels(groups, k: int) -> np.ndarray:
+def _labels(groups: ArrayLike, k: int) -> np.ndarray:
     try:
         labels = np.asarray(groups)
     except (TypeError, ValueError) as error:
@@ -701,7 +705,7 @@ def _labels(groups, k: int) -> np.ndarray:
     return labels
 
 # %% ../nbs/07_meta.ipynb #ec722231
-def subgroups(estimate, se, groups, **options) -> Subgroups:
+def subgroups(estimate: ArrayLike, se: ArrayLike, groups: ArrayLike, **options: Any) -> Subgroups:
     """Random-effects meta-analysis within each group of windows; options as `random_effects`.
 
     InputError as there, and if `groups` is not one label (text or number) for each window.
@@ -718,7 +722,7 @@ def subgroups(estimate, se, groups, **options) -> Subgroups:
     return Subgroups(out, q, len(out) - 1, float(chdtrc(len(out) - 1, q)))
 
 
-def leave_one_out(estimate, se, **options) -> tuple[MetaEstimate, ...]:
+def leave_one_out(estimate: ArrayLike, se: ArrayLike, **options: Any) -> tuple[MetaEstimate, ...]:
     """`random_effects` without each window in turn.
 
     Options and errors as there, and InputError for a single window.
@@ -745,7 +749,7 @@ class SmallStudyTest:
 
 # %% ../nbs/07_meta.ipynb #b73d11b2
 def egger_test(
-    estimate, se, model: str = 'random', tau2: str = 'REML', level: float = 0.95
+    estimate: ArrayLike, se: ArrayLike, model: str = 'random', tau2: str = 'REML', level: float = 0.95
 ) -> SmallStudyTest:
     """Egger's test: do estimates depend on their standard errors?
 
@@ -758,13 +762,15 @@ def egger_test(
     fit = meta_regression(estimate, se, se, tau2='FE' if model == 'lm' else tau2, level=level,
                           ci='HKSJ' if model == 'lm' else 'wald', names=['se'])
     stat = float(_statistic(fit.estimate, fit.se)[1])
-    ends = (float(v[0]) for v in (fit.estimate, fit.ci_low, fit.ci_high))
+    limit, low, high = (float(v[0]) for v in (fit.estimate, fit.ci_low, fit.ci_high))
     return SmallStudyTest(
         float(fit.estimate[1]),
         stat,
         float(fit.p[1]),
         fit.df if model == 'lm' else None,
-        *ends,
+        limit,
+        low,
+        high,
         fit.k,
         f'egger({model})',
     )

@@ -127,7 +127,7 @@ def fitting(model: "SequenceModel", memory: int) -> int:
     "How many sequences fit into so many bytes if every layer's output is kept: a power of 2 from 1 to 4096."
     held = []
 
-    def note(_module: nn.Module, _inputs: tuple, output: Any) -> None:
+    def note(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         held.append(output.numel() * output.element_size() if isinstance(output, torch.Tensor) else 0)
 
     with contextlib.ExitStack() as stack:
@@ -528,7 +528,7 @@ def adapt(
     doubts: Mapping[str, Sequence[str]] | None = None,
 ) -> SequenceModel:
     "Any network as a SequenceModel. InputError for impossible options, and where a forward pass gives another shape."
-    if isinstance(network, (list, tuple)):
+    if isinstance(network, Sequence):
         options = {k: v for k, v in locals().items() if k not in ("network", "name")}
         return Ensemble([adapt(one, name=f"{name}, member {i}", **options) for i, one in enumerate(network)], name)
     if not isinstance(network, nn.Module):

@@ -6,23 +6,32 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['ROUNDOFF_STEPS', 'MIN_MUTATIONS', 'WEAK_F', 'LOW_I2GX', 'UNDERDISPERSED', 'C_SCALE', 'C_SLOPE', 'MIN_CONDITION',
-           'HUBER', 'TUKEY', 'NO_REPLICATES', 'MREstimate', 'note', 'as_vector', 'check_choice', 'check_level',
-           'Summary', 'from_effects', 'i2_gx', 'at_roundoff', 'ivw', 'egger', 'weighted_median', 'mode_based', 'divw',
-           'raps', 'shrunk_correlation', 'gls', 'conditional_f', 'mvmr', 'LeaveOneOut', 'leave_one_out', 'SteigerTest',
-           'steiger_test', 'steiger', 'mask_bootstrap', 'divw_draws', 'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
+__all__ = ['Values', 'Effects', 'Columns', 'ROUNDOFF_STEPS', 'MIN_MUTATIONS', 'WEAK_F', 'LOW_I2GX', 'UNDERDISPERSED', 'C_SCALE',
+           'C_SLOPE', 'MIN_CONDITION', 'HUBER', 'TUKEY', 'NO_REPLICATES', 'MREstimate', 'note', 'as_vector',
+           'check_choice', 'check_level', 'Summary', 'from_effects', 'i2_gx', 'at_roundoff', 'ivw', 'egger',
+           'weighted_median', 'mode_based', 'divw', 'raps', 'shrunk_correlation', 'gls', 'conditional_f', 'mvmr',
+           'LeaveOneOut', 'leave_one_out', 'SteigerTest', 'steiger_test', 'steiger', 'mask_bootstrap', 'divw_draws',
+           'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
 
 # %% ../nbs/06_mr.ipynb #a1a675d2
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import chdtr, chdtrc, ndtr, ndtri, stdtr, stdtrit
 
 from .regions import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Values: TypeAlias = "ArrayLike | None"
+Effects: TypeAlias = "ArrayLike | xr.Dataset"  # numbers, or one window of an effects dataset in place of all vectors
+Columns = tuple[np.ndarray, ...]  # bx, bxse, by, byse (and more) of the usable mutations
 
 # %% ../nbs/06_mr.ipynb #8fcb0894
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class MREstimate:
     p: float
     n: int  # mutations used
     method: str
-    diagnostics: dict = field(default_factory=dict)
+    diagnostics: dict[str, Any] = field(default_factory=dict[str, Any])
     warnings: tuple[str, ...] = ()
 
     @property
@@ -50,7 +59,7 @@ def note(code: str, sentence: str) -> str:
     return f'{code}: {sentence}'
 
 # %% ../nbs/06_mr.ipynb #2f9f8cd5
-def as_vector(name: str, values) -> np.ndarray:
+def as_vector(name: str, values: object) -> np.ndarray:
     "`values` as a float64 vector, or an InputError that names it."
     try:
         v = np.asarray(values)
@@ -65,30 +74,30 @@ def as_vector(name: str, values) -> np.ndarray:
     return v.astype(np.float64)
 
 
-def check_choice(name: str, value, allowed) -> None:
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
     "InputError unless `value` is one of `allowed`."
     if not isinstance(value, str) or value not in allowed:
         raise InputError(f"{name} is {value!r}: expected one of {', '.join(allowed)}.")
 
 
-def check_level(level) -> None:
+def check_level(level: object) -> None:
     "InputError unless `level` is strictly between 0 and 1."
     if not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
         raise InputError(f"level is {level!r}: expected a number between 0 and 1, such as 0.95.")
 
 # %% ../nbs/06_mr.ipynb #6cd87629
-def _check_options(**options) -> None:
+def _check_options(**options: tuple[object, Collection[str]]) -> None:
     for name, (value, allowed) in options.items():
         check_choice(name, value, allowed)
 
 
-def _generator(seed) -> np.random.Generator:
+def _generator(seed: int) -> np.random.Generator:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed is {seed!r}: expected a whole number of at least 0.")
     return np.random.default_rng(seed)
 
 
-def _check_count(name: str, value, least: int = 2) -> None:
+def _check_count(name: str, value: object, least: int = 2) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{name} is {value!r}: expected a whole number of at least {least}.")
 
@@ -107,7 +116,7 @@ def _check_se(name: str, se: np.ndarray) -> None:
         )
 
 
-def _usable(bx, bxse, by, byse, **extra) -> tuple[tuple[np.ndarray, ...], int]:
+def _usable(bx: Effects, bxse: Values, by: Values, byse: Values, **extra: Values) -> tuple[tuple[np.ndarray, ...], int]:
     "The vectors without unusable rows, and how many rows went; extra vectors go along."
     named = dict(bx=bx, bxse=bxse, by=by, byse=byse) | {k: v for k, v in extra.items() if v is not None}
     cols = {name: as_vector(name, v) for name, v in named.items()}
@@ -136,11 +145,11 @@ class Summary(NamedTuple):
     draws_y: np.ndarray | None = None
 
 
-def _is_dataset(value) -> bool:
+def _is_dataset(value: object) -> TypeGuard[xr.Dataset]:
     return hasattr(value, 'data_vars')  # an xarray.Dataset, without importing xarray
 
 
-def _grid(dataset, name: str, keep=('draw', 'position', 'alt')) -> np.ndarray:
+def _grid(dataset: xr.Dataset, name: str, keep: Sequence[str] = ('draw', 'position', 'alt')) -> np.ndarray:
     "A variable of the dataset over the dimensions to keep; any other must have length one."
     if name not in dataset:
         raise InputError(f"the effects dataset has no {name}: expected bx, bxse, by and byse.")
@@ -153,7 +162,7 @@ def _grid(dataset, name: str, keep=('draw', 'position', 'alt')) -> np.ndarray:
     return v.isel({d: 0 for d in v.dims if d not in keep}).transpose(*(d for d in keep if d in v.dims)).values
 
 # %% ../nbs/06_mr.ipynb #9b37d8da
-def from_effects(dataset) -> Summary:
+def from_effects(dataset: object) -> Summary:
     """One window of an effects dataset as vectors, without the reference bases.
 
     `bx, bxse, by, byse` (and `bxby_cov`, `draws_x`, `draws_y`, if there) over (position, alt); other
@@ -174,10 +183,11 @@ def from_effects(dataset) -> Summary:
     more = {k: _grid(dataset, v)[..., is_mutation] for k, v in names.items() if v in dataset}
     position = dataset['position'].values if 'position' in dataset.coords else np.arange(len(is_mutation))
     where = np.broadcast_to(position[:, None], is_mutation.shape)
-    return Summary(*(g[is_mutation] for g in grids), where[is_mutation], **more)
+    bx, bxse, by, byse = (g[is_mutation] for g in grids)
+    return Summary(bx, bxse, by, byse, where[is_mutation], **more)
 
 
-def _unpack(bx, *rest):
+def _unpack(bx: Effects, *rest: Values) -> tuple[Any, ...]:
     "The four vectors, from a dataset if that is what was given."
     if _is_dataset(bx):
         if any(r is not None for r in rest):
@@ -186,7 +196,7 @@ def _unpack(bx, *rest):
     return (bx, *rest)
 
 # %% ../nbs/06_mr.ipynb #d336b2c8
-def i2_gx(bx, bxse, byse=None) -> float:
+def i2_gx(bx: np.ndarray, bxse: np.ndarray, byse: np.ndarray | None = None) -> float:
     "Bowden's I-squared of the instrument strengths, 0 to 1; weighted by byse if given."
     scale = 1.0 if byse is None else np.asarray(byse)
     x, s = np.abs(bx) / scale, np.asarray(bxse) / scale
@@ -195,8 +205,9 @@ def i2_gx(bx, bxse, byse=None) -> float:
     return float(max(0.0, (q - (len(x) - 1)) / q)) if q > 0 else 0.0
 
 
-def _strength(bx, bxse, by, byse, dropped: int) -> dict:
+def _strength(data: Columns, dropped: int) -> dict[str, Any]:
     "Diagnostics that depend on the instruments alone."
+    bx, bxse, by, byse = data
     n = len(bx)
     if n == 0:
         return dict(n_used=0, n_dropped=dropped)
@@ -227,7 +238,7 @@ def at_roundoff(effect: np.ndarray, se: np.ndarray, scale: float = 1.0) -> bool:
 MIN_MUTATIONS, WEAK_F, LOW_I2GX, UNDERDISPERSED = 3, 10.0, 0.9, 0.5
 
 
-def _roundoff_note(data, scale: float) -> list[str]:
+def _roundoff_note(data: Columns, scale: float) -> list[str]:
     bx, bxse, by, byse = data
     low = [name for name, b, s in (('bxse', bx, bxse), ('byse', by, byse)) if at_roundoff(b, s, scale)]
     typical = np.median(bxse if 'bxse' in low else byse)
@@ -237,7 +248,7 @@ def _roundoff_note(data, scale: float) -> list[str]:
     return [note('se_at_roundoff', text)] if low else []
 
 # %% ../nbs/06_mr.ipynb #a921b21e
-def _data_notes(data, diag: dict, scale: float, egger: bool = False) -> list[str]:
+def _data_notes(data: Columns, diag: dict[str, Any], scale: float, egger: bool = False) -> list[str]:
     "Warnings about the instruments."
     bx, dropped, out = data[0], diag['n_dropped'], []
     if dropped:
@@ -282,7 +293,7 @@ def _interval(
     return float(estimate - crit * se), float(estimate + crit * se), float(p)
 
 
-def _nothing(n: int, method: str, diag: dict, notes: list[str]) -> MREstimate:
+def _nothing(n: int, method: str, diag: dict[str, Any], notes: list[str]) -> MREstimate:
     "The answer when there is none."
     nan = float('nan')
     return MREstimate(nan, nan, nan, nan, nan, n, method, diag, tuple(notes))
@@ -293,27 +304,30 @@ def _blocked(notes: list[str]) -> bool:
     return any(w.startswith(('too_few_mutations', 'no_exposure_effect')) for w in notes)
 
 
-def _result(estimate, se, interval, n: int, method: str, diag: dict, notes: list[str]) -> MREstimate:
+def _result(estimate: float, se: float, interval: tuple[float, float, float], n: int, method: str, diag: dict[str, Any],
+            notes: list[str]) -> MREstimate:
     "The answer, with a warning if part of it is not a number."
-    values = [float(v) for v in (estimate, se, *interval)]
-    if not np.all(np.isfinite(values)):
+    estimate, se, low, high, p = (float(v) for v in (estimate, se, *interval))
+    if not np.all(np.isfinite([estimate, se, low, high, p])):
         broken = "the arithmetic gave no finite answer: the numbers differ too much in size, or fit exactly"
         notes = [*notes, note('not_finite', broken)]
-    return MREstimate(*values, n, method, diag, tuple(notes))
+    return MREstimate(estimate, se, low, high, p, n, method, diag, tuple(notes))
 
 # %% ../nbs/06_mr.ipynb #2231f4ab
-def _begin(bx, bxse, by, byse, level, scale: float, egger: bool = False, **extra):
+def _begin(bx: Effects, bxse: Values, by: Values, byse: Values, level: float, scale: float, egger: bool = False,
+           **extra: Values) -> tuple[Columns, dict[str, Any], list[str]]:
     "Usable vectors (bx, bxse, by, byse, *extra), their diagnostics, and warnings."
     check_level(level)
     if not isinstance(scale, (int, float, np.number)) or not 0 < scale < np.inf:
         raise InputError(f"scale is {scale!r}: expected the size of a prediction, a number above zero.")
-    data, dropped = _usable(*_unpack(bx, bxse, by, byse), **extra)
+    bx, bxse, by, byse = _unpack(bx, bxse, by, byse)
+    data, dropped = _usable(bx, bxse, by, byse, **extra)
     with np.errstate(all='ignore'):
-        diag = _strength(*data[:4], dropped)
+        diag = _strength(data[:4], dropped)
         return data, diag, _data_notes(data[:4], diag, scale, egger)
 
 # %% ../nbs/06_mr.ipynb #917d11a1
-def _ivw_weights(bx, bxse, by, byse, kind: str) -> np.ndarray:
+def _ivw_weights(bx: np.ndarray, bxse: np.ndarray, by: np.ndarray, byse: np.ndarray, kind: str) -> np.ndarray:
     if kind == 'simple':
         return 1 / byse**2
     with np.errstate(divide='ignore', invalid='ignore', over='ignore'):
@@ -321,11 +335,11 @@ def _ivw_weights(bx, bxse, by, byse, kind: str) -> np.ndarray:
     return np.where(bx == 0, 0.0, w)  # no effect on the exposure says nothing about a slope
 
 
-def _q_diagnostics(q: float, df: int) -> dict:
+def _q_diagnostics(q: float, df: int) -> dict[str, Any]:
     return dict(q=float(q), q_df=df, q_p=float(chdtrc(df, q)), residual_se=float(np.sqrt(q / df)))
 
 
-def _slope(bx, by, w) -> tuple[float, float, float]:
+def _slope(bx: np.ndarray, by: np.ndarray, w: np.ndarray) -> tuple[float, float, float]:
     "Slope through the origin, its fixed-effect SE, and Cochran's Q."
     sxx = np.sum(w * bx * bx)
     slope = np.sum(w * bx * by) / sxx
@@ -333,7 +347,7 @@ def _slope(bx, by, w) -> tuple[float, float, float]:
 
 # %% ../nbs/06_mr.ipynb #9c2329b7
 @np.errstate(all='ignore')
-def ivw(bx, bxse=None, by=None, byse=None, model: str = 'random', weights: str = 'simple',
+def ivw(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, model: str = 'random', weights: str = 'simple',
         distribution: str = 'normal', level: float = 0.95, scale: float = 1.0, robust: bool = False,
         seed: int = 0) -> MREstimate:
     """Inverse-variance weighted estimate: the weighted slope through the origin.
@@ -376,7 +390,7 @@ def ivw(bx, bxse=None, by=None, byse=None, model: str = 'random', weights: str =
     return _result(est, se, interval, n, method, diag, notes + _fit_notes(q, df))
 
 # %% ../nbs/06_mr.ipynb #f5219d76
-def _line(x, y, w) -> dict:
+def _line(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> dict[str, Any]:
     "Weighted regression of y on x with an intercept; SEs as if the weights were exact."
     total = np.sum(w)
     mx, my = np.sum(w * x) / total, np.sum(w * y) / total
@@ -396,7 +410,7 @@ def _line(x, y, w) -> dict:
 
 def _egger_interval(
     estimate: float, se: float, rse: float, df: int, level: float, distribution: str
-) -> tuple:
+) -> tuple[Any, ...]:
     "Interval and p of a coefficient from its fixed-effect SE."
     if distribution == 'normal':
         return _interval(estimate, se * max(1.0, rse), level)
@@ -407,7 +421,7 @@ def _egger_interval(
     return min(t[0], z[0]), max(t[1], z[1]), max(t[2], z[2])
 
 # %% ../nbs/06_mr.ipynb #164563b8
-def _egger_diagnostics(bx, by, w, fit: dict, level: float, distribution: str) -> dict:
+def _egger_diagnostics(bx: np.ndarray, by: np.ndarray, w: np.ndarray, fit: dict[str, Any], level: float, distribution: str) -> dict[str, Any]:
     "Intercept, heterogeneity and orientation of an Egger fit."
     n, df = len(bx), len(bx) - 2
     rse = np.sqrt(fit['q'] / df)
@@ -435,7 +449,7 @@ def _egger_diagnostics(bx, by, w, fit: dict, level: float, distribution: str) ->
 
 # %% ../nbs/06_mr.ipynb #6c86f1da
 @np.errstate(all='ignore')
-def egger(bx, bxse=None, by=None, byse=None, distribution: str = 'normal', orient: str = 'sign',
+def egger(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, distribution: str = 'normal', orient: str = 'sign',
           level: float = 0.95, scale: float = 1.0, robust: bool = False, seed: int = 0) -> MREstimate:
     """MR-Egger: the weighted slope with an intercept for directional pleiotropy.
 
@@ -476,32 +490,32 @@ def egger(bx, bxse=None, by=None, byse=None, distribution: str = 'normal', orien
 C_SCALE, C_SLOPE = 1.547640, 4.685061  # breakdown point 1/2; efficiency 0.95
 
 
-def _bisquare(r, c: float) -> tuple[np.ndarray, np.ndarray]:
+def _bisquare(r: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
     "chi of residuals, rising to 1 at c, and the weight psi(r)/r."
     t = np.minimum((r / c) ** 2, 1)
     return t * (3 - 3 * t + t * t), (1 - t) ** 2
 
 
-def _weighted_fit(x, y, w) -> np.ndarray:
+def _weighted_fit(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
     "Least squares coefficients (..., p) for each row of weights w (..., n)."
     xt = np.swapaxes(x * w[..., None], -1, -2)
     return (np.linalg.pinv(xt @ x, hermitian=True) @ (xt @ y)[..., None])[..., 0]
 
 
-def _exact_scale(r, p: int) -> float:
+def _exact_scale(r: np.ndarray, p: int) -> float:
     "The scale s at which the mean of chi(r/s), over n - p, is one half; 0 if half of the points fit exactly."
     r = np.abs(r)
     n = len(r)
     if np.count_nonzero(r > 1e-14 * r.max()) <= (n - p) / 2:
         return 0.0
 
-    def excess(s):
+    def excess(s: float) -> float:
         return np.sum(_bisquare(r / s, C_SCALE)[0]) / (n - p) - 0.5
 
     return brentq(excess, r[r > 0].min() / C_SCALE / 2, 10 * r.max(), xtol=1e-300, rtol=1e-14, maxiter=1000)
 
 # %% ../nbs/06_mr.ipynb #088819a7
-def _refine(x, y, beta, s, steps: int):
+def _refine(x: np.ndarray, y: np.ndarray, beta: np.ndarray, s: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
     "Alternate a scale step and a weighted fit, for all candidates beta (B, p) at once."
     n, p = x.shape
     for _ in range(steps):
@@ -515,7 +529,7 @@ def _refine(x, y, beta, s, steps: int):
     return beta, s
 
 
-def _s_estimate(x, y, seed: int, n_starts: int = 500, keep: int = 5) -> tuple[np.ndarray, float]:
+def _s_estimate(x: np.ndarray, y: np.ndarray, seed: int, n_starts: int = 500, keep: int = 5) -> tuple[np.ndarray, float]:
     "Coefficients with the smallest scale, and that scale."
     n, p = x.shape
     rows = np.random.default_rng(seed).integers(n, size=(n_starts, p))
@@ -532,7 +546,7 @@ def _s_estimate(x, y, seed: int, n_starts: int = 500, keep: int = 5) -> tuple[np
     return beta[np.argmin(scales)], min(scales)
 
 # %% ../nbs/06_mr.ipynb #5853ef93
-def _sandwich(x, r, r0, s: float) -> np.ndarray:
+def _sandwich(x: np.ndarray, r: np.ndarray, r0: np.ndarray, s: float) -> np.ndarray:
     "Covariance of MM coefficients; r, r0 (n,) are residuals of the final and of the first step over s."
     n = len(r)
     t, t0 = np.minimum((r / C_SLOPE) ** 2, 1), np.minimum((r0 / C_SCALE) ** 2, 1)
@@ -545,7 +559,7 @@ def _sandwich(x, r, r0, s: float) -> np.ndarray:
     return (on_slope.T @ on_slope / n - cross - cross.T + (np.mean(chi**2) - 0.25) * np.outer(a, a)) / n
 
 
-def _mm(x, y, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+def _mm(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     "MM-estimate: coefficients (p,), their standard errors, and the residual scale."
     unit, size = np.max(np.abs(x), axis=0), np.max(np.abs(y))
     if not np.all(np.isfinite([*unit, size])) or size == 0:
@@ -563,7 +577,7 @@ def _mm(x, y, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     return beta * size / unit, np.sqrt(np.maximum(np.diag(cov), 0)) * size / unit, s * size
 
 # %% ../nbs/06_mr.ipynb #536fe2a3
-def _robust_slope(bx, by, w, seed: int) -> tuple[float, float, float]:
+def _robust_slope(bx: np.ndarray, by: np.ndarray, w: np.ndarray, seed: int) -> tuple[float, float, float]:
     "As `_slope`, by MM: slope, SE at a residual scale of 1, and the heterogeneity that goes with the scale."
     root = np.sqrt(w)
     _generator(seed)
@@ -571,7 +585,7 @@ def _robust_slope(bx, by, w, seed: int) -> tuple[float, float, float]:
     return float(slope), float(se / s), float(s**2 * (np.count_nonzero(w) - 1))
 
 
-def _robust_line(x, y, w, seed: int) -> dict:
+def _robust_line(x: np.ndarray, y: np.ndarray, w: np.ndarray, seed: int) -> dict[str, Any]:
     "As `_line`, by MM."
     root = np.sqrt(w)
     _generator(seed)
@@ -582,7 +596,7 @@ def _robust_line(x, y, w, seed: int) -> dict:
     return {name: float(v) for name, v in values.items()}
 
 # %% ../nbs/06_mr.ipynb #f68f4acc
-def _ratios(data, diag: dict, notes: list[str]):
+def _ratios(data: Columns, diag: dict[str, Any], notes: list[str]) -> tuple[Columns, np.ndarray, np.ndarray, np.ndarray, list[str]]:
     "Ratio by/bx of each mutation and its (first-order, delta) standard errors, rows without one removed."
     bx, bxse, by, byse = data
     ratio, first = by / bx, byse / np.abs(bx)
@@ -598,7 +612,7 @@ def _ratios(data, diag: dict, notes: list[str]):
     return tuple(v[keep] for v in data), ratio[keep], first[keep], delta[keep], notes
 
 
-def _median(values, weights) -> np.ndarray:
+def _median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     "Weighted median along the last axis, linear between the centred cumulative weights."
     order = np.argsort(values, axis=-1)
     v, w = np.take_along_axis(values, order, -1), np.take_along_axis(weights, order, -1)
@@ -609,7 +623,7 @@ def _median(values, weights) -> np.ndarray:
     return v0 + share * (v1 - v0)
 
 # %% ../nbs/06_mr.ipynb #fac5c2cf
-def _median_weights(ratio, se, weighting: str) -> np.ndarray:
+def _median_weights(ratio: np.ndarray, se: np.ndarray, weighting: str) -> np.ndarray:
     w = (se.min() / se) ** 2
     if weighting == 'simple':
         return np.ones_like(w)
@@ -620,7 +634,7 @@ def _median_weights(ratio, se, weighting: str) -> np.ndarray:
     return w * np.minimum(1, 20 * p)
 
 
-def _normal_draws(rng, mean, sd, n_boot: int, most: int = 3_000_000):
+def _normal_draws(rng: np.random.Generator, mean: np.ndarray, sd: np.ndarray, n_boot: int, most: int = 3_000_000) -> Iterator[np.ndarray]:
     "Parametric bootstrap samples, in blocks of rows that stay small in memory."
     step = max(1, most // len(mean))
     for i in range(0, n_boot, step):
@@ -628,7 +642,7 @@ def _normal_draws(rng, mean, sd, n_boot: int, most: int = 3_000_000):
 
 # %% ../nbs/06_mr.ipynb #0968940a
 @np.errstate(all='ignore')
-def weighted_median(bx, bxse=None, by=None, byse=None, weighting: str = 'weighted', n_boot: int = 1000,
+def weighted_median(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, weighting: str = 'weighted', n_boot: int = 1000,
                     seed: int = 0, level: float = 0.95, scale: float = 1.0) -> MREstimate:
     """Median of the mutations' ratios: right if valid mutations hold half of the weight.
 
@@ -656,11 +670,11 @@ def weighted_median(bx, bxse=None, by=None, byse=None, weighting: str = 'weighte
     both = (_normal_draws(rng, m, s, n_boot) for m, s in ((bx, bxse), (by, byse)))
     reps = [_median(y / x, np.broadcast_to(w, x.shape)) for x, y in zip(*both)]
     spread = np.std(np.concatenate(reps), ddof=1)
-    estimate = _median(ratio, w)
+    estimate = float(_median(ratio, w))
     return _result(estimate, spread, _interval(estimate, spread, level), n, method, diag, notes)
 
 # %% ../nbs/06_mr.ipynb #3b7bb000
-def _climb(t: float, z, w, h: float) -> tuple[float, float]:
+def _climb(t: float, z: np.ndarray, w: np.ndarray, h: float) -> tuple[float, float]:
     "Newton ascent of the kernel density from t; the place of the top, and its height."
     near = slice(*np.searchsorted(z, [t - 12 * h, t + 12 * h]))
     z, w = z[near], w[near]
@@ -675,7 +689,7 @@ def _climb(t: float, z, w, h: float) -> tuple[float, float]:
     return t, float(np.sum(w * np.exp(-(((z - t) / h) ** 2) / 2)))
 
 # %% ../nbs/06_mr.ipynb #61a7a595
-def _kde_mode(x, w, h: float) -> float:
+def _kde_mode(x: np.ndarray, w: np.ndarray, h: float) -> float:
     "Place of the global maximum of the weighted kernel density of x with bandwidth h."
     order = np.argsort(x)
     x, w, cells = x[order], w[order], 8
@@ -686,12 +700,12 @@ def _kde_mode(x, w, h: float) -> float:
     padded = np.concatenate([[-1.0], rough, [-1.0]])
     top = (rough >= padded[:-2]) & (rough >= padded[2:]) & (rough > 0.9 * rough.max())
     best, _ = max((_climb(i * h / cells, z, w, h) for i in np.flatnonzero(top)), key=lambda pair: pair[1])
-    i = min(np.searchsorted(z, best), len(z) - 1)
+    i = min(int(np.searchsorted(z, best)), len(z) - 1)
     i -= i > 0 and abs(z[i - 1] - best) < abs(z[i] - best)  # the nearest ratio undoes the squeezing
     return float(best - z[i] + x[i])
 
 
-def _mode(ratio, w, phi: float) -> tuple[float, float]:
+def _mode(ratio: np.ndarray, w: np.ndarray, phi: float) -> tuple[float, float]:
     "Mode of the ratios, and the bandwidth."
     mad = 1.4826 * np.median(np.abs(ratio - np.median(ratio)))
     h = phi * 0.9 * min(v for v in (np.std(ratio, ddof=1), mad, np.inf) if v > 0) * len(ratio) ** -0.2
@@ -701,7 +715,7 @@ def _mode(ratio, w, phi: float) -> tuple[float, float]:
 
 # %% ../nbs/06_mr.ipynb #93288986
 @np.errstate(all='ignore')
-def mode_based(bx, bxse=None, by=None, byse=None, weighting: str = 'weighted', stderror: str = 'delta',
+def mode_based(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, weighting: str = 'weighted', stderror: str = 'delta',
                phi: float = 1.0, n_boot: int = 500, seed: int = 0, level: float = 0.95,
                scale: float = 1.0) -> MREstimate:
     """Mode of the mutations' ratios: right if the largest group that agrees is the valid one.
@@ -742,7 +756,8 @@ def mode_based(bx, bxse=None, by=None, byse=None, weighting: str = 'weighted', s
 MIN_CONDITION = 20
 
 
-def _debiased(bx, bxse, by, byse, cov, over_dispersion: bool) -> tuple[float, float, float]:
+def _debiased(bx: np.ndarray, bxse: np.ndarray, by: np.ndarray, byse: np.ndarray, cov: np.ndarray,
+              over_dispersion: bool) -> tuple[float, float, float]:
     "Debiased slope, its standard error, and the over-dispersion tau2."
     w = (byse.min() / byse) ** 2
     bottom = np.sum(w * (bx**2 - bxse**2))
@@ -754,7 +769,7 @@ def _debiased(bx, bxse, by, byse, cov, over_dispersion: bool) -> tuple[float, fl
     return float(est), float(se), float(tau2)
 
 
-def _condition_notes(diag: dict, n: int) -> list[str]:
+def _condition_notes(diag: dict[str, Any], n: int) -> list[str]:
     diag['condition'] = float((diag['mean_f'] - 1) * np.sqrt(n))
     low = f"condition (mean F - 1) * sqrt(n) is {diag['condition']:.3g}, below {MIN_CONDITION}"
     why = "the debiased denominator is close to zero or negative, and the estimate means nothing"
@@ -762,8 +777,8 @@ def _condition_notes(diag: dict, n: int) -> list[str]:
 
 # %% ../nbs/06_mr.ipynb #ad18b0b3
 @np.errstate(all='ignore')
-def divw(bx, bxse=None, by=None, byse=None, cov=None, over_dispersion: bool = True, level: float = 0.95,
-         scale: float = 1.0) -> MREstimate:
+def divw(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, cov: Values = None,
+         over_dispersion: bool = True, level: float = 0.95, scale: float = 1.0) -> MREstimate:
     """Debiased IVW, for weak instruments and for noise shared by exposure and outcome.
 
     Parameters
@@ -801,7 +816,7 @@ def divw(bx, bxse=None, by=None, byse=None, cov=None, over_dispersion: bool = Tr
 HUBER, TUKEY = 1.345, 4.685  # efficiency 0.95 at the normal distribution
 
 
-def _loss(t, loss: str) -> tuple[np.ndarray, np.ndarray]:
+def _loss(t: np.ndarray, loss: str) -> tuple[np.ndarray, np.ndarray]:
     "rho(t) and its derivative."
     if loss == 'l2':
         return t * t / 2, t
@@ -818,7 +833,7 @@ def _expected(loss: str) -> float:
     return float(np.sum(z * _loss(z, loss)[1] * np.exp(-z * z / 2)) * (z[1] - z[0]) / np.sqrt(2 * np.pi))
 
 
-def _off_line(angle, tau2: float, data) -> tuple[np.ndarray, np.ndarray]:
+def _off_line(angle: float | np.ndarray, tau2: float, data: Columns) -> tuple[np.ndarray, np.ndarray]:
     "t of each mutation for a line at that angle, and the variance in its denominator (in units of cos^2)."
     bx, bxse, by, byse, cov = data
     s, c = np.sin(angle), np.cos(angle)
@@ -826,7 +841,7 @@ def _off_line(angle, tau2: float, data) -> tuple[np.ndarray, np.ndarray]:
     return (by * c - bx * s) / np.sqrt(v), v
 
 # %% ../nbs/06_mr.ipynb #b60bcf17
-def _minima(data, tau2: float, loss: str, n_grid: int = 400) -> list[tuple[float, float]]:
+def _minima(data: Columns, tau2: float, loss: str, n_grid: int = 400) -> list[tuple[float, float]]:
     "(loss, angle) of every local minimum, the lowest first."
     grid, step = np.linspace(-np.pi / 2, np.pi / 2, n_grid, endpoint=False), np.pi / n_grid
     f = np.concatenate([_loss(_off_line(a[:, None], tau2, data)[0], loss)[0].sum(1) for a in np.split(grid, 8)])
@@ -834,18 +849,18 @@ def _minima(data, tau2: float, loss: str, n_grid: int = 400) -> list[tuple[float
     return sorted(_descend(data, tau2, loss, a, step) for a in grid[dips])
 
 
-def _descend(data, tau2: float, loss: str, angle: float, step: float) -> tuple[float, float]:
+def _descend(data: Columns, tau2: float, loss: str, angle: float, step: float) -> tuple[float, float]:
     "(loss, angle) of the minimum within a step of an angle."
     r = minimize_scalar(lambda a: float(np.sum(_loss(_off_line(a, tau2, data)[0], loss)[0])),
                         bounds=(angle - step, angle + step), method='bounded', options=dict(xatol=1e-10))
     return float(r.fun), float(r.x)
 
 
-def _over_dispersion(data, angle: float, loss: str, delta: float) -> float:
+def _over_dispersion(data: Columns, angle: float, loss: str, delta: float) -> float:
     "tau2 at a given line, 0 if the points lie no further off than their errors say."
     c2 = np.cos(angle) ** 2
 
-    def score(tau2):
+    def score(tau2: float) -> float:
         t, v = _off_line(angle, tau2, data)
         return float(np.sum((t * _loss(t, loss)[1] - delta) * c2 / v))
 
@@ -856,7 +871,7 @@ def _over_dispersion(data, angle: float, loss: str, delta: float) -> float:
     return 0.0 if ends[0] <= 0 or ends[1] >= 0 else float(brentq(score, 0.0, top, xtol=1e-18, rtol=1e-12, maxiter=5000))
 
 # %% ../nbs/06_mr.ipynb #4498c395
-def _raps_fit(data, loss: str, over_dispersion: bool) -> tuple[float, float, list]:
+def _raps_fit(data: Columns, loss: str, over_dispersion: bool) -> tuple[float, float, list[Any]]:
     "Angle, tau2 and the minima at that tau2."
     tau2, delta, minima = 0.0, _expected(loss), _minima(data, 0.0, loss)
     for _ in range(5 if over_dispersion and minima else 0):
@@ -872,14 +887,14 @@ def _raps_fit(data, loss: str, over_dispersion: bool) -> tuple[float, float, lis
     return (minima[0][1] if minima else np.nan), tau2, minima
 
 
-def _raps_se(data, theta: float, tau2: float, loss: str) -> float:
+def _raps_se(data: Columns, theta: float, tau2: float, loss: str) -> float:
     "Sandwich standard error of the slope."
     h = 1e-5 * max(abs(theta), 1e-3)
 
-    def t(slope):
+    def t(slope: float) -> np.ndarray:
         return _off_line(np.arctan(slope), tau2, data)[0]
 
-    def psi(slope):
+    def psi(slope: float) -> np.ndarray:
         return _loss(t(slope), loss)[1] * (t(slope + h) - t(slope - h)) / (2 * h)
 
     slope_of_psi = float(np.sum(psi(theta + h) - psi(theta - h))) / (2 * h)
@@ -887,8 +902,8 @@ def _raps_se(data, theta: float, tau2: float, loss: str) -> float:
 
 # %% ../nbs/06_mr.ipynb #d9ac5788
 @np.errstate(all='ignore')
-def raps(bx, bxse=None, by=None, byse=None, cov=None, loss: str = 'huber', over_dispersion: bool = True,
-         level: float = 0.95, scale: float = 1.0) -> MREstimate:
+def raps(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, cov: Values = None,
+         loss: str = 'huber', over_dispersion: bool = True, level: float = 0.95, scale: float = 1.0) -> MREstimate:
     """Robust adjusted profile score, for many weak instruments, some of them invalid.
 
     Parameters
@@ -909,8 +924,7 @@ def raps(bx, bxse=None, by=None, byse=None, cov=None, loss: str = 'huber', over_
     n, method = len(data[0]), f"raps({loss}{',over-dispersion' * bool(over_dispersion)})"
     if _blocked(notes):
         return _nothing(n, method, diag, notes)
-    data = _in_units(*data[:4], data[4] if cov is not None else np.zeros(n))
-    unit = data.pop()
+    data, unit = _in_units((*data[:4], data[4] if cov is not None else np.zeros(n)))
     angle, tau2, minima = _raps_fit(data, loss, bool(over_dispersion))
     theta = np.tan(angle)
     diag |= dict(tau2=float(tau2 * np.square(unit['y'])), minima=tuple((float(np.tan(a) * unit['slope']), f) for f, a in minima))
@@ -924,16 +938,17 @@ def raps(bx, bxse=None, by=None, byse=None, cov=None, loss: str = 'huber', over_
     return _result(theta, se, _interval(theta, se, level), n, method, diag, notes)
 
 # %% ../nbs/06_mr.ipynb #9d524c99
-def _in_units(bx, bxse, by, byse, cov) -> list:
+def _in_units(data: Columns) -> tuple[Columns, dict[str, float]]:
     "The data with effects of typical size 1, and what those units are; InputError for an impossible covariance."
+    bx, bxse, by, byse, cov = data
     if np.any(np.abs(cov) > 1.001 * bxse * byse):
         raise InputError("cov is larger than bxse * byse somewhere: expected the covariance of bx and by.")
     x, y = (float(np.sqrt(np.mean(b**2))) or float(np.median(s)) for b, s in ((bx, bxse), (by, byse)))
     cov = np.clip(cov, -0.999 * bxse * byse, 0.999 * bxse * byse)  # a correlation of 1 leaves no noise at one angle
-    return [bx / x, bxse / x, by / y, byse / y, cov / x / y, dict(y=y, slope=y / x)]
+    return (bx / x, bxse / x, by / y, byse / y, cov / x / y), dict(y=y, slope=y / x)
 
 # %% ../nbs/06_mr.ipynb #1ea5f688
-def _matrix(name: str, values, rows: str = 'mutations') -> np.ndarray:
+def _matrix(name: str, values: object, rows: str = 'mutations') -> np.ndarray:
     "Values as a float64 matrix, or an InputError that names it."
     try:
         v = np.asarray(values)
@@ -944,7 +959,7 @@ def _matrix(name: str, values, rows: str = 'mutations') -> np.ndarray:
     return v.astype(np.float64)
 
 # %% ../nbs/06_mr.ipynb #5cddaf20
-def shrunk_correlation(draws, shrinkage: float = 0.2) -> np.ndarray:
+def shrunk_correlation(draws: ArrayLike, shrinkage: float = 0.2) -> np.ndarray:
     """Correlation (M, M) of mutations over draws (K, M), mixed with the identity.
 
     `shrinkage` is the share of the identity, above 0 and up to 1: less than K - 1 = M would allow no inverse.
@@ -963,7 +978,7 @@ def shrunk_correlation(draws, shrinkage: float = 0.2) -> np.ndarray:
     return r
 
 
-def _whitener(rho, n: int) -> np.ndarray:
+def _whitener(rho: object, n: int) -> np.ndarray:
     "Cholesky factor of a correlation matrix, or an InputError."
     r = _matrix('rho', rho)
     if r.shape != (n, n):
@@ -984,8 +999,8 @@ def _factor(rho: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/06_mr.ipynb #91761a10
 @np.errstate(all='ignore')
-def gls(bx, bxse=None, by=None, byse=None, rho=None, model: str = 'random', distribution: str = 'normal',
-        level: float = 0.95, scale: float = 1.0) -> MREstimate:
+def gls(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, rho: Values = None,
+        model: str = 'random', distribution: str = 'normal', level: float = 0.95, scale: float = 1.0) -> MREstimate:
     """IVW with correlated mutations: generalised least squares through the origin.
 
     Parameters
@@ -1000,15 +1015,14 @@ def gls(bx, bxse=None, by=None, byse=None, rho=None, model: str = 'random', dist
     & Thompson 2016, Statistics in Medicine 35:1880.
     """
     _check_options(model=(model, ('random', 'fixed')), distribution=(distribution, ('normal', 't')))
-    vectors = [as_vector(k, v) for k, v in zip(('bx', 'bxse', 'by', 'byse'), _unpack(bx, bxse, by, byse))]
-    (bx, bxse, by, byse, kept), diag, notes = _begin(
-        *vectors, level, scale, kept=np.arange(np.size(vectors[0]))
-    )
-    rho = _whitener(rho, np.size(vectors[0]))[np.ix_(kept.astype(int), kept.astype(int))]
+    bx, bxse, by, byse = (as_vector(k, v) for k, v in zip(('bx', 'bxse', 'by', 'byse'), _unpack(bx, bxse, by, byse)))
+    everything = np.arange(len(bx))
+    (bx, bxse, by, byse, kept), diag, notes = _begin(bx, bxse, by, byse, level, scale, kept=everything)
+    correlation = _whitener(rho, len(everything))[np.ix_(kept.astype(int), kept.astype(int))]
     n, method = len(bx), f'gls({model},{distribution})'
     if _blocked(notes):
         return _nothing(n, method, diag, notes)
-    root = _factor(rho)
+    root = _factor(correlation)
     x, y, f = (
         solve_triangular(root, v, lower=True, check_finite=False) for v in (bx / byse, by / byse, bx / bxse)
     )
@@ -1019,7 +1033,8 @@ def gls(bx, bxse=None, by=None, byse=None, rho=None, model: str = 'random', dist
     return _result(est, se, interval, n, method, diag, notes + _fit_notes(q, n - 1))
 
 # %% ../nbs/06_mr.ipynb #593d1e90
-def _exposures(bx, bxse, by, byse, names):
+def _exposures(bx: Effects, bxse: Values, by: Values, byse: Values, names: Sequence[str] | None
+               ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
     "Matrices (M, E) of exposure effects and SEs, outcome vectors, and names."
     if _is_dataset(bx):
         if any(v is not None for v in (bxse, by, byse)) or 'exposure' not in bx['bx'].dims:
@@ -1042,7 +1057,7 @@ def _exposures(bx, bxse, by, byse, names):
     return bx, bxse, by, byse, names
 
 # %% ../nbs/06_mr.ipynb #d7ee3010
-def conditional_f(bx, bxse) -> np.ndarray:
+def conditional_f(bx: ArrayLike, bxse: ArrayLike) -> np.ndarray:
     """Conditional F (E,) of each exposure given the others; bx, bxse (M, E). Errors are taken as independent.
 
     InputError for anything but matrices of numbers. Source: Sanderson, Spiller & Bowden 2021, Stat Med 40:5434.
@@ -1058,7 +1073,7 @@ def conditional_f(bx, bxse) -> np.ndarray:
     return out
 
 
-def _joint_fit(bx, by, byse) -> tuple[np.ndarray, np.ndarray, float, bool]:
+def _joint_fit(bx: np.ndarray, by: np.ndarray, byse: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, bool]:
     "Joint slopes, SEs at a residual SE of 1, Q, and whether the exposures can be told apart."
     size = np.max(np.abs(bx), axis=0)
     size[size == 0] = 1
@@ -1071,8 +1086,8 @@ def _joint_fit(bx, by, byse) -> tuple[np.ndarray, np.ndarray, float, bool]:
 
 # %% ../nbs/06_mr.ipynb #c8230f57
 @np.errstate(all='ignore')
-def mvmr(bx, bxse=None, by=None, byse=None, names=None, model: str = 'random', distribution: str = 'normal',
-         level: float = 0.95, scale: float = 1.0) -> dict[str, MREstimate]:
+def mvmr(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, names: Sequence[str] | None = None,
+         model: str = 'random', distribution: str = 'normal', level: float = 0.95, scale: float = 1.0) -> dict[str, MREstimate]:
     """Multivariable IVW: the direct effect of each of several exposures.
 
     Parameters
@@ -1095,8 +1110,9 @@ def mvmr(bx, bxse=None, by=None, byse=None, names=None, model: str = 'random', d
     bx, bxse = (np.stack([data[i] for data, _, _ in started], 1) for i in (0, 1))
     by, byse = started[0][0][2:4]
     (n, e), method = bx.shape, f'mvmr({model},{distribution})'
-    theta, se, q, apart = _joint_fit(bx, by, byse) if n > e else (None, None, 0.0, False)
-    strength = conditional_f(bx, bxse) if apart else np.full(e, np.nan)
+    nothing = np.full(e, np.nan)
+    theta, se, q, apart = _joint_fit(bx, by, byse) if n > e else (nothing, nothing, 0.0, False)
+    strength = conditional_f(bx, bxse) if apart else nothing
     out = {}
     for i, (_, diag, notes) in enumerate(started):
         notes = notes + _joint_notes(n, e, apart, strength[i])
@@ -1132,14 +1148,15 @@ class LeaveOneOut:
     full: MREstimate
 
     @property
-    def most_influential(self):
+    def most_influential(self) -> Any:
         "The group without which the estimate changes most."
         moved = np.abs(self.estimate - self.full.estimate)
         return None if np.all(np.isnan(moved)) else self.group[np.nanargmax(moved)]
 
 # %% ../nbs/06_mr.ipynb #92566d96
 def leave_one_out(
-    bx, bxse=None, by=None, byse=None, groups=None, estimator: Callable = ivw, **options
+    bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, groups: ArrayLike | None = None,
+    estimator: Callable[..., Any] = ivw, **options: Any
 ) -> LeaveOneOut:
     """Repeat `estimator` without each group of mutations; groups (M,) default to the mutations one by one.
 
@@ -1191,7 +1208,7 @@ def steiger_test(r_exposure: float, r_outcome: float, n_exposure: int, n_outcome
 
 # %% ../nbs/06_mr.ipynb #496d3066
 @np.errstate(all='ignore')
-def steiger(bx, bxse=None, by=None, byse=None, n_draws: int = 50) -> SteigerTest:
+def steiger(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, n_draws: int = 50) -> SteigerTest:
     """Steiger's test on the mean correlation of the mutations with exposure and outcome, over `n_draws`
     draws.
 
@@ -1204,8 +1221,8 @@ def steiger(bx, bxse=None, by=None, byse=None, n_draws: int = 50) -> SteigerTest
             "bx, bxse, by, byse hold no usable mutation: expected finite numbers and SEs above zero."
         )
     bx, bxse, by, byse = data
-    r = [np.mean(np.abs(b) / np.hypot(b, s * np.sqrt(n_draws - 1))) for b, s in ((bx, bxse), (by, byse))]
-    return steiger_test(*(min(float(v), 1 - 1e-15) for v in r), n_draws, n_draws)
+    x, y = (np.mean(np.abs(b) / np.hypot(b, s * np.sqrt(n_draws - 1))) for b, s in ((bx, bxse), (by, byse)))
+    return steiger_test(min(float(x), 1 - 1e-15), min(float(y), 1 - 1e-15), n_draws, n_draws)
 
 # %% ../nbs/06_mr.ipynb #de28d495
 def _counts(rng: np.random.Generator, n_boot: int, n: int) -> np.ndarray:
@@ -1215,8 +1232,9 @@ def _counts(rng: np.random.Generator, n_boot: int, n: int) -> np.ndarray:
 
 # %% ../nbs/06_mr.ipynb #a80b4ab0
 def _replicates(
-    x, y, w, cluster, n_boot: int, seed: int, two_way: bool, chunk_values: int = 3_000_000, less=None
-):
+    x: np.ndarray, y: np.ndarray, w: np.ndarray, cluster: np.ndarray, n_boot: int, seed: int, two_way: bool,
+    chunk_values: int = 3_000_000, less: np.ndarray | None = None
+) -> np.ndarray:
     """Bootstrap slopes (n_boot,); x, y are (K, M), and cluster (M,) holds codes 0..P-1.
 
     less: (2, M), taken from each mutation's product with the outcome, and from its square.
@@ -1244,7 +1262,7 @@ def _replicates(
         return top / bottom
 
 # %% ../nbs/06_mr.ipynb #2dc13ed3
-def _draws(name: str, draws) -> np.ndarray:
+def _draws(name: str, draws: object) -> np.ndarray:
     "Draws as a float64 matrix (K, M)."
     try:
         d = np.asarray(draws)
@@ -1257,7 +1275,7 @@ def _draws(name: str, draws) -> np.ndarray:
     return d.astype(np.float64)
 
 
-def _clusters(positions, m: int) -> np.ndarray:
+def _clusters(positions: ArrayLike | None, m: int) -> np.ndarray:
     "Cluster codes 0..P-1 for M mutations; every mutation its own if no positions are given."
     if positions is None:
         return np.arange(m)
@@ -1267,7 +1285,7 @@ def _clusters(positions, m: int) -> np.ndarray:
     return np.unique(p, return_inverse=True)[1].ravel()
 
 # %% ../nbs/06_mr.ipynb #faab5f56
-def _unpack_draws(draws_x, draws_y, positions):
+def _unpack_draws(draws_x: Effects, draws_y: Values, positions: ArrayLike | None) -> tuple[np.ndarray, np.ndarray, ArrayLike | None]:
     "Draws and positions, from a dataset if that is what was given; the draws as matrices of one shape."
     if _is_dataset(draws_x):
         if draws_y is not None:
@@ -1283,19 +1301,20 @@ def _unpack_draws(draws_x, draws_y, positions):
     return x, y, positions
 
 
-def _begin_draws(draws_x, draws_y, positions, level, scale: float):
+def _begin_draws(draws_x: Effects, draws_y: Values, positions: ArrayLike | None, level: float, scale: float
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Columns, dict[str, Any], list[str], ArrayLike | None]:
     "Usable draws, cluster codes, (bx, bxse, by, byse), diagnostics, warnings, and positions as given."
     check_level(level)
     x, y, positions = _unpack_draws(draws_x, draws_y, positions)
     x, y, cluster, data, dropped = _usable_draws(x, y, _clusters(positions, x.shape[1]))
     with np.errstate(all='ignore'):
-        diag = _strength(*data, dropped) | dict(n_draws=len(x), n_clusters=len(np.unique(cluster)))
+        diag = _strength(data, dropped) | dict(n_draws=len(x), n_clusters=len(np.unique(cluster)))
         return x, y, cluster, data, diag, _data_notes(data, diag, scale), positions
 
 # %% ../nbs/06_mr.ipynb #3fb825c4
 def _bootstrap_interval(
     est: float, reps: np.ndarray, interval: str, level: float
-) -> tuple[float, tuple, float]:
+) -> tuple[float, tuple[Any, ...], float]:
     "SE, (low, high, p) and estimated bias from bootstrap replicates."
     se, bias = float(reps.std(ddof=1)), float(reps.mean() - est)
     result = _interval(est - bias if interval == 'shifted' else est, se, level)
@@ -1305,7 +1324,7 @@ def _bootstrap_interval(
     return se, result, bias
 
 
-def _resampling_notes(k: int, positions, two_way: bool) -> list[str]:
+def _resampling_notes(k: int, positions: ArrayLike | None, two_way: bool) -> list[str]:
     few = f"the bootstrap resamples {k} draws only: its standard error is unreliable"
     alone = "positions were not given: each mutation is its own cluster"
     return [note('few_draws', few)] * (k < 10) + [note('no_positions', alone)] * (
@@ -1331,7 +1350,7 @@ NO_REPLICATES = note('not_finite', "fewer than two replicates of the bootstrap g
 
 
 @np.errstate(all='ignore')
-def mask_bootstrap(draws_x, draws_y=None, positions=None, n_boot: int = 1000, seed: int = 0,
+def mask_bootstrap(draws_x: Effects, draws_y: Values = None, positions: ArrayLike | None = None, n_boot: int = 1000, seed: int = 0,
                    two_way: bool = True, weights: str = 'outcome', interval: str = 'shifted',
                    level: float = 0.95, scale: float = 1.0) -> MREstimate:
     """IVW slope with a bootstrap over dropout draws and positions.
@@ -1383,7 +1402,7 @@ def mask_bootstrap(draws_x, draws_y=None, positions=None, n_boot: int = 1000, se
     return _result(est, se, result, n, method, diag, notes + _fit_notes(q, n - 1))
 
 # %% ../nbs/06_mr.ipynb #e4690772
-def _usable_draws(x, y, cluster):
+def _usable_draws(x: np.ndarray, y: np.ndarray, cluster: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, Columns, int]:
     "Columns with finite draws that vary, their summaries, and how many columns went."
     with np.errstate(invalid='ignore'):
         keep = np.isfinite(x).all(0) & np.isfinite(y).all(0)
@@ -1402,7 +1421,7 @@ def _usable_draws(x, y, cluster):
 
 # %% ../nbs/06_mr.ipynb #db83c21e
 @np.errstate(all='ignore')
-def divw_draws(draws_x, draws_y=None, positions=None, n_boot: int = 1000, seed: int = 0, two_way: bool = True,
+def divw_draws(draws_x: Effects, draws_y: Values = None, positions: ArrayLike | None = None, n_boot: int = 1000, seed: int = 0, two_way: bool = True,
                level: float = 0.95, scale: float = 1.0) -> MREstimate:
     """Overlap-corrected debiased IVW, with a bootstrap over draws and positions for its error.
 
@@ -1430,7 +1449,7 @@ def divw_draws(draws_x, draws_y=None, positions=None, n_boot: int = 1000, seed: 
 
 # %% ../nbs/06_mr.ipynb #14831b51
 @np.errstate(all='ignore')
-def slope_per_draw(draws_x, draws_y=None, weights: str = 'outcome', level: float = 0.95,
+def slope_per_draw(draws_x: Effects, draws_y: Values = None, weights: str = 'outcome', level: float = 0.95,
                    scale: float = 1.0) -> MREstimate:
     """The slope of each draw on its own: their mean, and their SD as the uncertainty.
 
@@ -1467,7 +1486,7 @@ class SlopeMatrix(NamedTuple):
 
 # %% ../nbs/06_mr.ipynb #f6771746
 @np.errstate(all='ignore')
-def slope_matrix(draws, positions=None, n_boot: int = 200, seed: int = 0) -> SlopeMatrix:
+def slope_matrix(draws: ArrayLike, positions: ArrayLike | None = None, n_boot: int = 200, seed: int = 0) -> SlopeMatrix:
     """The slope of every output on every other through the origin, with two-way bootstrap standard errors.
 
     Parameters

@@ -6,7 +6,7 @@
 __all__ = ['PROTOCOLS', 'LOCAL', 'EVOLVED', 'SUMS', 'PAIR_REPLICATES', 'DIAGNOSTICS', 'SHARED', 'NO_ESTIMATE', 'ANSWER', 'AHEAD',
            'CORRECTIONS', 'Protocol', 'get_protocol', 'Experiment', 'default_exposures', 'addressed', 'Plan', 'plan',
            'file_stem', 'weights_digest', 'versions', 'read_record', 'disk_needed', 'status', 'shared_diagnostics',
-           'local_effects', 'slopes_of_draws', 'with_slopes', 'Finished', 'Worker', 'end_with_parent', 'Job',
+           'local_effects', 'slopes_of_draws', 'with_slopes', 'Finished', 'Worker', 'finish', 'end_with_parent', 'Job',
            'do_window', 'run', 'read_local', 'combine', 'table1', 'open_effects', 'compare', 'Slopes', 'read_slopes',
            'directions', 'effect_matrix', 'direct_effects', 'write_effects']
 
@@ -29,7 +29,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
@@ -42,7 +42,6 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from fastcore.basics import patch
 from threadpoolctl import threadpool_limits
 
 from deepmr.effects import (
@@ -187,12 +186,19 @@ class Plan:
         "All windows one-hot, (N, 4, L) float32."
         return hot(self.codes)
 
+    @property
+    def draws(self) -> int:
+        "Draws per window, which `plan` has settled."
+        assert self.experiment.draws is not None
+        return self.experiment.draws
+
 
 def _candidates(experiment: Experiment, model: SequenceModel) -> pd.DataFrame:
     "The windows to sample from, of the model's length."
     windows = read_windows(experiment.regions)
-    unlabelled = experiment.regions is not None and windows.labels.isna().all()
-    centres = read_regions(experiment.regions).summit if unlabelled else (windows.start + windows.end) // 2
+    centres = (windows.start + windows.end) // 2
+    if experiment.regions is not None and windows.labels.isna().all():
+        centres = read_regions(experiment.regions).summit
     if ((windows.end - windows.start) != model.length).any():
         sized = resize(windows, np.asarray(centres), model.length)
         windows = sized.assign(labels=windows.labels.to_numpy(), digest=None)
@@ -224,7 +230,7 @@ def _union(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
 EVOLVED = 5  # windows grown per exposure: enough to see that everything works
 
 
-def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str, ...]) -> tuple[pd.DataFrame, np.ndarray, list]:
+def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str, ...]) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
     "Windows grown by the model for each exposure; a note for each exposure with fewer than asked."
     n, rows, x, notes = min(experiment.windows, EVOLVED), [], [], []
     if n < experiment.windows:
@@ -324,7 +330,7 @@ def weights_digest(model: SequenceModel) -> str:
     return digest.hexdigest()
 
 
-def _describe(p: Plan) -> dict:
+def _describe(p: Plan) -> dict[str, Any]:
     "What identifies a run: everything that decides its numbers."
     experiment = vars(p.experiment) | {"model": p.experiment.model if isinstance(p.experiment.model, str) else p.model.name,
                                        "exposures": p.exposures}
@@ -354,7 +360,7 @@ def _check_links(out: Path) -> None:
                 raise InputError(f"run: found {path}, a link to a place outside the run, expected a run directory of deepmr")
 
 
-def read_record(out: str | os.PathLike) -> dict:
+def read_record(out: str | os.PathLike[str]) -> dict[str, Any]:
     "What run.json of a run directory says. InputError where it is missing or damaged."
     path = Path(out) / "run.json"
     if not path.is_file():
@@ -377,9 +383,9 @@ def disk_needed(p: Plan) -> int:
 
     bx, bxse, bxby_cov of each exposure, by, byse, the slopes of every draw, 120 kB of headers; every draw's effects if they are kept.
     """
-    n, e = len(p.exposures), p.experiment
-    grids = 3 * n + 2 + e.keep_draws * e.draws * (n + 1)
-    return len(p.windows) * 4 * (4 * p.model.length * grids + e.draws * (n + 1) ** 2 + 30_000)
+    n, draws = len(p.exposures), p.draws
+    grids = 3 * n + 2 + p.experiment.keep_draws * draws * (n + 1)
+    return len(p.windows) * 4 * (4 * p.model.length * grids + draws * (n + 1) ** 2 + 30_000)
 
 
 def _check_space(p: Plan, out: Path) -> None:
@@ -396,7 +402,7 @@ def _bed(p: Plan) -> str:
     return "".join(f"{w.chrom}\t{w.start}\t{w.end}\t{w.name}\t0\t+\t{','.join(w.exposures)}\n" for w in rows)
 
 
-def _same_run(described: dict, out: Path) -> None:
+def _same_run(described: dict[str, Any], out: Path) -> None:
     "InputError where the directory holds another run."
     found = read_record(out)
     older = {f.name: f.default for f in fields(Experiment)}  # what a record of an older version lacks, it had by default
@@ -459,7 +465,7 @@ def _take_up(p: Plan, out: Path, announce: Callable[[str], None]) -> list[int]:
     return left
 
 
-def status(out: str | os.PathLike) -> dict:
+def status(out: str | os.PathLike[str]) -> dict[str, Any]:
     """How far a run is: model, outcome, exposures, draws, windows, done, damaged, finished (is there a table?), megabytes.
 
     Reads every file of the finished windows; `damaged` ones do not count as done. InputError where it is no run.
@@ -475,14 +481,14 @@ def status(out: str | os.PathLike) -> dict:
             "done": len(whole), "damaged": len(names) - len(whole), "finished": (out / "table1.csv").is_file(), "megabytes": round(size / 1e6, 1)}
 
 # %% ../nbs/08_pipeline.ipynb #e298a140
-def _seed(*parts) -> int:
+def _seed(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "little")
 
 
 PAIR_REPLICATES = 200  # of the bootstrap behind the slopes of all pairs: an SE good to 5 %
 DIAGNOSTICS = ("mean_f", "i2_gx", "q_p", "residual_se", "share_z2_x", "share_z2_y")
 SHARED = ("noise_correlation", "steiger_forward", "steiger_p")
-NO_ESTIMATE = dict.fromkeys(("method", "estimate", "se", "ci_low", "ci_high", "p", "n", *DIAGNOSTICS, *SHARED), float("nan")) | {
+NO_ESTIMATE: dict[str, Any] = dict.fromkeys(("method", "estimate", "se", "ci_low", "ci_high", "p", "n", *DIAGNOSTICS, *SHARED), float("nan")) | {
     "warnings": "too_few_mutations", "draw_slopes": None}
 
 
@@ -502,7 +508,7 @@ def shared_diagnostics(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return out
 
 # %% ../nbs/08_pipeline.ipynb #2b969832
-def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict]:
+def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict[str, Any]]:
     """Local causal effects of one exposure (a column of draws) on the outcome (the last column).
 
     One record per local estimator: method, estimate, se, ci_low, ci_high, p, n, its diagnostics, warnings.
@@ -544,22 +550,24 @@ class Finished(NamedTuple):
 
     window: str
     effects: bytes  # netCDF
-    records: list[dict]  # of `local_effects`, with the window and the exposure
+    records: list[dict[str, Any]]  # of `local_effects`, with the window and the exposure
 
 
 class Worker:
     "What all windows of a run share: the engine and the masks."
 
+    finish: Callable[..., Finished]  # added below
+
     def __init__(self, model: SequenceModel, exposures: Sequence[str], experiment: Experiment):
         self.exposures, self.experiment = tuple(exposures), experiment
         columns = [model.index(k) for k in (*exposures, experiment.outcome)]
-        self.sampler, _ = draw_source(model, experiment.seed, experiment.draws)
+        self.sampler, self.draws = draw_source(model, experiment.seed, experiment.draws)
         self.engine = make_engine(model, columns, experiment.engine)
 
     def __call__(self, row: pd.Series, x: np.ndarray, workers: int | None = None, tick: Callable[[], None] = lambda: None) -> Finished:
         "Do the window of that row of the plan, sequence x (4, L)."
         with threadpool_limits(1, "blas"):  # sums in one order, whatever the machine
-            return self.finish(row, x, window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.experiment.draws, workers, tick))
+            return self.finish(row, x, window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick))
 
 # %% ../nbs/08_pipeline.ipynb #95cf8223
 def _netcdf(data: xr.Dataset) -> bytes:
@@ -571,7 +579,6 @@ def _netcdf(data: xr.Dataset) -> bytes:
     return buffer.getvalue()
 
 
-@patch
 def finish(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> Finished:
     "Effects and local estimates of a window from its draws."
     seed, labels = self.experiment.seed, (*self.exposures, self.experiment.outcome)
@@ -586,6 +593,9 @@ def finish(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> F
         records += [base | r for r in local_effects(draws, column, _seed(seed, row["name"], exposure))]
     return Finished(row["name"], _netcdf(data), records)
 
+
+Worker.finish = finish
+
 # %% ../nbs/08_pipeline.ipynb #006bdbb7
 def _keep(out: Path, finished: Finished) -> None:
     "Write the files of a window, and last their checksums: now it is done."
@@ -599,7 +609,7 @@ def _keep(out: Path, finished: Finished) -> None:
 # %% ../nbs/08_pipeline.ipynb #f43ddd70
 def end_with_parent() -> None:
     "For a process of a pool: to end when the one that started it does, however that came to its end, and to use one core."
-    parent = multiprocessing.parent_process()
+    parent: Any = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     torch.set_num_threads(1)
 
@@ -648,16 +658,17 @@ def do_window(job: Job, row: pd.Series, codes: np.ndarray) -> Finished:
 class _Call:
     "Pickled, a call: to load it is to make it. A worker without the package fails at that, and not in reading its messages."
 
-    def __init__(self, function: Callable, *args):
+    def __init__(self, function: Callable[..., Any], *args: Any):
         self.call = function, args
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return self.call
 
 
-def _by_executor(executor: Executor, job: Job, p: Plan, left: Sequence[int], room: Callable[[], int]) -> Iterator[Finished]:
+def _by_executor(executor: Executor, job: Job, p: Plan, left: Sequence[int], room: Callable[[], int]) -> Generator[Finished]:
     "Windows in other processes, each as it comes back; at most room() are out at a time, so memory does not grow with the run."
-    waiting, rest = set(), iter(left)
+    waiting: set[Any] = set()
+    rest = iter(left)
     while True:
         new = itertools.islice(rest, max(room() - len(waiting), 0))
         calls = (_Call(do_window, job, p.windows.iloc[i], p.codes[i]) for i in new)
@@ -669,7 +680,7 @@ def _by_executor(executor: Executor, job: Job, p: Plan, left: Sequence[int], roo
             yield done.pop().result()
 
 
-def _by_processes(p: Plan, left: Sequence[int], device: str, workers: int) -> Iterator[Finished]:
+def _by_processes(p: Plan, left: Sequence[int], device: str, workers: int) -> Generator[Finished]:
     "Windows in several processes of this machine."
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
@@ -708,7 +719,7 @@ def _cluster(address: str | None, experiment: Experiment) -> Iterator[Any]:
         yield client
 
 
-def _by_cluster(client, p: Plan, left: Sequence[int], device: str, announce: Callable[[str], None]) -> Iterator[Finished]:
+def _by_cluster(client: Any, p: Plan, left: Sequence[int], device: str, announce: Callable[[str], None]) -> Generator[Finished]:
     "Windows by the workers of a Dask cluster."
     from distributed import KilledWorker
     from distributed.comm import CommClosedError
@@ -731,7 +742,8 @@ def _by_cluster(client, p: Plan, left: Sequence[int], device: str, announce: Cal
         raise InputError(f"{where}: a worker has no {error.name}, expected deepmr {versions()['deepmr']} and what it needs") from None
 
 # %% ../nbs/08_pipeline.ipynb #19f107fc
-def _elsewhere(p: Plan, left: Sequence[int], device: str, workers: int, client, announce: Callable[[str], None]) -> Iterator[Finished] | None:
+def _elsewhere(p: Plan, left: Sequence[int], device: str, workers: int, client: Any,
+               announce: Callable[[str], None]) -> Generator[Finished] | None:
     "Windows done by other processes; None where this one does better alone."
     if client is not None:
         return _by_cluster(client, p, left, device, announce)
@@ -740,10 +752,10 @@ def _elsewhere(p: Plan, left: Sequence[int], device: str, workers: int, client, 
     return None
 
 
-def _do_windows(p: Plan, out: Path, device: str, workers: int, client, announce: Callable[[str], None],
+def _do_windows(p: Plan, out: Path, device: str, workers: int, client: Any, announce: Callable[[str], None],
                 progress: Callable[[int, int, str], None]) -> None:
     "The windows of a run that are not done yet, each kept as it is finished."
-    left, draws, total = _take_up(p, out, announce), p.experiment.draws, len(p.windows) * p.experiment.draws
+    left, draws, total = _take_up(p, out, announce), p.draws, len(p.windows) * p.draws
     done = total - len(left) * draws
     if results := _elsewhere(p, left, device, workers, client, announce):
         with contextlib.closing(results):
@@ -759,7 +771,7 @@ def _do_windows(p: Plan, out: Path, device: str, workers: int, client, announce:
 # %% ../nbs/08_pipeline.ipynb #702dc086
 def run(
     experiment: Experiment | Plan,
-    out: str | os.PathLike,  # run directory: new, empty, or this very run to be continued
+    out: str | os.PathLike[str],  # run directory: new, empty, or this very run to be continued
     device: str = "cpu",
     workers: int | None = None,  # threads or processes; None: one per core
     command: str = "",  # how it was called, for the record
@@ -772,9 +784,8 @@ def run(
     Finished windows are read first; those whose files are not whole are done again, which is announced.
     Raises InputError for bad input before anything is written.
     """
-    out, p = Path(out), experiment
-    if not isinstance(p, Plan):
-        p = plan(experiment, device, announce)
+    out, p = Path(out), experiment if isinstance(experiment, Plan) else plan(experiment, device, announce)
+    if p is not experiment:
         for line in (p.source, *p.notes):
             announce(line)
     with _cluster(scheduler, p.experiment) as client:
@@ -794,7 +805,7 @@ def _finish(out: Path, protocol: str) -> pd.DataFrame:
     return table
 
 # %% ../nbs/08_pipeline.ipynb #d5b0799a
-def read_local(out: str | os.PathLike) -> pd.DataFrame:
+def read_local(out: str | os.PathLike[str]) -> pd.DataFrame:
     "All local effects of a run: one row per exposure, window and local estimator. InputError where it is no run."
     out = Path(out)
     read_record(out)
@@ -807,15 +818,15 @@ def read_local(out: str | os.PathLike) -> pd.DataFrame:
     return frame.sort_values(["exposure", "chrom", "start", "window", "method"], kind="stable").reset_index(drop=True)
 
 
-def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray, protocol: Protocol) -> MetaEstimate:
+def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray | None, protocol: Protocol) -> MetaEstimate:
     "The meta-analysis of a protocol; draws (k, K) are slopes, NaN where a draw has none."
-    if not protocol.network:
+    if not protocol.network or draws is None:
         return random_effects(estimate, se, tau2=protocol.tau2, ci=protocol.ci)
     draws = np.where(np.isfinite(draws), draws, estimate[:, None])  # such a draw moves nothing, and adds no spread
     return two_level(estimate, se, draws, tau2=protocol.tau2)
 
 
-def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence[str] = ()) -> dict:
+def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence[str] = ()) -> dict[str, Any]:
     "One line of the table from the local effects of one exposure; doubts are of the model about its label."
     usable = rows[np.isfinite(rows.estimate) & np.isfinite(rows.se) & (rows.se > 0)]
     warned = {w for text in rows.warnings for w in text.split(",") if w}
@@ -834,7 +845,7 @@ def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence
     return line | {"warnings": "; ".join(sorted(flags))}
 
 # %% ../nbs/08_pipeline.ipynb #5539c9a0
-def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
+def table1(out: str | os.PathLike[str], protocol: str | None = None) -> pd.DataFrame:
     """Table 1 of a run: one row per exposure.
 
     Columns: exposure, mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se),
@@ -849,7 +860,7 @@ def table1(out: str | os.PathLike, protocol: str | None = None) -> pd.DataFrame:
     return pd.DataFrame([_row(e, local[local.exposure == e], chosen, doubts.get(e, ())) for e in order])
 
 
-def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:
+def open_effects(out: str | os.PathLike[str], window: str) -> xr.Dataset:
     "The effects of one window of a run; InputError where it is not there."
     out, (name, _) = Path(out), _files(window)
     sums = _sums(out)
@@ -858,7 +869,7 @@ def open_effects(out: str | os.PathLike, window: str) -> xr.Dataset:
     return xr.load_dataset(io.BytesIO(_read(out, name, sums)), engine="h5netcdf")
 
 # %% ../nbs/08_pipeline.ipynb #fd415781
-def compare(out: str | os.PathLike, protocols: Sequence[str] = tuple(PROTOCOLS)) -> pd.DataFrame:
+def compare(out: str | os.PathLike[str], protocols: Sequence[str] = tuple(PROTOCOLS)) -> pd.DataFrame:
     "One row per exposure; columns (protocol, mean | ci_low | ci_high | i2) for each protocol. InputError as `table1`."
     tables = {name: table1(out, name).set_index("exposure")[["mean", "ci_low", "ci_high", "i2"]] for name in protocols}
     return pd.concat(tables, axis=1)
@@ -874,7 +885,7 @@ class Slopes:
     draws: np.ndarray  # (W, K, O, O)
     labels: list[str]  # O, the outcome last
 
-    def pooled(self, here: np.ndarray, cause: int, effect: int) -> dict:
+    def pooled(self, here: np.ndarray, cause: int, effect: int) -> dict[str, Any]:
         "The default protocol's meta-analysis over the windows (W,) bool that have a slope."
         estimate, se, draws = self.estimate[here, cause, effect], self.se[here, cause, effect], self.draws[here, :, cause, effect]
         ok = np.isfinite(estimate) & (se > 0)
@@ -885,7 +896,7 @@ class Slopes:
                 "n_windows": int(ok.sum())}
 
 # %% ../nbs/08_pipeline.ipynb #fb97174b
-def read_slopes(out: str | os.PathLike) -> Slopes:
+def read_slopes(out: str | os.PathLike[str]) -> Slopes:
     "The slopes of all pairs of a run; InputError where it is no run, or one of an older version."
     out = Path(out)
     read_record(out)
@@ -896,7 +907,7 @@ def read_slopes(out: str | os.PathLike) -> Slopes:
     windows = windows[[_files(name)[0] in done for name in windows.name]].reset_index(drop=True)
     if windows.empty:
         raise InputError(f"run: found no effects of mutations in {out}, expected those of at least one window")
-    found = {"slope": [], "slope_se": [], "slope_draws": []}
+    found: dict[str, list[np.ndarray]] = {"slope": [], "slope_se": [], "slope_draws": []}
     for name in windows.name:
         with h5py.File(io.BytesIO(_read(out, _files(name)[0], sums))) as data:
             if "slope_draws" not in data:
@@ -904,7 +915,8 @@ def read_slopes(out: str | os.PathLike) -> Slopes:
             for key, values in found.items():
                 values.append(data[key][()])
             labels = list(data["cause"].asstr()[()])
-    return Slopes(windows, *map(np.stack, found.values()), labels)
+    estimate, se, draws = map(np.stack, found.values())
+    return Slopes(windows, estimate, se, draws, labels)
 
 # %% ../nbs/08_pipeline.ipynb #83406688
 def _bound(windows: pd.DataFrame, label: str, outcome: str) -> np.ndarray:
@@ -913,7 +925,7 @@ def _bound(windows: pd.DataFrame, label: str, outcome: str) -> np.ndarray:
     return np.ones(len(windows), bool) if label == outcome else drawn.to_numpy()
 
 
-def directions(out: str | os.PathLike) -> pd.DataFrame:
+def directions(out: str | os.PathLike[str]) -> pd.DataFrame:
     """Forward and reverse effect of each exposure, in the windows that were drawn for it.
 
     Columns: exposure, forward, forward_low, forward_high, reverse, reverse_low, reverse_high (95 % intervals), r2 (median
@@ -937,7 +949,7 @@ def directions(out: str | os.PathLike) -> pd.DataFrame:
 CORRECTIONS = ("fdr_by", "fdr_bh", "holm", "bonferroni")
 
 
-def effect_matrix(out: str | os.PathLike, correction: str = "fdr_by") -> pd.DataFrame:
+def effect_matrix(out: str | os.PathLike[str], correction: str = "fdr_by") -> pd.DataFrame:
     """Global effect of every label on every other: one row per ordered pair.
 
     Columns: cause, effect, mean, se, ci_low, ci_high, p, tau2, n_windows, q (p corrected for all pairs, by one of
@@ -971,7 +983,7 @@ def _joint_vectors(effects: xr.Dataset) -> tuple[np.ndarray, ...]:
     return bx, bxse, by, np.full(len(by), np.sqrt(np.mean(byse**2)) if len(by) else np.nan)
 
 
-def direct_effects(out: str | os.PathLike) -> pd.DataFrame:
+def direct_effects(out: str | os.PathLike[str]) -> pd.DataFrame:
     """Effect of each exposure on the outcome with another one held still, in each of the windows drawn for it.
 
     Columns: window, exposure, given (another exposure), total, direct, se, conditional_f (of the exposure given the other).
@@ -1000,17 +1012,17 @@ def write_effects(
     "Effects of every mutation in the windows of a BED file, as netCDF (see `mutation_effects`). InputError for bad input."
     experiment = Experiment(model, tuple(exposures), outcome, regions, genome, draws=draws, seed=seed, engine=engine)
     experiment.check()
-    loaded, out = load_model(model, device, trust_code), Path(out)
-    _, draws = draw_source(loaded, seed, draws)
-    if not out.name or out.is_dir():
-        raise InputError(f"out: found {str(out)!r}, expected the name of a file")
-    if not out.parent.is_dir():
-        raise InputError(f"out: found no directory {out.parent}, expected a place to write {out.name}")
+    loaded, path = load_model(model, device, trust_code), Path(out)
+    _, n = draw_source(loaded, seed, draws)
+    if not path.name or path.is_dir():
+        raise InputError(f"out: found {str(path)!r}, expected the name of a file")
+    if not path.parent.is_dir():
+        raise InputError(f"out: found no directory {path.parent}, expected a place to write {path.name}")
     windows, sequences = _candidates(experiment, loaded), Sequences(genome, announce=announce)
     x = one_hot(sequences.get(windows))
     announce(sequences.source)
-    data = mutation_effects(loaded, x, list(exposures), outcome, draws, seed, engine, windows=list(windows.name),
+    data = mutation_effects(loaded, x, list(exposures), outcome, n, seed, engine, windows=list(windows.name),
                             same_masks=True, keep_draws=keep_draws, workers=workers,
-                            progress=lambda done: progress(done * draws, len(x) * draws, windows.name.iloc[done - 1]))
-    write_file(out, _netcdf(data))
+                            progress=lambda done: progress(done * n, len(x) * n, windows.name.iloc[done - 1]))
+    write_file(path, _netcdf(data))
     return len(windows)

@@ -11,6 +11,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'PURPLE', 'GREY', 'COLOURS', 'MARKERS', 'N
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import logomaker
 import matplotlib.pyplot as plt
@@ -32,7 +33,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#e69f00", "#56b4e9")  # Okabe and Ito
 MARKERS = "osD^vP"
 NAMES = {"bootstrap": "two-way bootstrap", "egger": "MR-Egger", "ivw": "inverse variance"}  # of local estimators
-PAPER = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "pdf.fonttype": 42,
+PAPER: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "pdf.fonttype": 42,
          "savefig.dpi": 200, "svg.hashsalt": "deepmr", "text.parse_math": False}
 
 
@@ -73,7 +74,7 @@ def _in_digits(ax: Axes, rows: pd.DataFrame) -> None:
     "Effect and confidence interval of each row, in a column on the right."
     def digits(v: float) -> str:
         return (f"{v:.2f}" if abs(v) < 99.995 else f"{v:.3g}").replace("-", "−")
-    style = dict(transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+    style: dict[str, Any] = dict(transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     for i, r in enumerate(rows.itertuples()):
         if np.isfinite(r.mean):
             ax.text(1.02, i, f"{digits(r.mean)}  ({digits(r.ci_low)} to {digits(r.ci_high)})", **style)
@@ -245,7 +246,7 @@ def _map_one(values: np.ndarray, reference: Sequence[str], start: int, name: str
     heat.set_facecolor("#d0d0d0")
     heat.set_yticks(range(4), list(ALPHABET))
     ticks = np.arange((-start) % 10, len(values), 10)
-    heat.set_xticks(ticks, [start + t for t in ticks])
+    heat.set_xticks(ticks, [str(start + t) for t in ticks])
     heat.figure.colorbar(image, ax=heat, location="right", shrink=0.95, aspect=10, pad=0.01, label="effect")
 
 # %% ../nbs/09_plots.ipynb #5815cad7
@@ -316,8 +317,8 @@ def _calibration_panel(ax: Axes, rows: pd.DataFrame, locals_: list[str], metas: 
         error = np.minimum(1.96 * r.coverage_error, [r.coverage, 1 - r.coverage])
         ax.errorbar(r.coverage, y, xerr=error, fmt=MARKERS[j % 6], color=COLOURS[j % 6], ms=4, lw=1, label=meta)
     ax.axvline(0.95, color="#222222", lw=0.8, ls="--", zorder=0)
-    for y in range(1, len(locals_)):
-        ax.axhline(y - 0.5, color="#e5e5e5", lw=0.6, zorder=0)
+    for row in range(1, len(locals_)):
+        ax.axhline(row - 0.5, color="#e5e5e5", lw=0.6, zorder=0)
     ax.set(xlim=(-0.03, 1.03), ylim=(len(locals_) - 0.5, -0.5))
     ax.set_yticks(range(len(locals_)), locals_)
 
@@ -344,7 +345,7 @@ def calibration_plot(table: pd.DataFrame) -> Figure:
     return figure
 
 # %% ../nbs/09_plots.ipynb #a3e08e5e
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def _save(figure: Any, folder: Path, name: str) -> list[Path]:
     "As PNG and PDF, the same bytes for the same figure."
     paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     for path in paths:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib.pyplot as plt
@@ -47,14 +48,14 @@ def span(low: float, high: float) -> str:
     return f"{digits(low)} to {digits(high)}" if np.isfinite(low) and np.isfinite(high) else digits(np.nan)
 
 
-def cell(value, text: str | None = None, href: str = "") -> dict:
+def cell(value: Any, text: str | None = None, href: str = "") -> dict[str, Any]:
     "A cell of a table: what is shown, what it is sorted by, whether it is a number, where it leads."
     number = isinstance(value, (int, float, np.integer, np.floating))
     shown = text if text is not None else digits(value) if number else str(value)
     return {"text": shown, "value": repr(float(value)) if number else str(value), "number": number, "href": href}
 
 
-def as_table(caption: str, columns: list[tuple[str, str]], rows: list[list[dict]]) -> dict:
+def as_table(caption: str, columns: list[tuple[str, str]], rows: list[list[dict[str, Any]]]) -> dict[str, Any]:
     "A table for the template: columns are (name, hint); those of numbers are set to the right."
     numeric = [j for j in range(len(columns)) if rows and rows[0][j]["number"]]
     return {"caption": caption, "columns": columns, "rows": rows, "numeric": numeric}
@@ -106,7 +107,7 @@ WARNINGS |= {
 UNKNOWN = "a warning that this version of deepmr does not explain."
 
 # %% ../nbs/13_report.ipynb #20a1e81f
-def explain(warnings: str, windows: pd.DataFrame) -> list[dict]:
+def explain(warnings: str, windows: pd.DataFrame) -> list[dict[str, Any]]:
     """The warnings of a row of the table as code, count and sentence with the number.
 
     `warnings` is the column of the table; `windows` are the exposure's local effects by the protocol's estimator.
@@ -116,7 +117,7 @@ def explain(warnings: str, windows: pd.DataFrame) -> list[dict]:
         code, _, share = text.partition(" (")
         sentence, column = WARNINGS.get(code, (UNKNOWN, ""))
         raised = windows[[code in w.split(",") for w in windows.warnings]]
-        values = (raised if len(raised) else windows)[column].dropna() if column in windows.columns else []
+        values: Any = (raised if len(raised) else windows)[column].dropna() if column in windows.columns else []
         if len(values):
             low, high = digits(values.min()), digits(values.max())
             where = "in these windows" if len(raised) else "over windows"
@@ -170,7 +171,7 @@ def _agreement(row: pd.Series, windows: pd.DataFrame) -> list[str]:
     return out + [f"Egger's test of the funnel: z = {digits(test.statistic)}, {p}: {found}."]
 
 # %% ../nbs/13_report.ipynb #942eac3b
-def embed(figure: Figure, alt: str, caption: str, kind: str = "svg", wide: bool = False) -> dict:
+def embed(figure: Figure, alt: str, caption: str, kind: str = "svg", wide: bool = False) -> dict[str, Any]:
     "A figure as data URI (the same bytes for the same figure), with alternative text and caption; it is closed."
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
@@ -179,7 +180,7 @@ def embed(figure: Figure, alt: str, caption: str, kind: str = "svg", wide: bool 
     return {"uri": f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}", "alt": alt, "caption": caption, "wide": wide}
 
 # %% ../nbs/13_report.ipynb #cfa38302
-def _pairs(out: Path, table: pd.DataFrame) -> tuple[list[dict], list[str]]:
+def _pairs(out: Path, table: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
     "The heat map of all pairs, or a sentence that says why it is missing."
     if len(table) < 2:
         return [], []
@@ -195,25 +196,26 @@ def _pairs(out: Path, table: pd.DataFrame) -> tuple[list[dict], list[str]]:
     return [embed(effect_heatmap(pairs), alt, caption)], []
 
 
-def _figures(out: Path, table: pd.DataFrame, local: pd.DataFrame) -> tuple[list[dict], list[str]]:
+def _figures(out: Path, table: pd.DataFrame, local: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
     "The figures of the whole run, and a sentence for each that cannot be drawn."
     protocol = PROTOCOLS[table.protocol.iloc[0]]
     if table["mean"].isna().all():
         return [], ["No exposure has an estimate, so there is nothing to draw."]
     best = table.loc[table["mean"].idxmax()]
-    drawn = [(forest(table).figure, f"Forest plot of {len(table)} global effects; the largest is {short(best.exposure)}, "
-              f"{digits(best['mean'])} ({span(best.ci_low, best.ci_high)}).",
-              "Global effect of each exposure: confidence interval of the mean over windows (thick), prediction interval for a new window (thin)."),
-             (local_effects(local, protocol.method).figure, f"Densities of the local effects of {len(table)} exposures over their windows.",
-              "Local effects over windows: density, windows (ticks) and median (dot)."),
-             (funnels(local, protocol.name), "Local effects against their standard errors, one funnel per exposure.",
-              "Funnels: local effects against their standard errors. Inner funnel: sampling error alone; outer: and the variance "
-              "between windows.", "svg", True)]
+    drawn: list[tuple[Any, ...]] = [
+        (forest(table).figure, f"Forest plot of {len(table)} global effects; the largest is {short(best.exposure)}, "
+         f"{digits(best['mean'])} ({span(best.ci_low, best.ci_high)}).",
+         "Global effect of each exposure: confidence interval of the mean over windows (thick), prediction interval for a new window (thin)."),
+        (local_effects(local, protocol.method).figure, f"Densities of the local effects of {len(table)} exposures over their windows.",
+         "Local effects over windows: density, windows (ticks) and median (dot)."),
+        (funnels(local, protocol.name), "Local effects against their standard errors, one funnel per exposure.",
+         "Funnels: local effects against their standard errors. Inner funnel: sampling error alone; outer: and the variance "
+         "between windows.", "svg", True)]
     pairs, missing = _pairs(out, table)
     return [embed(*figure) for figure in drawn] + pairs, missing
 
 # %% ../nbs/13_report.ipynb #56cd2666
-def _main_table(table: pd.DataFrame) -> dict:
+def _main_table(table: pd.DataFrame) -> dict[str, Any]:
     columns = [("exposure", ""), ("effect", "outcome's change per change of the exposure"), ("SE", ""),
                ("95 % interval", "of the mean over windows"),
                ("prediction interval", "95 %, of a new window"), ("τ²", "variance between windows"),
@@ -228,7 +230,7 @@ def _main_table(table: pd.DataFrame) -> dict:
     return as_table(f"Global causal effects, {table.protocol.iloc[0]} protocol. A click on a header sorts.", columns, rows)
 
 
-def _window_table(exposure: str, local: pd.DataFrame, method: str) -> dict:
+def _window_table(exposure: str, local: pd.DataFrame, method: str) -> dict[str, Any]:
     "Every window of an exposure, with the estimates of all local estimators."
     other = [m for m in NAMES if m != method and m in set(local.method)]
     columns = [("window", "0-based, half-open"), ("exposure", "predicted level, reference sequence"),
@@ -245,7 +247,7 @@ def _window_table(exposure: str, local: pd.DataFrame, method: str) -> dict:
     return as_table(f"Windows of {exposure}: local effects by {NAMES.get(method, method)}.", columns, rows)
 
 # %% ../nbs/13_report.ipynb #fb86fb7f
-def _map(out: Path, exposure: str, local: pd.DataFrame, method: str) -> dict | None:
+def _map(out: Path, exposure: str, local: pd.DataFrame, method: str) -> dict[str, Any] | None:
     "The mutation map of the window with the clearest instruments; None where there is none, or its effects are gone."
     best = clearest(local, method)
     if best is None or not np.isfinite(best.mean_f):
@@ -261,7 +263,7 @@ def _map(out: Path, exposure: str, local: pd.DataFrame, method: str) -> dict | N
                  f"{digits(best.estimate)}): the 60 bases with the largest effects on the exposure.", "png")
 
 # %% ../nbs/13_report.ipynb #f79c1c30
-def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame) -> dict:
+def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame) -> dict[str, Any]:
     "The section of one exposure."
     method = PROTOCOLS[row.protocol].method
     mine = local[local.exposure == row.exposure]
@@ -274,7 +276,7 @@ def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame) -> dict:
             "windows": _window_table(row.exposure, mine, method)}
 
 # %% ../nbs/13_report.ipynb #1f0cd4f6
-def _compared(out: Path) -> dict:
+def _compared(out: Path) -> dict[str, Any]:
     "Mean and interval of each exposure under each protocol."
     side = compare(out)
     columns = [("exposure", ""), *((f"{name}: {what}", "") for name in PROTOCOLS for what in ("effect", "95 % interval"))]
@@ -284,7 +286,7 @@ def _compared(out: Path) -> dict:
     return as_table("Global effects under each protocol.", columns, rows)
 
 
-def _legend(table: pd.DataFrame) -> list[dict]:
+def _legend(table: pd.DataFrame) -> list[dict[str, Any]]:
     "Each warning that was raised, its sentence, and for which exposures."
     raised: dict[str, list[str]] = {}
     for r in table.itertuples():
@@ -294,7 +296,7 @@ def _legend(table: pd.DataFrame) -> list[dict]:
              "exposures": f"Raised for {len(names)} of {len(table)} exposures: {', '.join(names)}."} for code, names in sorted(raised.items())]
 
 
-def _record(record: dict) -> dict:
+def _record(record: dict[str, Any]) -> dict[str, Any]:
     "Settings, versions and hashes of a run, as pairs of names and texts."
     settings = [(k, ", ".join(map(str, v)) if isinstance(v, list) else "default" if v is None else str(v)) for k, v in record["experiment"].items()]
     extra = [(name, record[key]) for key, name in (("source", "sequence"), ("draws_are", "draws are"), ("started", "started")) if key in record]
@@ -311,7 +313,7 @@ def _lead(table: pd.DataFrame) -> str:
     return f"Of {len(table)} exposures, {len(sure)} have a 95 % interval that excludes zero{largest}."
 
 
-def _banners(out: Path, record: dict) -> list[str]:
+def _banners(out: Path, record: dict[str, Any]) -> list[str]:
     planned, done = (status(out)[key] for key in ("windows", "done"))
     notes = [f"This run is not finished: {done} of {planned} windows are done."] if done < planned else []
     if str(record.get("source", "")).startswith("EVOLVED"):
@@ -342,7 +344,7 @@ open();
 """
 
 # %% ../nbs/13_report.ipynb #ccf30156
-def _page(**parts) -> str:
+def _page(**parts: Any) -> str:
     "The template with its parts, everything escaped."
     template = (files("deepmr") / "data" / "report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -350,7 +352,7 @@ def _page(**parts) -> str:
     return environment.from_string(template).render(script=Markup(SCRIPT), script_hash=f"sha256-{hashed}", **parts) + "\n"
 
 # %% ../nbs/13_report.ipynb #bc2f0617
-def report(out: str | os.PathLike, announce: Callable[[str], None] = lambda line: None) -> Path:
+def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda line: None) -> Path:
     """Write `report.html` into a run directory and return its path.
 
     Reads what the run left: run.json, local effects, effects of mutations. The same run gives the same bytes. Raises

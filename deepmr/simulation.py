@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'N_TRAIN', 'KERNEL', 'WIDTH', 'HIDDEN', 'POOL', 'DROPOUT',
-           'MEMBERS', 'STUCK', 'N_BOOT', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'LEVELS', 'LOCUS', 'LOCUS_PRIOR',
-           'MOLECULES', 'WEIGHTS', 'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE', 'motifs', 'background',
-           'plant', 'log_odds', 'scores', 'softplus', 'occupancy', 'Scenario', 'expected_counts', 'anscombe', 'mutated',
-           'saturated', 'substituted', 'training_data', 'bound_windows', 'through_origin', 'noise_free', 'true_local',
-           'network', 'as_input', 'descend', 'fit', 'squared_error', 'again_where_stuck', 'fit_all', 'predict',
-           'differences', 'ensemble_draws', 'dropout_draws', 'recalibration', 'instruments', 'local_estimates',
-           'draw_slopes', 'global_estimates', 'summarised', 'records', 'oracle_record', 'World', 'world', 'cached',
-           'members', 'simulate_round', 'bind_and_open', 'affinities', 'locus_weights', 'planted_loci', 'locus_data',
-           'locus_truth', 'locus_effects', 'locus_network', 'fit_locus', 'locus_draws', 'joint_slopes',
-           'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round', 'simulate', 'calibration']
+           'MEMBERS', 'STUCK', 'Maps', 'N_BOOT', 'Estimators', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'LEVELS', 'LOCUS',
+           'LOCUS_PRIOR', 'MOLECULES', 'WEIGHTS', 'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE',
+           'motifs', 'background', 'plant', 'log_odds', 'scores', 'softplus', 'occupancy', 'Scenario',
+           'expected_counts', 'anscombe', 'mutated', 'saturated', 'substituted', 'training_data', 'bound_windows',
+           'through_origin', 'noise_free', 'true_local', 'network', 'as_input', 'descend', 'fit', 'squared_error',
+           'again_where_stuck', 'fit_all', 'predict', 'differences', 'ensemble_draws', 'dropout_draws', 'recalibration',
+           'instruments', 'local_estimates', 'draw_slopes', 'global_estimates', 'summarised', 'records',
+           'oracle_record', 'World', 'world', 'cached', 'members', 'simulate_round', 'bind_and_open', 'affinities',
+           'locus_weights', 'planted_loci', 'locus_data', 'locus_truth', 'locus_effects', 'locus_network', 'fit_locus',
+           'locus_draws', 'joint_slopes', 'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round',
+           'simulate', 'calibration']
 
 # %% ../nbs/11_simulation.ipynb #9da459fa
 import functools
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,7 +82,7 @@ def log_odds(p: np.ndarray) -> np.ndarray:
 def scores(codes: np.ndarray, p: np.ndarray) -> np.ndarray:
     "Log-odds (n, L - width + 1) of a motif at every position of sequences (n, L)."
     odds, positions, codes = log_odds(p), codes.shape[1] - p.shape[1] + 1, codes.astype(np.intp)
-    return sum(odds[:, j].take(codes[:, j:positions + j]) for j in range(p.shape[1]))
+    return np.asarray(sum(odds[:, j].take(codes[:, j:positions + j]) for j in range(p.shape[1])))
 
 
 def softplus(s: np.ndarray) -> np.ndarray:
@@ -88,7 +90,7 @@ def softplus(s: np.ndarray) -> np.ndarray:
     return np.log1p(np.exp(s))
 
 
-def occupancy(codes: np.ndarray, pwms: dict | None = None, prior: float = PRIOR) -> np.ndarray:
+def occupancy(codes: np.ndarray, pwms: dict[str, np.ndarray] | None = None, prior: float = PRIOR) -> np.ndarray:
     "Binding probabilities (n, factors): of exposure, outcome factor and confounder, or of the factors with these motifs."
     return np.stack([-np.expm1(-softplus(scores(codes, p) - prior).sum(1)) for p in (pwms or motifs()).values()], 1)
 
@@ -110,7 +112,8 @@ SCENARIOS = {s.name: s for s in (Scenario("none"), Scenario("independent", indep
                                  Scenario("dependent", dependent=True), Scenario("both", True, True))}
 
 
-def expected_counts(q: np.ndarray, alpha: float, beta: float, scenario: Scenario, lift=0.0) -> np.ndarray:
+def expected_counts(q: np.ndarray, alpha: float, beta: float, scenario: Scenario,
+                    lift: float | np.ndarray = 0.0) -> np.ndarray:
     "Poisson means (n, 2) of exposure and outcome from occupancies q (n, 3)."
     third = q[:, 2] * scenario.dependent
     return np.stack([1 + alpha * q[:, 0] + 20 * third + 25 * lift, 1 + beta * q[:, 0] * q[:, 1] + 30 * third + 25 * lift], 1)
@@ -133,7 +136,7 @@ def mutated(codes: np.ndarray) -> np.ndarray:
     return out
 
 
-def saturated(codes: np.ndarray, pwms: dict | None = None, prior: float = PRIOR) -> np.ndarray:
+def saturated(codes: np.ndarray, pwms: dict[str, np.ndarray] | None = None, prior: float = PRIOR) -> np.ndarray:
     "Occupancies (n, 1 + 3 L, factors) of sequences (n, L) and all their mutants, from the scores that a mutation touches."
     n, length = codes.shape
     out = []
@@ -155,7 +158,8 @@ def substituted(rng: np.random.Generator, codes: np.ndarray, position: np.ndarra
     return out
 
 
-def training_data(rng: np.random.Generator, alpha: float, beta: float, scenario: Scenario, n: int = N_TRAIN):
+def training_data(rng: np.random.Generator, alpha: float, beta: float, scenario: Scenario,
+                  n: int = N_TRAIN) -> tuple[np.ndarray, np.ndarray]:
     "n sequences, each site planted with probability 1/2, and n / 4 of them again, mutated in a site: codes, (., 2)."
     codes, sites = background(rng, n), []
     for role in ROLES if scenario.dependent else ROLES[:2]:
@@ -169,7 +173,8 @@ def training_data(rng: np.random.Generator, alpha: float, beta: float, scenario:
 # %% ../nbs/11_simulation.ipynb #d95d1e5d
 def bound_windows(rng: np.random.Generator, n: int, scenario: Scenario) -> tuple[np.ndarray, np.ndarray]:
     "n bound windows as codes (n, LENGTH), and where the exposure's site begins (n,)."
-    codes, begins, width = [], [], motifs()["exposure"].shape[1]
+    codes: list[np.ndarray] = []
+    begins, width = [], motifs()["exposure"].shape[1]
     while sum(map(len, codes)) < n:
         some, at = plant(rng, background(rng, n), motifs()["exposure"], np.ones(n, bool))
         for role, share in (("outcome", 1.0), ("confounder", 0.5 * scenario.dependent)):
@@ -177,7 +182,8 @@ def bound_windows(rng: np.random.Generator, n: int, scenario: Scenario) -> tuple
             clash = (there < at + width) & (at < there + motifs()[role].shape[1])
             some = np.where(clash[:, None], some, new)
         bound = (occupancy(some)[:, :2] > 0.5).all(1)
-        codes.append(some[bound]), begins.append(at[bound])
+        codes.append(some[bound])
+        begins.append(at[bound])
     return np.concatenate(codes)[:n], np.concatenate(begins)[:n]
 
 
@@ -204,7 +210,9 @@ KERNEL, WIDTH, HIDDEN, POOL, DROPOUT, MEMBERS = 7, 15, 30, 4, 0.05, 5
 
 def network(p: float = 0.0) -> nn.Sequential:
     "A network from (N, 4, LENGTH) to (N, 2), exposure and outcome, with dropout p."
-    drop = lambda: [nn.Dropout(p)] if p else []
+    def drop() -> list[nn.Module]:
+        return [nn.Dropout(p)] if p else []
+
     return nn.Sequential(nn.Conv1d(4, WIDTH, KERNEL), nn.ReLU(), *drop(),
                          nn.Conv1d(WIDTH, WIDTH, KERNEL), nn.MaxPool1d(POOL), nn.ReLU(), *drop(),
                          nn.Conv1d(WIDTH, WIDTH, KERNEL), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), *drop(),
@@ -216,14 +224,14 @@ def as_input(codes: np.ndarray) -> torch.Tensor:
     return torch.eye(4)[torch.from_numpy(codes.astype(np.int64))].transpose(1, 2).contiguous()
 
 
-def descend(net: nn.Module, codes: np.ndarray, target: np.ndarray, loss: Callable, epochs: int, batch: int, rate: float) -> None:
+def descend(net: nn.Module, codes: np.ndarray, target: np.ndarray, loss: Callable[..., Any], epochs: int, batch: int, rate: float) -> None:
     "Train on sequences (n, L) and targets (n, labels) by `loss(x, target)`: Adam, one cycle of the learning rate."
-    n, target = len(codes), torch.from_numpy(target).float()
+    n, wanted = len(codes), torch.from_numpy(target).float()
     optimizer = torch.optim.Adam(net.parameters(), rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * (n // batch))
     for _ in range(epochs):
         for rows in torch.randperm(n)[:n // batch * batch].view(-1, batch):
-            error = loss(as_input(codes[rows.numpy()]), target[rows])
+            error = loss(as_input(codes[rows.numpy()]), wanted[rows])
             optimizer.zero_grad()
             error.backward()
             optimizer.step()
@@ -238,8 +246,9 @@ def fit(codes: np.ndarray, y: np.ndarray, seed: int, p: float = 0.0, bootstrap: 
     descend(net, codes[rows], ((y - mean) / sd)[rows], lambda x, target: F.mse_loss(net(x), target), epochs, batch=128, rate=0.01)
     with torch.no_grad():  # back to the units of the counts
         scale = torch.from_numpy(sd).float()
-        net[-1].weight *= scale[:, None]
-        net[-1].bias.copy_(net[-1].bias * scale + torch.from_numpy(mean).float())
+        last: Any = net[-1]
+        last.weight *= scale[:, None]
+        last.bias.copy_(last.bias * scale + torch.from_numpy(mean).float())
     return net.eval()
 
 # %% ../nbs/11_simulation.ipynb #e6e81f35
@@ -295,7 +304,11 @@ def dropout_draws(net: nn.Module, windows: np.ndarray, draws: int, seed: int) ->
     return differences(np.stack(out), len(windows))
 
 # %% ../nbs/11_simulation.ipynb #34dce6c2
-def recalibration(rng, nets: Sequence[nn.Module], alpha: float, beta: float, scenario: Scenario, n: int = 600, each: int = 8):
+Maps = list[tuple[np.ndarray, np.ndarray]]  # for exposure and outcome: SDs of an ensemble, errors they stand for
+
+
+def recalibration(rng: np.random.Generator, nets: Sequence[nn.Module], alpha: float, beta: float, scenario: Scenario, n: int = 600,
+                  each: int = 8) -> Maps:
     "For exposure and outcome: (SDs of the ensemble, errors they stand for), both ascending, for np.interp."
     codes, ats = background(rng, n), []
     for role in ROLES[:2]:
@@ -315,12 +328,13 @@ def recalibration(rng, nets: Sequence[nn.Module], alpha: float, beta: float, sce
 
 # %% ../nbs/11_simulation.ipynb #e9147f62
 N_BOOT = 200
-SPREAD = {"egger": egger, "ivw": ivw, "weighted median": functools.partial(weighted_median, n_boot=N_BOOT),
-          "mode": functools.partial(mode_based, n_boot=50)}  # the SD over draws is their SE
-MEAN = {"divw": divw, "raps": functools.partial(raps, loss="l2")}  # they take the error of the mean effects
-ON_DRAWS = {"bootstrap": lambda x, y, p: mask_bootstrap(x, y, p, n_boot=N_BOOT, weights="equal"),
-            "divw on draws": lambda x, y, p: divw_draws(x, y, p, n_boot=N_BOOT),
-            "slope per draw": lambda x, y, p: slope_per_draw(x, y, weights="equal")}
+Estimators = dict[str, Callable[..., MREstimate]]
+SPREAD: Estimators = {"egger": egger, "ivw": ivw, "weighted median": functools.partial(weighted_median, n_boot=N_BOOT),
+                      "mode": functools.partial(mode_based, n_boot=50)}  # the SD over draws is their SE
+MEAN: Estimators = {"divw": divw, "raps": functools.partial(raps, loss="l2")}  # they take the error of the mean effects
+ON_DRAWS: Estimators = {"bootstrap": lambda x, y, p: mask_bootstrap(x, y, p, n_boot=N_BOOT, weights="equal"),
+                        "divw on draws": lambda x, y, p: divw_draws(x, y, p, n_boot=N_BOOT),
+                        "slope per draw": lambda x, y, p: slope_per_draw(x, y, weights="equal")}
 
 
 def instruments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -329,9 +343,10 @@ def instruments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (np.abs(bx - bx.mean()) > bx.std()) & (len(x) == 1 or (np.ptp(x, 0) > 0) & (np.ptp(y, 0) > 0))
 
 
-def local_estimates(draws: np.ndarray, names: Iterable[str] = (*SPREAD, *MEAN, *ON_DRAWS), maps=None) -> dict[str, list[MREstimate | None]]:
+def local_estimates(draws: np.ndarray, names: Iterable[str] = (*SPREAD, *MEAN, *ON_DRAWS),
+                    maps: Maps | None = None) -> dict[str, list[MREstimate | None]]:
     "Estimator -> its estimates of every window, None without three instruments; draws (K, n, 3 L, 2)."
-    out = {name: [] for name in names if not (maps and name in ON_DRAWS)}
+    out: dict[str, list[MREstimate | None]] = {name: [] for name in names if not (maps and name in ON_DRAWS)}
     for w in range(draws.shape[1]):
         x, y = draws[:, w, :, 0], draws[:, w, :, 1]
         keep = instruments(x, y)
@@ -361,11 +376,12 @@ def draw_slopes(draws: np.ndarray) -> np.ndarray:
     return out
 
 # %% ../nbs/11_simulation.ipynb #0baa2c30
-META = {"DL, Wald": dict(tau2="DL", ci="wald"), "REML, HKSJ": dict(tau2="REML", ci="HKSJ"), "PM, HKSJ": dict(tau2="PM", ci="HKSJ")}
+META: dict[str, dict[str, Any]] = {
+    "DL, Wald": dict(tau2="DL", ci="wald"), "REML, HKSJ": dict(tau2="REML", ci="HKSJ"), "PM, HKSJ": dict(tau2="PM", ci="HKSJ")}
 LEVELS = {"two-level": False, "two-level, independent": True}  # are the draws independent networks?
 
 
-def global_estimates(estimate: np.ndarray, se: np.ndarray, slopes: np.ndarray) -> list[dict]:
+def global_estimates(estimate: np.ndarray, se: np.ndarray, slopes: np.ndarray) -> list[dict[str, Any]]:
     "Records (meta, estimate, se, se_network, ci_low, ci_high) of every meta-analysis; slopes (n, K) are those of each draw."
     found = {name: random_effects(estimate, se, **options) for name, options in META.items()}
     found |= {name: two_level(estimate, se, slopes, independent, tau2="PM") for name, independent in LEVELS.items()}
@@ -373,7 +389,7 @@ def global_estimates(estimate: np.ndarray, se: np.ndarray, slopes: np.ndarray) -
              "ci_high": m.ci_high, "prediction_low": m.prediction_low, "prediction_high": m.prediction_high} for name, m in found.items()]
 
 # %% ../nbs/11_simulation.ipynb #6ea17862
-def summarised(about: dict, estimates: Sequence[MREstimate | None], slopes: np.ndarray, truths: np.ndarray) -> list[dict]:
+def summarised(about: dict[str, Any], estimates: Sequence[MREstimate | None], slopes: np.ndarray, truths: np.ndarray) -> list[dict[str, Any]]:
     "One record per meta-analysis of the windows' estimates, with slopes (n, K) of the draws and true local effects (n,)."
     ok = [i for i, e in enumerate(estimates) if e is not None and np.isfinite([e.estimate, e.se, *slopes[i]]).all() and e.se > 0]
     if len(ok) < 3:
@@ -385,14 +401,14 @@ def summarised(about: dict, estimates: Sequence[MREstimate | None], slopes: np.n
     return [about | g for g in global_estimates(e, se, slopes[ok])]
 
 
-def records(source: str, draws: np.ndarray, truths: np.ndarray, maps=None) -> list[dict]:
+def records(source: str, draws: np.ndarray, truths: np.ndarray, maps: Maps | None = None) -> list[dict[str, Any]]:
     "One record per local estimator x meta-analysis for draws (K, n, M, 2); truths (n,) are the true local effects."
     slopes = draw_slopes(draws)
     return [r for name, estimates in local_estimates(draws, maps=maps).items()
             for r in summarised({"source": source, "local": name}, estimates, slopes, truths)]
 
 
-def oracle_record(source: str, slopes: np.ndarray, truths: np.ndarray, strength: np.ndarray | None = None) -> dict:
+def oracle_record(source: str, slopes: np.ndarray, truths: np.ndarray, strength: np.ndarray | None = None) -> dict[str, Any]:
     """The mean of noise-free slopes (n,) of windows, with the t interval of a mean.
 
     `strength` (n,), the sum of squares by which mutations move the exposure, weighs the windows; by default all count alike.
@@ -433,8 +449,8 @@ def world(scenario: str, number: int, seed: int = 0, n_train: int = N_TRAIN) -> 
     alpha, ratio = rng.normal(100, 3), 0.0
     while ratio < 0.05:
         ratio = rng.normal(10 if number % 2 else 1, 0.5)
-    data = training_data(rng, alpha, alpha * ratio, SCENARIOS[scenario], n_train)
-    return World(SCENARIOS[scenario], alpha, ratio, *data, rng)
+    codes, y = training_data(rng, alpha, alpha * ratio, SCENARIOS[scenario], n_train)
+    return World(SCENARIOS[scenario], alpha, ratio, codes, y, rng)
 
 # %% ../nbs/11_simulation.ipynb #fd07de8a
 def cached(nets: Sequence[nn.Module], path: Path | None, train: Callable[[], Sequence[nn.Module]]) -> Sequence[nn.Module]:
@@ -455,14 +471,14 @@ def members(w: World, epochs: int, path: Path | None) -> Sequence[nn.Module]:
     return cached([network(DROPOUT * (k == MEMBERS)) for k in range(MEMBERS + 1)], path, lambda: fit_all(w.codes, w.y, seed, epochs))
 
 
-def _plain(records: list[dict], about: dict, start: float) -> list[dict]:
+def _plain(records: list[dict[str, Any]], about: dict[str, Any], start: float) -> list[dict[str, Any]]:
     "Records of a round as JSON takes them, with what is common to all and the seconds since `start`."
     spent = {"seconds": round(time.perf_counter() - start, 1)}
     return [{k: float(v) if isinstance(v, np.floating) else v for k, v in (about | r | spent).items()} for r in records]
 
 
 def simulate_round(scenario: str, number: int, seed: int = 0, n_train: int = N_TRAIN, n_windows: int = 100, epochs: int = 6,
-                   draws: int = 30, cache: Path | None = None) -> list[dict]:
+                   draws: int = 30, cache: Path | None = None) -> list[dict[str, Any]]:
     "All records of one round; `cache` is a file that keeps the trained networks. InputError for an unknown scenario."
     torch.set_num_threads(1)  # the bytes of a network depend on it
     start = time.perf_counter()
@@ -561,13 +577,14 @@ def fit_locus(codes: np.ndarray, labels: np.ndarray, seed: int, epochs: int) -> 
     "A network trained on sequences (n, LOCUS) and labels (n, F + 1): binomial likelihood."
     torch.manual_seed(seed)
     net = locus_network()
+    first: Any = net.features[0]
     with torch.no_grad():
         for k, p in enumerate(motifs("locus").values()):  # a site of typical strength gives about 1, background 0
             s = log_odds(p)
             scale = 2 / (p * s).sum()
-            net.features[0].weight[k] = 0
-            net.features[0].weight[k, :, :p.shape[1]] = torch.from_numpy(s * scale)
-            net.features[0].bias[k] = -1
+            first.weight[k] = 0
+            first.weight[k, :, :p.shape[1]] = torch.from_numpy(s * scale)
+            first.bias[k] = -1
     descend(net, codes, labels, lambda x, target: F.binary_cross_entropy_with_logits(net.logits(x), target), epochs, batch=64, rate=0.003)
     return [net.eval()]
 
@@ -608,8 +625,8 @@ class Locus:
     codes: np.ndarray  # (N, LOCUS) to train on
     labels: np.ndarray  # (N, F + 1)
     windows: np.ndarray  # (n, LOCUS)
-    bound: dict  # factor -> which of the windows it binds
-    truths: dict  # factor -> true local effects in these, and the global one
+    bound: dict[str, np.ndarray]  # factor -> which of the windows it binds
+    truths: dict[str, tuple[np.ndarray, float]]  # factor -> true local effects in these, and the global one
     rng: np.random.Generator  # where the stream goes on
 
 
@@ -626,7 +643,7 @@ def locus(scenario: str, number: int, seed: int = 0, n_train: int = 6000, n_wind
                  {f: (t[:n_windows], t.mean()) for f, t in local.items()}, rng)
 
 
-def locus_records(source: str, draws: np.ndarray, world: Locus) -> list[dict]:
+def locus_records(source: str, draws: np.ndarray, world: Locus) -> list[dict[str, Any]]:
     "Records of every factor, one by one and jointly, for draws (K, n, 3 LOCUS, F + 1); K = 1 is the noise-free oracle."
     out, (jointly, strength) = [], joint_slopes(draws)
     for k, factor in enumerate(FACTORS):
@@ -645,7 +662,7 @@ def locus_records(source: str, draws: np.ndarray, world: Locus) -> list[dict]:
 
 
 def locus_round(scenario: str, number: int, seed: int = 0, n_train: int = 6000, n_windows: int = 8, epochs: int = 6, draws: int = 15,
-                cache: Path | None = None) -> list[dict]:
+                cache: Path | None = None) -> list[dict[str, Any]]:
     "All records of one round of `locus` or `locus confounded`; arguments as `simulate_round`."
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -657,18 +674,19 @@ def locus_round(scenario: str, number: int, seed: int = 0, n_train: int = 6000, 
     return _plain(out, {"scenario": scenario, "round": number}, start)
 
 # %% ../nbs/11_simulation.ipynb #b5102c7d
-ROUNDS = dict.fromkeys(SCENARIOS, simulate_round) | dict.fromkeys(LOCI, locus_round)  # scenario -> what makes a round of it
+ROUNDS: dict[str, Callable[..., list[dict[str, Any]]]] = {  # scenario -> what makes a round of it
+    **dict.fromkeys(SCENARIOS, simulate_round), **dict.fromkeys(LOCI, locus_round)}
 RECIPE = 3  # goes up when the same seed gives other numbers
 
 
-def _do_round(task: tuple, path: Path, options: dict) -> str:
+def _do_round(task: tuple[str, int, int], path: Path, options: dict[str, Any]) -> str:
     rows = ROUNDS[task[0]](*task, cache=path.parents[1] / "networks" / f"{path.stem}.pt", **options)
     write_file(path, json.dumps(rows))
     return path.name
 
 
-def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike, seed: int = 0, workers: int | None = None,
-             progress: Callable[[int, int], None] = lambda done, total: None, **options) -> pd.DataFrame:
+def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str], seed: int = 0, workers: int | None = None,
+             progress: Callable[[int, int], None] = lambda done, total: None, **options: Any) -> pd.DataFrame:
     """Rounds of each scenario (a key of `ROUNDS`), or what is left of them, and the records of all rounds in `out` as a frame (also
     `rounds.csv` there).
 
@@ -693,7 +711,7 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike, seed
     return frame
 
 
-def _same_run(path: Path, what: dict) -> None:
+def _same_run(path: Path, what: dict[str, Any]) -> None:
     if path.exists() and json.loads(path.read_text()) != what:
         raise InputError(f"out: {path.parent} holds rounds of another simulation ({path.read_text()}), expected the same seed "
                          "and options, or another directory")

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,16 +99,16 @@ class Data:
 # %% ../nbs/12_training.ipynb #2c25cd85
 def place_windows(genome: Genome, length: int, stride: int) -> tuple[np.ndarray, pd.DataFrame]:
     "Codes of all segments end to end, and the windows without N with `offset`, `low` and `high`."
-    codes, parts, base = [], [], 0
+    pieces, parts, base = [], [], 0
     for segment in genome.segments.itertuples():
         code = encode(genome.fetch(segment.chrom, segment.start, segment.end))
         windows = tile(pd.DataFrame([segment._asdict()]), length, stride)
         windows["offset"] = base + windows.start - segment.start
         windows["low"], windows["high"] = base, base + len(code) - length
-        codes.append(np.where(code < 0, 4, code).astype(np.int8))
+        pieces.append(np.where(code < 0, 4, code).astype(np.int8))
         parts.append(windows)
         base += len(code)
-    codes, windows = np.concatenate(codes), pd.concat(parts, ignore_index=True)
+    codes, windows = np.concatenate(pieces), pd.concat(parts, ignore_index=True)
     windows = windows.astype(dict.fromkeys(("start", "end", "offset", "low", "high"), np.int64))
     unclear = np.r_[0, np.cumsum(codes == 4)]
     clean = unclear[windows.offset + length] == unclear[windows.offset]
@@ -131,7 +132,7 @@ def _read_tracks(path: Path) -> pd.DataFrame:
 
 # %% ../nbs/12_training.ipynb #5c428d09
 def load_data(
-    directory: str | os.PathLike,  # tracks.tsv, a FASTA of segments and the peak files tracks.tsv names
+    directory: str | os.PathLike[str],  # tracks.tsv, a FASTA of segments and the peak files tracks.tsv names
     cell: str = "HepG2",  # its labels come first and carry `share` of the loss
     min_positives: int = 50,  # training windows a track of another cell must have to become a label
     length: int = 1000,  # bp
@@ -156,9 +157,9 @@ def load_data(
     y &= (known := known_tracks(tracks, windows.chrom))
     focus = (tracks.cell == cell).to_numpy()
     keep = focus | (y[split_of(windows.chrom) == "train"].sum(0) >= min_positives)
-    place = [windows.pop(c).to_numpy() for c in ("offset", "low", "high")]
+    offset, low, high = (windows.pop(c).to_numpy() for c in ("offset", "low", "high"))
     labels = tuple(n for n, kept in zip(label_names(tracks), keep) if kept)
-    return Data(codes, windows, *place, labels, y[:, keep], known[:, keep], focus[keep], length,
+    return Data(codes, windows, offset, low, high, labels, y[:, keep], known[:, keep], focus[keep], length,
                 tuple(tracks.target[keep].str.upper()))
 
 # %% ../nbs/12_training.ipynb #61c4d650
@@ -174,7 +175,7 @@ def held_out_windows(data: Data) -> pd.DataFrame:
                           digest=[sequence_digest(s) for s in sequences])
 
 
-def write_held_out(data: "str | os.PathLike | Data", out: str | os.PathLike, cell: str = "HepG2") -> int:
+def write_held_out(data: "str | os.PathLike[str] | Data", out: str | os.PathLike[str], cell: str = "HepG2") -> int:
     "Write `held_out_windows` of a cell line as BED; how many. Raises InputError as `load_data`, and where there is no such window."
     data = data if isinstance(data, Data) else load_data(data, cell)
     windows = held_out_windows(data)
@@ -255,7 +256,7 @@ ARCHITECTURE = dict(channels=[128, 128, 192], kernels=[20, 6, 4], pools=[8, 4, 2
                     hidden=256, hidden_dropout=0.4, length=1000)
 
 
-def multiply_adds(config: dict) -> tuple[int, int]:
+def multiply_adds(config: dict[str, Any]) -> tuple[int, int]:
     "Multiply-adds of a forward pass, and about how many of them one substitution makes necessary."
     size, width, all_, touched, reach = config["length"], 4, 0, 0, 1.0
     for i, (out, k, pool) in enumerate(zip(config["channels"], config["kernels"], config["pools"])):
@@ -271,7 +272,7 @@ def multiply_adds(config: dict) -> tuple[int, int]:
 def fast_logits(net: ConvNet, x: torch.Tensor) -> torch.Tensor:
     "`net.logits(x)` with the ReLU after the pooling, which is the same and cheaper."
     for i in range(0, len(net.features), 4):
-        conv, relu, pool, dropout = net.features[i:i + 4]
+        conv, relu, pool, dropout = list(net.features)[i:i + 4]
         x = dropout(relu(pool(conv(x))))
     return net.head[:-1](x)
 
@@ -314,7 +315,8 @@ def motif_filter(counts: np.ndarray, width: int, top: float = 2.0) -> np.ndarray
 
 def start_from_motifs(net: ConvNet, motifs: dict[str, np.ndarray]) -> int:
     "Set the first filters to the motifs, both strands, firing above half of the best score; how many were set."
-    conv, n = net.features[0], 0
+    conv: Any = net.features[0]
+    n = 0
     with torch.no_grad():
         for counts in motifs.values():
             w = motif_filter(counts, conv.kernel_size[0])
@@ -366,7 +368,7 @@ def motif_hits(data: Data, rows: np.ndarray, motifs: Sequence[np.ndarray], size:
     odds = np.stack([np.pad(log_odds(c), ((0, 0), (0, widest - c.shape[1]))) for c in motifs])
     both = torch.from_numpy(np.concatenate([odds, odds[:, ::-1, ::-1]])).float()
     best = [F.conv1d(batch(data, rows[i:i + size]), both).amax(2) for i in range(0, len(rows), size)]
-    return torch.cat(best).unflatten(1, (2, len(motifs))).amax(1).numpy()
+    return torch.cat(best).reshape(len(rows), 2, len(motifs)).amax(1).numpy()
 
 
 def best_versions(data: Data, motifs: dict[str, dict[str, np.ndarray]], seed: int = 0, others: int = 5000) -> dict[str, tuple[str, np.ndarray]]:
@@ -413,9 +415,9 @@ def validate(net: ConvNet, data: Data) -> dict[str, float]:
             **{label: float(area[k]) for k, label in enumerate(data.labels) if data.focus[k]}}
 
 # %% ../nbs/12_training.ipynb #fc380e7a
-def train_epoch(net, average, optimizer, schedule, data: Data, drawn, weight: torch.Tensor,
-                batch_size: int, decay: float, steps_left: int, cooldown: int,
-                tick: Callable[[], None] = lambda: None) -> float:
+def train_epoch(net: ConvNet, average: ConvNet, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler,
+                data: Data, drawn: tuple[np.ndarray, ...], weight: torch.Tensor, batch_size: int, decay: float,
+                steps_left: int, cooldown: int, tick: Callable[[], None] = lambda: None) -> float:
     "One pass over the drawn windows; `average` follows `net` as an exponential moving average. Mean loss."
     net.train()
     total, (rows, shift, flip) = 0.0, drawn
@@ -424,7 +426,7 @@ def train_epoch(net, average, optimizer, schedule, data: Data, drawn, weight: to
         y, known = (torch.from_numpy(a[rows[now]]).float() for a in (data.y, data.known))
         loss = masked_loss(fast_logits(net, batch(data, rows[now], shift[now], flip[now])), y, known, weight)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         steps_left -= 1
@@ -437,14 +439,14 @@ def train_epoch(net, average, optimizer, schedule, data: Data, drawn, weight: to
     return total / max(1, len(rows) // batch_size)
 
 # %% ../nbs/12_training.ipynb #02c16c27
-def save_checkpoint(path: Path, **state) -> None:
+def save_checkpoint(path: Path, **state: Any) -> None:
     "Written beside and moved into place, so that a killed run never leaves half a file."
     write_file(path, packed({k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in state.items()}))
 
 
-def load_checkpoint(path: Path, **state) -> tuple[list[dict], dict]:
+def load_checkpoint(path: Path, **state: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     "Put the state back; the log and the best weights so far. InputError for a file that holds more than numbers and names."
-    numbers = [np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(np.float64))]  # what NumPy makes a float64 of
+    numbers: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, type(np.dtype(np.float64))]  # what NumPy makes a float64 of
     try:
         with torch.serialization.safe_globals(numbers):
             saved = torch.load(path, weights_only=True)
@@ -473,8 +475,9 @@ def calibrate(net: ConvNet, data: Data, strength: float = 20.0, every: int = 4) 
                       for k, known in enumerate(data.known[rows].T)])
     common = np.median(shift[n >= strength]) if (n >= strength).any() else 0.0
     shift = (n * shift + strength * common) / (n + strength)
+    last: Any = net.head[-2]
     with torch.no_grad():
-        net.head[-2].bias += torch.tensor(shift, dtype=torch.float32)
+        last.bias += torch.tensor(shift, dtype=torch.float32)
     return shift
 
 # %% ../nbs/12_training.ipynb #d07aab06
@@ -494,8 +497,8 @@ def call_thresholds(net: ConvNet, data: Data) -> dict[str, float]:
 
 # %% ../nbs/12_training.ipynb #5bc78e5e
 def train(
-    data: "str | os.PathLike | Data",  # directory as load_data reads it, or what it gave
-    out: str | os.PathLike,  # log, checkpoint and weights go here; a run found here is continued
+    data: "str | os.PathLike[str] | Data",  # directory as load_data reads it, or what it gave
+    out: str | os.PathLike[str],  # log, checkpoint and weights go here; a run found here is continued
     seed: int = 0,
     epochs: int = 11,
     batch_size: int = 64,
@@ -508,7 +511,7 @@ def train(
     jitter: int = 48,  # bp
     decay: float = 0.999,  # of the moving average of the weights
     motifs: dict[str, np.ndarray] | None = None,  # counts (4, width) by name; default: the best versions of JASPAR's
-    architecture: dict | None = None,  # default: ARCHITECTURE
+    architecture: dict[str, Any] | None = None,  # default: ARCHITECTURE
     name: str = "hepg2",
     threads: int = 2,
     stop_after: int | None = None,  # leave after this many epochs, as if killed
@@ -532,7 +535,8 @@ def train(
     motifs = {name: counts for name, (_, counts) in best_versions(data, jaspar(), seed).items()} if motifs is None else motifs
     decay = min(decay, 1 - 4 / (epochs * steps))  # in a short run the average must forget how it began
     state = _begin(config, motifs, seed, rate, weight_decay, max(cycle, epochs) * steps)
-    checkpoint, log, best = out / "checkpoint.pt", [], None
+    checkpoint, best = out / "checkpoint.pt", None
+    log: list[dict[str, Any]] = []
     if checkpoint.exists():
         log, best = load_checkpoint(checkpoint, **state)
     ticks = itertools.count(len(log) * steps + 1)
@@ -553,7 +557,7 @@ def train(
     return _finish(best, config, data, out, name, seed)
 
 # %% ../nbs/12_training.ipynb #c1a633fc
-def _begin(config: dict, motifs: dict, seed: int, rate: float, weight_decay: float, steps: int) -> dict:
+def _begin(config: dict[str, Any], motifs: dict[str, Any], seed: int, rate: float, weight_decay: float, steps: int) -> dict[str, Any]:
     "Network, moving average, optimizer and schedule, a function of the seed."
     torch.manual_seed(seed)
     net = ConvNet(**config)
@@ -563,7 +567,7 @@ def _begin(config: dict, motifs: dict, seed: int, rate: float, weight_decay: flo
     return dict(net=net, average=copy.deepcopy(net), optimizer=optimizer, schedule=schedule)
 
 
-def _finish(best: dict, config: dict, data: Data, out: Path, name: str, seed: int) -> SequenceModel:
+def _finish(best: Any, config: dict[str, Any], data: Data, out: Path, name: str, seed: int) -> SequenceModel:
     "Take the weights of the best epoch, correct the intercepts, write them."
     net = ConvNet(**config)
     net.load_state_dict(best)
@@ -574,8 +578,8 @@ def _finish(best: dict, config: dict, data: Data, out: Path, name: str, seed: in
     return model
 
 # %% ../nbs/12_training.ipynb #7edb09e8
-def train_members(data: "str | os.PathLike", out: str | os.PathLike, cell: str = "HepG2", members: int = 1, seed: int = 0, epochs: int = 11,
-                  threads: int = 2, **reports) -> list[Path]:
+def train_members(data: "str | os.PathLike[str]", out: str | os.PathLike[str], cell: str = "HepG2", members: int = 1, seed: int = 0, epochs: int = 11,
+                  threads: int = 2, **reports: Any) -> list[Path]:
     """Train one network, or the members of an ensemble from seeds `seed`, `seed + 1`, …, each in a directory of its own.
 
     The weights' files, as `load_model` takes them (several with commas between); beside them CELL_windows.bed, the windows to ask
@@ -710,7 +714,7 @@ def spread_of_draws(model: SequenceModel, data: Data, label: str, n: int = 1500,
                          for name in third.categories if (here := np.asarray(third == name)).any()])
 
 # %% ../nbs/12_training.ipynb #f14ca806
-def verdict(row: dict) -> str:
+def verdict(row: dict[str, Any]) -> str:
     "'use', or the reasons not to."
     reasons = []
     if row["positives"] < 40:
@@ -761,10 +765,10 @@ def match_all(bx: np.ndarray, x: np.ndarray, motifs: dict[str, dict[str, np.ndar
     return pd.Series(best).sort_values(ascending=False, kind="stable")
 
 
-def motif_row(label: str, target: str, matches: pd.Series, family: dict[str, str], top: int = 5) -> dict:
+def motif_row(label: str, target: str, matches: pd.Series, family: dict[str, str], top: int = 5) -> dict[str, Any]:
     "Which motif a label's maps follow, and where its own and its family come in."
     own = [name for name in matches.index if target in name.split("::")]
-    kin = {family.get(name) for name in own} - {None}
+    kin = {family[name] for name in own if name in family}
     kin = {f for f in kin if "zinc finger" not in f}  # members of these families read different words
     rank = {name: i + 1 for i, name in enumerate(matches.index)}
     relatives = [rank[name] for name in matches.index if name in own or family.get(name) in kin]
@@ -775,7 +779,7 @@ def motif_row(label: str, target: str, matches: pd.Series, family: dict[str, str
             "found": bool(relatives and min(relatives) <= top)}
 
 # %% ../nbs/12_training.ipynb #ee010b5f
-def motif_table(run: str | os.PathLike, targets: dict[str, str]) -> pd.DataFrame:
+def motif_table(run: str | os.PathLike[str], targets: dict[str, str]) -> pd.DataFrame:
     "One row for each exposure of a run (a directory of `deepmr.pipeline.run`): `motif_row`; targets: label -> gene symbol."
     local, family, rows = read_local(run), families(), []
     motifs = {name: versions for name, versions in jaspar(None).items() if name in family}
@@ -818,7 +822,7 @@ def motifs_table(motifs: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def model_card(metrics: pd.DataFrame, others: pd.DataFrame, motifs: pd.DataFrame, log: pd.DataFrame, config: dict, command: str) -> str:
+def model_card(metrics: pd.DataFrame, others: pd.DataFrame, motifs: pd.DataFrame, log: pd.DataFrame, config: dict[str, Any], command: str) -> str:
     "The model card in Markdown."
     dnase, factors = metrics[metrics.label.str.contains("DNase")].iloc[0], metrics[~metrics.label.str.contains("DNase")]
     best, weak = log.loc[log.validation.idxmax()], metrics[metrics.verdict != "use"]

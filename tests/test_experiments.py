@@ -5,7 +5,6 @@ import json
 import re
 import sys
 import threading
-from pathlib import Path
 from types import ModuleType
 
 import pandas as pd

@@ -25,7 +25,7 @@ from .dropout import MaskSampler, shared_masks
 from .models import Ensemble, SequenceModel
 from .mutagenesis import Mutations, predict_mutations, saturate
 from .propagate import NotTraceable, Propagator
-from .regions import ALPHABET, InputError
+from .regions import ALPHABET, InputError, check_whole
 
 # %% ../nbs/05_effects.ipynb #7928834f
 def replica(module: nn.Module) -> nn.Module:
@@ -71,13 +71,11 @@ class Members:
 
 def draw_source(model: SequenceModel, seed: int, n_draws: int | None) -> tuple["MaskSampler | Members", int]:
     "Where draws come from, and how many: by default 50 sets of masks, or all members. InputError for an impossible number."
+    check_whole("seed", seed)
     source = Members(model) if isinstance(model, Ensemble) else MaskSampler(model, seed)
     most = source.n if isinstance(source, Members) else None
     n = n_draws if n_draws is not None else most or 50
-    if n < 2:
-        raise InputError(f"draws: found {n}, expected at least 2: a standard error needs a spread")
-    if n > 1_000_000:
-        raise InputError(f"draws: found {n}, expected at most 1,000,000")
+    check_whole("draws", n, 2, 1_000_000)  # a standard error needs a spread
     if most and n > most:
         raise InputError(f"draws: found {n}, expected at most {most}: a draw is one of the {most} members of {model.name}")
     return source, n
@@ -134,6 +132,8 @@ def window_draws(
 ) -> WindowDraws:
     "Draw K sets of masks for a window and compute all effects under each. InputError where a prediction is not finite."
     model = engine.model
+    if workers is not None:
+        check_whole("workers", workers, 1)
     tensor = model.check_input(np.asarray(x)[None])[0].to(model.device)
     mutations = saturate(np.asarray(x))
     workers = (1 if model.device.type != "cpu" else torch.get_num_threads()) if workers is None else workers
@@ -248,6 +248,8 @@ def mutation_effects(
     alt), `ref` (window, position), and with `keep_draws` also `draws_x`, `draws_y`. In units of the prediction.
     Raises InputError for bad shapes, unknown or ambiguous labels, or a model without dropout.
     """
+    if not isinstance(model, SequenceModel):
+        raise InputError(f"model: found a {type(model).__name__}, expected a SequenceModel, as load_model gives one")
     names, columns = _resolve(model, exposure, outcome)
     x = model.check_input(x).numpy()
     windows = [f"window{i}" for i in range(len(x))] if windows is None else list(windows)

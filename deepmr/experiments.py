@@ -117,7 +117,7 @@ def read_experiment(path: str | os.PathLike[str]) -> ExperimentFile:
     "The experiment in a TOML file. InputError: no file, no TOML, or a key or value that cannot be."
     path = check_file("experiment", path, "a TOML file")
     try:
-        return ExperimentFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")), context=path.parent)
+        return ExperimentFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")), context=path.parent)
     except ValidationError as error:
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key is missing, too
         raise InputError(f"{path.name}: {_complaint(first)}") from None
@@ -196,7 +196,7 @@ def make_windows(
     "Bound windows on the chromosomes. InputError: a chromosome that is not in the genome, or an exposure without a window."
     known = sorted(set(genome.segments.chrom))
     if absent := [c for c in chromosomes if c not in known]:
-        raise InputError(f"chromosomes: found {absent[0]!r}, which {genome.path.name} does not have" + nearest(absent[0], known))
+        raise InputError(f"chromosomes: found {absent[0]!r}, which {genome.path.name} does not have{genome.meant(absent[0])}")
     windows = label_windows(genome, peaks, chromosomes, list(peaks), length)
     seen = {label for labels in windows.labels for label in labels}
     if unseen := [label for label in peaks if label not in seen]:

@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from tqdm import tqdm
 
-from .regions import ALPHABET, InputError, cache_dir, check_file, nearest, shown, write_file
+from .regions import ALPHABET, InputError, cache_dir, check_file, check_whole, nearest, shown, write_file
 
 # %% ../nbs/01_models.ipynb #18e3aff2
 def _first_line(error: Exception) -> str:
@@ -201,7 +201,10 @@ class SequenceModel(Labelled):
 
     def check_input(self, x: ArrayLike | torch.Tensor) -> torch.Tensor:
         "x as a tensor of the model's dtype; InputError unless it is one-hot DNA of shape (N, 4, length)."
-        x = torch.as_tensor(x, dtype=self.dtype)
+        try:
+            x = torch.as_tensor(x, dtype=self.dtype)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"x: found a {type(x).__name__}, expected numbers of shape (N, 4, {self.length}) for model {self.name}") from None
         if x.ndim != 3 or x.shape[1:] != (4, self.length) or not len(x):
             raise InputError(f"x: found shape {tuple(x.shape)}, expected (N, 4, {self.length}) for model {self.name}")
         if not bool(((x == 0) | (x == 1)).all() and (x.sum(1) == 1).all()):
@@ -534,6 +537,7 @@ def adapt(
     if not isinstance(network, nn.Module):
         network = _Function(network)
     labels = read_labels(labels) if isinstance(labels, (str, Path)) else labels
+    check_whole("length", length, 1)
     output_axes = output_axes or ("NT" if reduce is None else "NTP")
     _check_options(axes, alphabet, output_axes, reduce)
     adapter = Adapter(network, axes, alphabet, output, output_axes, reduce, positions, reverse_complement)

@@ -46,6 +46,7 @@ from threadpoolctl import threadpool_limits
 
 from deepmr.effects import (
     ALL_WINDOWS,
+    ENGINES,
     WindowDraws,
     draw_source,
     draw_warnings,
@@ -63,6 +64,7 @@ from deepmr.regions import (
     InputError,
     Sequences,
     SequenceUnavailable,
+    check_whole,
     encode_all,
     hot,
     make_folder,
@@ -143,10 +145,10 @@ class Experiment:
     def check(self) -> None:
         "InputError for a value that cannot be."
         get_protocol(self.protocol)
-        if self.windows < 1:
-            raise InputError(f"windows: found {self.windows}, expected at least 1")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed: found {self.seed}, expected a whole number from 0 to 2^63 - 1")
+        check_whole("windows", self.windows, 1)
+        check_whole("seed", self.seed)
+        if self.engine not in ENGINES:
+            raise InputError(f"engine: found {self.engine!r}, expected one of {', '.join(ENGINES)}")
 
 
 def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
@@ -784,6 +786,10 @@ def run(
     Finished windows are read first; those whose files are not whole are done again, which is announced.
     Raises InputError for bad input before anything is written.
     """
+    if not isinstance(experiment, (Experiment, Plan)):
+        raise InputError(f"experiment: found a {type(experiment).__name__}, expected an Experiment or a Plan")
+    if workers is not None:
+        check_whole("workers", workers, 1)
     out, p = Path(out), experiment if isinstance(experiment, Plan) else plan(experiment, device, announce)
     if p is not experiment:
         for line in (p.source, *p.notes):

@@ -361,12 +361,13 @@ def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda
     out = Path(out)
     local, table = read_local(out), table1(out).reset_index(drop=True)
     record = read_record(out)
+    banners = _banners(out, record)  # before anything is drawn, since it finds what is damaged
     outcome, model = record["experiment"]["outcome"], record["experiment"]["model"]
     with plt.rc_context(PAPER | {"font.family": "DejaVu Sans"}):
         announce(f"drawing figures and mutation maps of {len(table)} exposures ...")
         figures, missing = _figures(out, table, local)
         factors = [_factor(out, i, row, local) for i, row in table.iterrows()]
-    text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=_banners(out, record),
+    text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=banners,
                  reading=READING, main=_main_table(table), figures=figures, missing=missing, factors=factors,
                  protocols=[(p.name, p.words) for p in PROTOCOLS.values()], compared=_compared(out), legend=_legend(table), **_record(record))
     write_file(path := out / "report.html", text)

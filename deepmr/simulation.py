@@ -44,7 +44,7 @@ from .meta import random_effects, two_level
 from .models import ConvNet, SequenceModel, packed
 from .mr import MREstimate, divw, divw_draws, egger, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
 from .pipeline import end_with_parent
-from .regions import InputError, make_folder, write_file
+from .regions import InputError, check_whole, make_folder, shown, write_file
 
 # %% ../nbs/11_simulation.ipynb #984786d9
 LENGTH, PRIOR = 100, np.log(100)
@@ -695,8 +695,8 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str],
     """
     if unknown := [s for s in scenarios if s not in ROUNDS]:
         raise InputError(f"scenario: found {unknown[0]!r}, expected one of {', '.join(ROUNDS)}")
-    if rounds < 1:
-        raise InputError(f"rounds: found {rounds}, expected at least 1")
+    check_whole("rounds", rounds, 1)
+    check_whole("seed", seed)
     for folder in (Path(out) / "networks", Path(out) / "rounds"):
         make_folder(folder)
     _same_run(Path(out) / "simulation.json", {"recipe": RECIPE, "seed": seed, "options": options})
@@ -706,16 +706,26 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str],
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         for _ in pool.map(_do_round, left.values(), left, [options] * len(left)):
             progress(done := done + 1, len(tasks))
-    frame = pd.DataFrame([row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text())])
+    frame = pd.DataFrame([row for path in sorted(folder.glob("*.json")) for row in _read_round(path)])
     write_file(Path(out) / "rounds.csv", frame.to_csv(index=False))
     return frame
 
 
 def _same_run(path: Path, what: dict[str, Any]) -> None:
-    if path.exists() and json.loads(path.read_text()) != what:
-        raise InputError(f"out: {path.parent} holds rounds of another simulation ({path.read_text()}), expected the same seed "
-                         "and options, or another directory")
-    write_file(path, json.dumps(what))
+    found, expected = path.read_text(errors="replace") if path.exists() else "", json.dumps(what)
+    if found not in ("", expected):
+        raise InputError(f"out: {path.parent} holds rounds of another simulation ({shown(found, 100)}), expected {expected}, "
+                         "or another directory")
+    write_file(path, expected)
+
+
+def _read_round(path: Path) -> list[dict[str, Any]]:
+    "The records of a round; InputError where its file is damaged."
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_bytes())
+    except ValueError:
+        raise InputError(f"out: {path} is damaged, expected a round of deepmr simulate; remove it, and the same command does it again") from None
+    return rows
 
 # %% ../nbs/11_simulation.ipynb #e4f32a28
 def calibration(frame: pd.DataFrame, by: Sequence[str] = ("scenario", "source", "local", "meta")) -> pd.DataFrame:

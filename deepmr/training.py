@@ -38,6 +38,8 @@ from deepmr.regions import (
     ALPHABET,
     Genome,
     InputError,
+    check_file,
+    check_whole,
     encode,
     is_bound,
     make_folder,
@@ -124,6 +126,8 @@ def _read_tracks(path: Path) -> pd.DataFrame:
         tracks = pd.read_csv(path, sep="\t", dtype=str)
     except ValueError as error:
         raise InputError(f"data: {path} is no table: {error}") from None
+    if tracks.empty:
+        raise InputError(f"data: found no row in {path}, expected one for each track")
     if missing := set(TRACK_COLUMNS) - set(tracks):
         raise InputError(f"data: found no column {', '.join(sorted(missing))} in {path}, expected cell, target, track and file, separated by tabs")
     if (empty := tracks[TRACK_COLUMNS].isna().any(axis=1)).any():
@@ -144,10 +148,9 @@ def load_data(
     """
     directory = Path(directory)
     fasta = sorted(p for p in directory.glob("*.fa*") if p.suffix in (".fa", ".gz"))
-    if not (directory / "tracks.tsv").is_file() or len(fasta) != 1:
-        raise InputError(f"data: found {len(fasta)} FASTA file(s) in {directory}, expected one, "
-                         "and a tracks.tsv")
-    tracks = _read_tracks(directory / "tracks.tsv")
+    tracks = _read_tracks(check_file("data", directory / "tracks.tsv", "a table of the tracks in a directory, with one FASTA file beside it"))
+    if len(fasta) != 1:
+        raise InputError(f"data: found {len(fasta)} FASTA files in {directory}, expected one")
     if not (tracks.cell == cell).any():
         raise InputError(f"cell: found no track of {cell!r} in {directory}, "
                          f"expected one of {', '.join(sorted(set(tracks.cell)))}")
@@ -585,8 +588,8 @@ def train_members(data: "str | os.PathLike[str]", out: str | os.PathLike[str], c
     The weights' files, as `load_model` takes them (several with commas between); beside them CELL_windows.bed, the windows to ask
     about (`held_out_windows`). InputError as `train`.
     """
-    if members < 1 or epochs < 1:
-        raise InputError(f"members, epochs: found {members} and {epochs}, expected at least 1 of each")
+    for what, value, least in (("members", members, 1), ("epochs", epochs, 1), ("threads", threads, 1), ("seed", seed, 0)):
+        check_whole(what, value, least)
     loaded, files = load_data(data, cell), []
     for k in range(members):
         folder = Path(out) / f"member{k}" if members > 1 else Path(out)

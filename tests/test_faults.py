@@ -1,9 +1,8 @@
-"""What is wrong with an input gets one sentence and exit code 2, as `faults.csv` has it, and runs no code."""
+"""What is wrong with an input gets one sentence and exit code 2 (in Python InputError), as `faults.csv` has it, and runs no code."""
 import csv
 
-import pytest
-
 import faults
+import pytest
 
 with open(faults.TABLE, newline="", encoding="utf-8") as f:
     ROWS = [(r["input"], r["fault"], r["exit"], r["says"]) for r in csv.DictReader(f)]
@@ -24,5 +23,6 @@ def test_fault(good, tmp_path, of, what, code, says):
     assert faults.survey(good, of, what, tmp_path / "here", tmp_path / "cache") == f"{code} {says}"
 
 
-def test_every_refusal_is_a_sentence_with_exit_code_2():
-    assert {row[2] for row in ROWS} <= {"0", "2"} and len({row[:2] for row in ROWS}) == len(ROWS) > 90
+def test_every_fault_has_a_row_and_every_refusal_is_a_sentence():
+    assert [row[:2] for row in ROWS] == list(faults.FAULTS)
+    assert {row[2] for row in ROWS} == {"0", "none", "2", "InputError"} and all(row[3] for row in ROWS)

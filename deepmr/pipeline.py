@@ -384,10 +384,11 @@ def disk_needed(p: Plan) -> int:
     """Bytes that a run takes at most, without compression.
 
     bx, bxse, bxby_cov of each exposure, by, byse, the slopes of every draw, 120 kB of headers; every draw's effects if they are kept.
+    Tables and figures: 5 MB.
     """
     n, draws = len(p.exposures), p.draws
     grids = 3 * n + 2 + p.experiment.keep_draws * draws * (n + 1)
-    return len(p.windows) * 4 * (4 * p.model.length * grids + draws * (n + 1) ** 2 + 30_000)
+    return len(p.windows) * 4 * (4 * p.model.length * grids + draws * (n + 1) ** 2 + 30_000) + 5_000_000
 
 
 def _check_space(p: Plan, out: Path) -> None:

@@ -387,7 +387,7 @@ def stand_in(folder: Path, kind: str = "pytorch", **args: str) -> None:
 
 KIPOI: dict[str, tuple[dict, bytes]] = {  # what model.yaml says, and the file weights.pth
     "weights that run code": ({"weights": "weights.pth"}, pickle.dumps(Evil("ran"))), "weights that are no tensors": ({"weights": "weights.pth"}, b"hello\n"),
-    "weights missing": ({"weights": "none.pth"}, b""), "weights outside of the directory": ({"weights": "../../../../etc/hostname"}, b""),
+    "weights missing": ({"weights": "none.pth"}, b""), "weights outside of the directory": ({"weights": "../outside"}, b""),
     "no weights named": ({"module_file": "model.py"}, b""), "a model of Keras": ({"kind": "keras", "weights": "weights.pth"}, b""),
 }
 
@@ -398,6 +398,7 @@ def _(d, name):
     (d / "published").mkdir()
     (d / "published" / "model.yaml").write_text("see stand_in")
     (d / "published" / "weights.pth").write_bytes(weights)
+    (d / "outside").write_text("root:x:0:0\n")
     stand_in(d / "published", **args)
     return [*effects(d, model="kipoi-dir:published"), "--trust-code"]
 
@@ -636,7 +637,7 @@ def _(d, name):
 
 TRACKS = "cell\ttarget\ttrack\tfile\nX\tTF1\ta\tpeaks.bed\nX\tDNase\tb\tpeaks.bed\n"
 DATA: dict[str, Callable[[Path], object]] = {
-    "good": lambda d: None, "tracks.tsv missing": lambda d: (d / "tracks.tsv").unlink(), "no FASTA": lambda d: (d / "g.fa").unlink(),
+    "nothing wrong": lambda d: None, "tracks.tsv missing": lambda d: (d / "tracks.tsv").unlink(), "no FASTA": lambda d: (d / "g.fa").unlink(),
     "two FASTA files": lambda d: (d / "h.fa").write_text(">chr8\nACGT\n"), "tracks.tsv empty": lambda d: (d / "tracks.tsv").write_text(""),
     "tracks.tsv without a row": lambda d: (d / "tracks.tsv").write_text(TRACKS[:TRACKS.index("\n") + 1]),
     "tracks.tsv binary": lambda d: (d / "tracks.tsv").write_bytes(bytes(range(256))), "tracks.tsv with commas": lambda d: (d / "tracks.tsv").write_text(TRACKS.replace("\t", ",")),

@@ -1,8 +1,9 @@
 """What is wrong with an input gets one sentence and exit code 2 (in Python InputError), as `faults.csv` has it, and runs no code."""
 import csv
 
-import faults
 import pytest
+
+import faults
 
 with open(faults.TABLE, newline="", encoding="utf-8") as f:
     ROWS = [(r["input"], r["fault"], r["exit"], r["says"]) for r in csv.DictReader(f)]

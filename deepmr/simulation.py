@@ -188,8 +188,9 @@ def bound_windows(rng: np.random.Generator, n: int, scenario: Scenario) -> tuple
 
 
 def through_origin(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    "Slopes of y on x over the last axis."
-    return (x * y).sum(-1) / (x * x).sum(-1)
+    "Slopes of y on x over the last axis, NaN where x is 0 throughout."
+    with np.errstate(invalid="ignore"):
+        return (x * y).sum(-1) / (x * x).sum(-1)
 
 
 def noise_free(codes: np.ndarray, alpha: float, beta: float, scenario: Scenario) -> np.ndarray:

@@ -546,7 +546,7 @@ def test_specs_that_name_nothing():
     for spec, says in (("hepg3", "expected 'hepg2'"), (nn.Linear(1, 1), r"expected adapt\(network, labels, length\)"),
                        (lambda x: x, r"a function without labels, expected adapt"),
                        ([nn.Linear(1, 1)] * 2, r"expected adapt\(network, labels, length\)"),
-                       ("torch:my.module", "cannot be loaded"), ("kipoi-dir:/nowhere/at/all", "trust_code")):
+                       ("torch:my.module", "expected .torch:package.module:factory"), ("kipoi-dir:/nowhere/at/all", "trust_code")):
         with pytest.raises(InputError, match=says):
             load_model(spec)
 

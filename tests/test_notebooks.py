@@ -20,6 +20,7 @@ def cells(path):
     return json.loads(path.read_text())["cells"]
 
 
+@pytest.mark.filterwarnings("ignore:model .* computed in full")  # a warning that some notebooks show
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(notebook, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")

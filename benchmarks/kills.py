@@ -86,7 +86,7 @@ def ended(pid):
 
 
 def attack(start, e, out, rng, span, victim):
-    """Start or continue the run and kill it at a random moment; its exit code and the windows done.
+    """Start or continue the run and kill it at a random moment; its exit code, the windows done, and what was hit.
 
     A fork is killed within span seconds of its start, a command within as many of its taking up the run (one in three) or of the
     first window that it finishes.
@@ -98,12 +98,14 @@ def attack(start, e, out, rng, span, victim):
         if deadline is None and (start is forked or lines(out) > max(before, 2) or (early and sums.exists() and sums.stat().st_mtime_ns > begun)):
             deadline = time.time() + float(rng.uniform(0, span))
         if deadline is not None and time.time() > deadline:
-            os.kill(pid if victim == "run" else (workers(pid) or [pid])[-1], signal.SIGKILL)
+            there = workers(pid) if victim == "worker" else []
+            victim = "worker" if there else "run"  # workers may not have begun, or be gone
+            os.kill(there[-1] if there else pid, signal.SIGKILL)
             while (code := ended(pid)) is None:
                 time.sleep(0.005)
             break
         time.sleep(0.002)
-    return code, max(lines(out) - 2, 0) // 2
+    return code, max(lines(out) - 2, 0) // 2, victim
 
 
 def lines(out):
@@ -121,7 +123,7 @@ def campaign(e, folder, start, kills, span, rng, expected, name):
         while True:
             victim = "worker" if start is by_command and killed % 3 == 2 else "run"
             aim = killed < kills
-            code, done = attack(start, e, out, rng, span if aim else 1e9, victim)
+            code, done, victim = attack(start, e, out, rng, span if aim else 1e9, victim)
             if code == 0:
                 break
             assert code == (-9 if victim == "run" else 2), f"the run ended with {code} by itself"

@@ -467,7 +467,7 @@ def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent:
     m = random_effects(estimate, se, tau2, 'HKSJ', level)
     shared, n = _shared_variance(draws, 1 / (np.asarray(se, float) ** 2 + m.tau2), independent)
     total, k = float(np.hypot(m.se, np.sqrt(shared))), max(m.k - 1, 1)
-    df = total**4 / (m.se**4 / k + shared**2 / (n - 1)) if total > 0 else float(k)
+    df = 1 / ((m.se / total) ** 4 / k + (np.sqrt(shared) / total) ** 4 / (n - 1)) if total > 0 else float(k)
     crit = float(stdtrit(df, (1 + level) / 2))
     reach = crit * np.hypot(total, np.sqrt(m.tau2))
     p = float(2 * stdtr(df, -abs(m.estimate) / total)) if total > 0 else m.p
@@ -716,9 +716,11 @@ def subgroups(estimate: ArrayLike, se: ArrayLike, groups: ArrayLike, **options: 
     if len(out) < 2:
         return Subgroups(out, 0.0, 0, 1.0)
     m, e = (np.array([getattr(r, name) for r in out.values()]) for name in ('estimate', 'se'))
-    if np.any(e == 0):  # groups of equal estimates under HKSJ: no error to weigh them by
+    unit = _scale(m, e) if np.any(e > 0) else 1.0
+    v = (e / unit) ** 2
+    if np.any(v == 0):  # groups of equal estimates under HKSJ: no error to weigh them by
         return Subgroups(out, np.nan, len(out) - 1, np.nan)
-    q = _q(m, e**2, 0.0)
+    q = _q(m / unit, v, 0.0)
     return Subgroups(out, q, len(out) - 1, float(chdtrc(len(out) - 1, q)))
 
 

@@ -1078,6 +1078,8 @@ def _joint_fit(bx: np.ndarray, by: np.ndarray, byse: np.ndarray) -> tuple[np.nda
     size = np.max(np.abs(bx), axis=0)
     size[size == 0] = 1
     x, y = bx / size / byse[:, None], by / byse
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):  # weights that do not fit in a double
+        return np.full(x.shape[1], np.nan), np.full(x.shape[1], np.nan), np.nan, False
     u, s, vt = np.linalg.svd(x, full_matrices=False)
     apart = bool(s[-1] > 1e-10 * s[0])
     theta = vt.T @ ((u.T @ y) / s)

@@ -171,9 +171,10 @@ def obtain_all(experiment: ExperimentFile, announce: Callable[[str], None] = pri
     "All files of an experiment by name: 'genome', 'peaks.LABEL'. InputError as `obtain`, for all that cannot be had, when the rest is there."
     sources = {"genome": experiment.genome} if experiment.genome else {}
     sources |= {f"peaks.{label}": source for label, source in experiment.peaks.items()}
-    wanted = {f"model {part}": partial(_obtain_model, part, announce) for part in experiment.model.split(",")}
+    wanted: dict[str, Callable[[], Any]] = {f"model {part}": partial(_obtain_model, part, announce) for part in experiment.model.split(",")}
     wanted |= {name: partial(obtain, name, source, announce) for name, source in sources.items()}
-    files, failed = {}, {}
+    files: dict[str, Path] = {}
+    failed: dict[str, str] = {}
     for name, get in wanted.items():
         try:
             files[name] = get()

@@ -562,7 +562,7 @@ def _sandwich(x: np.ndarray, r: np.ndarray, r0: np.ndarray, s: float) -> np.ndar
 def _mm(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     "MM-estimate: coefficients (p,), their standard errors, and the residual scale."
     unit, size = np.max(np.abs(x), axis=0), np.max(np.abs(y))
-    if not np.all(np.isfinite([*unit, size])) or size == 0:
+    if not np.all(np.isfinite([*unit, size])) or min(*unit, size) == 0:
         return np.full(len(unit), 0.0 if size == 0 else np.nan), np.full(len(unit), np.nan), 0.0
     x, y = x / unit, y / size
     first, s = _s_estimate(x, y, seed)

@@ -288,6 +288,8 @@ def _interval(
     if se > 0:
         stat = -abs(estimate / se)
         p = 2 * (ndtr(stat) if df is None else stdtr(df, stat))
+    elif np.isnan(estimate) or np.isnan(se):
+        p = np.nan
     else:
         p = 1.0 if estimate == 0 else 0.0
     return float(estimate - crit * se), float(estimate + crit * se), float(p)

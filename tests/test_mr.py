@@ -993,3 +993,9 @@ def test_fuzz_options(value):
     for call in calls:
         with contextlib.suppress(InputError):
             call()
+
+
+def test_no_estimate_has_no_p():
+    x = np.linspace(-1e-240, -2e-240, 9)
+    e = ivw(x, np.ones(9), np.linspace(1, 2, 9), np.full(9, 1e150), robust=True)
+    assert np.isnan([e.estimate, e.se, e.p]).all() and any(w.startswith("not_finite") for w in e.warnings)

@@ -261,6 +261,8 @@ class ConvNet(nn.Module):
         length: int = 1000,
     ):
         super().__init__()
+        if (least := min(n_labels, hidden, length, *channels, *kernels, *pools)) < 1:
+            raise InputError(f"ConvNet: found a size of {least}, expected all of them to be at least 1")
         layers, width, size = [], 4, length
         for out, k, pool, p in zip(channels, kernels, pools, conv_dropout, strict=True):
             layers += [nn.Conv1d(width, out, k), nn.ReLU(), nn.MaxPool1d(pool), nn.Dropout(p)]

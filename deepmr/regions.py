@@ -279,8 +279,8 @@ class Genome:
             self._fasta = pyfaidx.Fasta(str(readable), indexname=str(index), sequence_always_upper=True)
         except InputError:
             raise
-        except (pyfaidx.FastaIndexingError, OSError, EOFError, ValueError, zlib.error) as error:
-            reason = str(error).replace(str(readable), self.path.name)
+        except (pyfaidx.FastaIndexingError, RuntimeError, OSError, EOFError, ValueError, zlib.error) as error:
+            reason = str(error).replace(str(readable), self.path.name).partition("Please report")[0]
             raise InputError(f"genome: {self.path} cannot be read as FASTA ({reason})") from None
         records = list(self._fasta.keys())
         if not records:

@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Options of `deepmr table1`, e.g. make table1 ARGS="--windows 5 --draws 20 --exposures HepG2_CTCF_None"
 ARGS ?=
 OUT ?= runs/table1
+# Processes that the tests run in, of one thread each.
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 # A FASTA of hg19 for `make table1`; without one the windows come from the cache, from UCSC, or are evolved.
 GENOME ?= $(wildcard ../shared/hg19/hg19_segments.fa.gz)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -51,11 +53,11 @@ check: $(VENV)/dev
 	@$(BIN)/mypy
 
 test: check
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # A notebook runs its own cells and not deepmr/*.py, so it would add time and few lines.
 coverage: $(VENV)/dev
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --ignore tests/test_notebooks.py --cov
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore tests/test_notebooks.py --cov
 
 wheel-check: $(VENV)/dev
 	@tools/check_wheel.sh $(abspath $(BIN))/python

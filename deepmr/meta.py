@@ -718,7 +718,7 @@ def subgroups(estimate: ArrayLike, se: ArrayLike, groups: ArrayLike, **options: 
     m, e = (np.array([getattr(r, name) for r in out.values()]) for name in ('estimate', 'se'))
     unit = _scale(m, e) if np.any(e > 0) else 1.0
     v = (e / unit) ** 2
-    if np.any(v == 0):  # groups of equal estimates under HKSJ: no error to weigh them by
+    if v.min() < 1e-300:  # groups of equal estimates under HKSJ: no error to weigh them by
         return Subgroups(out, np.nan, len(out) - 1, np.nan)
     q = _q(m / unit, v, 0.0)
     return Subgroups(out, q, len(out) - 1, float(chdtrc(len(out) - 1, q)))

@@ -147,7 +147,7 @@ def test_a_window_that_ends_every_worker_is_given_up(named, toy_files):
     (toy_files / "dies.py").write_text(DIES)
     alone = dict(n_workers=1, threads_per_worker=1, dashboard_address=":0", preload=[str(toy_files / "dies.py")])
     with distributed.LocalCluster(**alone) as deadly, distributed.Client(deadly, set_as_default=False):
-        deadly.scheduler.allowed_failures = 1
+        deadly.scheduler.allowed_failures = 0
         with pytest.raises(InputError, match="a window was given up after its workers ended, one after the other"):
             run(named, toy_files / "run", scheduler=deadly.scheduler_address, **quiet)
 

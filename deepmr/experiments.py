@@ -121,7 +121,9 @@ def read_experiment(path: str | os.PathLike[str]) -> ExperimentFile:
     except ValidationError as error:
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key is missing, too
         raise InputError(f"{path.name}: {_complaint(first)}") from None
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError
+    except RecursionError:
+        raise InputError(f"experiment: {path} is not TOML (nested too deeply)") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise InputError(f"experiment: {path} is not TOML ({error})") from None
 
 # %% ../nbs/14_experiments.ipynb #e163d030

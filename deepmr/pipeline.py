@@ -652,7 +652,7 @@ def _worker(job: Job) -> Worker:
 
 
 def do_window(job: Job, row: pd.Series, codes: np.ndarray) -> Finished:
-    "A window of a run in a process of its own; codes (L,)."
+    "A window of a run in a process of its own; codes (L,). InputError where this process has another model or other versions."
     with _loading:
         worker = _worker(job)
     return worker(row, hot(codes), 1)

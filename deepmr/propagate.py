@@ -1556,7 +1556,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # of the largest predic
 
 @torch.no_grad()
 def self_check(engine: Propagator, n: int = 32, seed: int = 0) -> None:
-    "PropagationError where effects differ from those of the plain forward pass, in float64 if the network can."
+    "PropagationError where effects differ from the plain forward pass's, in float64 if the network can; InputError for predictions not finite."
     engine, rng = in_double(engine), np.random.default_rng(seed)
     model = engine.model
     x = F.one_hot(torch.as_tensor(rng.integers(0, 4, model.length)), 4).T

@@ -31,6 +31,8 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
+import deepmr.regions
+
 Arguments = list[str]
 FULL = "the disk is full"
 FAULTS: dict[tuple[str, str], Callable[[Path], Arguments | Callable[[], object]]] = {}  # (input, fault) -> its maker
@@ -902,6 +904,7 @@ def rewrite_table(inputs: list[str]) -> None:
     with tempfile.TemporaryDirectory() as place:
         (good := Path(place, "good")).mkdir()
         os.environ["DEEPMR_CACHE"] = str(good / "cache")
+        deepmr.regions.UCSC = "http://127.0.0.1:9/closed"  # as in the tests: no network
         with contextlib.chdir(good):
             prepare(good)
         for i, (of, what) in enumerate(FAULTS):

@@ -165,7 +165,7 @@ def test_data_from_a_directory(tmp_path):
 
 
 def test_a_directory_without_data_says_so(tmp_path):
-    with pytest.raises(InputError, match="found 0 FASTA"):
+    with pytest.raises(InputError, match=r"found no file .*tracks\.tsv"):
         T.load_data(tmp_path)
     write_directory(tmp_path)
     with pytest.raises(InputError, match="no track of 'A549'"):
@@ -173,7 +173,7 @@ def test_a_directory_without_data_says_so(tmp_path):
     with pytest.raises(InputError, match="fewer labelled training windows than the 64"):
         T.train(tmp_path, tmp_path / "out", motifs={})
     stopped = CliRunner().invoke(app, ["train", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
-    assert stopped.exit_code == 2 and "found 0 FASTA" in stopped.output
+    assert stopped.exit_code == 2 and "tracks.tsv, expected a table of the tracks" in stopped.output
 
 
 def test_the_command_trains_members_that_can_be_asked_together(tmp_path):

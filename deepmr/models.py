@@ -533,7 +533,7 @@ def adapt(
     doubts: Mapping[str, Sequence[str]] | None = None,
 ) -> SequenceModel:
     "Any network as a SequenceModel. InputError for impossible options, and where a forward pass gives another shape."
-    if isinstance(network, Sequence):
+    if isinstance(network, Sequence) and not isinstance(network, str):
         options = {k: v for k, v in locals().items() if k not in ("network", "name")}
         return Ensemble([adapt(one, name=f"{name}, member {i}", **options) for i, one in enumerate(network)], name)
     if not isinstance(network, nn.Module):

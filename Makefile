@@ -14,13 +14,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help table1 check test coverage wheel-check notebooks docs links readme clean
+.PHONY: help table1 check test wheel-check notebooks docs links readme clean
 
 help:
 	@echo "make table1     set up, run the main job on the default model, print the table"
 	@echo "make check      set up, look for faults without running anything: ruff, mypy"
-	@echo "make test       that, and run all notebooks and tests"
-	@echo "make coverage   which lines of deepmr/ the tests without the notebooks run; an error below 90 %"
+	@echo "make test       that, run all notebooks and tests, and say which share of deepmr/ they ran (an error below 90 %)"
 	@echo "make wheel-check  build the wheel, install it in an empty environment, run the main job there"
 	@echo "make notebooks  run all notebooks again and save their outputs"
 	@echo "make readme     write README.md from nbs/index.ipynb"
@@ -52,12 +51,10 @@ check: $(VENV)/dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+# Coverage: notebooks run their own cells and not deepmr/*.py, so what counts are the tests in tests/. Where the reference files that
+# some of these read are not on the machine, it is said but sets no limit.
 test: check
-	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-
-# A notebook runs its own cells and not deepmr/*.py, so it would add time and few lines.
-coverage: $(VENV)/dev
-	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore tests/test_notebooks.py --cov
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov $(if $(wildcard ../shared),,--cov-fail-under=0)
 
 wheel-check: $(VENV)/dev
 	@tools/check_wheel.sh $(abspath $(BIN))/python

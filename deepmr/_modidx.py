@@ -65,7 +65,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'deepmr.experiments.Input.one_place': ('experiments.html#input.one_place', 'deepmr/experiments.py'),
                                     'deepmr.experiments._Strict': ('experiments.html#_strict', 'deepmr/experiments.py'),
                                     'deepmr.experiments._complaint': ('experiments.html#_complaint', 'deepmr/experiments.py'),
-                                    'deepmr.experiments._is_file': ('experiments.html#_is_file', 'deepmr/experiments.py'),
                                     'deepmr.experiments._obtain_model': ('experiments.html#_obtain_model', 'deepmr/experiments.py'),
                                     'deepmr.experiments._placed': ('experiments.html#_placed', 'deepmr/experiments.py'),
                                     'deepmr.experiments.experiment': ('experiments.html#experiment', 'deepmr/experiments.py'),

@@ -134,7 +134,7 @@ def obtain(name: str, source: Input, announce: Callable[[str], None] = print) ->
         path = cache_dir() / "downloads" / stem
     else:
         path = Path(source.file or "")
-    there = _is_file(path)
+    there = os.path.isfile(path)  # a name of any length
     if source.url:
         fetch(source.url, source.known_hash, path)
     elif not there:
@@ -146,13 +146,6 @@ def obtain(name: str, source: Input, announce: Callable[[str], None] = print) ->
     words = f"{kind} as expected" if wanted else f"no hash is known to compare with; {kind} = {found}"
     announce(f"{name}: {path.name}, {path.stat().st_size:,} bytes, {'already there' if there else 'fetched'}, {words}")
     return path
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
 
 # %% ../nbs/14_experiments.ipynb #7d1dc4b8
 def _obtain_model(spec: str, announce: Callable[[str], None]) -> None:

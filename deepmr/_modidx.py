@@ -666,6 +666,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'deepmr.simulation.descend': ('simulation.html#descend', 'deepmr/simulation.py'),
                                    'deepmr.simulation.differences': ('simulation.html#differences', 'deepmr/simulation.py'),
                                    'deepmr.simulation.draw_slopes': ('simulation.html#draw_slopes', 'deepmr/simulation.py'),
+                                   'deepmr.simulation.drawn_effects': ('simulation.html#drawn_effects', 'deepmr/simulation.py'),
+                                   'deepmr.simulation.drawn_round': ('simulation.html#drawn_round', 'deepmr/simulation.py'),
                                    'deepmr.simulation.dropout_draws': ('simulation.html#dropout_draws', 'deepmr/simulation.py'),
                                    'deepmr.simulation.ensemble_draws': ('simulation.html#ensemble_draws', 'deepmr/simulation.py'),
                                    'deepmr.simulation.expected_counts': ('simulation.html#expected_counts', 'deepmr/simulation.py'),

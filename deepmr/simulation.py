@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'N_TRAIN', 'KERNEL', 'WIDTH', 'HIDDEN', 'POOL', 'DROPOUT',
-           'MEMBERS', 'STUCK', 'Maps', 'N_BOOT', 'Estimators', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'LEVELS', 'LOCUS',
-           'LOCUS_PRIOR', 'MOLECULES', 'WEIGHTS', 'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE',
-           'motifs', 'background', 'plant', 'log_odds', 'scores', 'softplus', 'occupancy', 'Scenario',
-           'expected_counts', 'anscombe', 'mutated', 'saturated', 'substituted', 'training_data', 'bound_windows',
-           'through_origin', 'noise_free', 'true_local', 'network', 'as_input', 'descend', 'fit', 'squared_error',
-           'again_where_stuck', 'fit_all', 'predict', 'differences', 'ensemble_draws', 'dropout_draws', 'recalibration',
-           'instruments', 'local_estimates', 'draw_slopes', 'global_estimates', 'summarised', 'records',
-           'oracle_record', 'World', 'world', 'cached', 'members', 'simulate_round', 'bind_and_open', 'affinities',
-           'locus_weights', 'planted_loci', 'locus_data', 'locus_truth', 'locus_effects', 'locus_network', 'fit_locus',
-           'locus_draws', 'joint_slopes', 'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round',
-           'simulate', 'calibration']
+           'MEMBERS', 'EPOCHS', 'STUCK', 'Maps', 'N_BOOT', 'Estimators', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'LEVELS',
+           'DRAWN', 'SHARED_SD', 'WINDOW_SD', 'SITE', 'LOCUS', 'LOCUS_PRIOR', 'LOCUS_TRAIN', 'MOLECULES', 'WEIGHTS',
+           'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE', 'motifs', 'background', 'plant', 'log_odds',
+           'scores', 'softplus', 'occupancy', 'Scenario', 'expected_counts', 'anscombe', 'mutated', 'saturated',
+           'substituted', 'training_data', 'bound_windows', 'through_origin', 'noise_free', 'true_local', 'network',
+           'as_input', 'descend', 'fit', 'squared_error', 'again_where_stuck', 'fit_all', 'predict', 'differences',
+           'ensemble_draws', 'dropout_draws', 'recalibration', 'instruments', 'local_estimates', 'draw_slopes',
+           'global_estimates', 'summarised', 'records', 'oracle_record', 'World', 'world', 'cached', 'members',
+           'simulate_round', 'drawn_effects', 'drawn_round', 'bind_and_open', 'affinities', 'locus_weights',
+           'planted_loci', 'locus_data', 'locus_truth', 'locus_effects', 'locus_network', 'fit_locus', 'locus_draws',
+           'joint_slopes', 'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round', 'simulate',
+           'calibration']
 
 # %% ../nbs/11_simulation.ipynb #9da459fa
 import functools
@@ -92,7 +93,9 @@ def softplus(s: np.ndarray) -> np.ndarray:
 
 def occupancy(codes: np.ndarray, pwms: dict[str, np.ndarray] | None = None, prior: float = PRIOR) -> np.ndarray:
     "Binding probabilities (n, factors): of exposure, outcome factor and confounder, or of the factors with these motifs."
-    return np.stack([-np.expm1(-softplus(scores(codes, p) - prior).sum(1)) for p in (pwms or motifs()).values()], 1)
+    parts = np.array_split(codes, 1 + codes.size // 50_000)  # each small enough for the processor's cache
+    return np.concatenate([np.stack([-np.expm1(-softplus(scores(part, p) - prior).sum(1)) for p in (pwms or motifs()).values()], 1)
+                           for part in parts])
 
 # %% ../nbs/11_simulation.ipynb #6ab2455a
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def anscombe(counts: np.ndarray) -> np.ndarray:
     return 2 * np.sqrt(counts + 0.375)
 
 # %% ../nbs/11_simulation.ipynb #f6e165b6
-N_TRAIN = 20_000
+N_TRAIN = 10_000  # as published
 
 
 def mutated(codes: np.ndarray) -> np.ndarray:
@@ -193,20 +196,22 @@ def through_origin(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x * y).sum(-1) / (x * x).sum(-1)
 
 
-def noise_free(codes: np.ndarray, alpha: float, beta: float, scenario: Scenario) -> np.ndarray:
-    "Effects (n, 3 LENGTH, 2) of all mutations on the expected counts, transformed."
-    values = anscombe(np.moveaxis(expected_counts(np.moveaxis(saturated(codes), 2, 1), alpha, beta, scenario), 1, 2))
+def noise_free(codes: np.ndarray, alpha: float, beta: float, scenario: Scenario, lifts: Sequence[float] = (0.0, 1.0)) -> np.ndarray:
+    "Effects (n, 3 LENGTH, 2) of all mutations on the expected counts, transformed, averaged over `lifts` where the scenario has them."
+    q = np.moveaxis(saturated(codes), 2, 1)
+    counts = [expected_counts(q, alpha, beta, scenario, lift * scenario.independent) for lift in lifts]
+    values = np.moveaxis(np.mean([anscombe(c) for c in counts], 0), 1, 2)
     return values[:, 1:] - values[:, :1]
 
 
-def true_local(codes: np.ndarray, begins: np.ndarray, alpha: float, beta: float, scenario: Scenario) -> np.ndarray:
-    "True local effects (n,)."
+def true_local(effects: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    "True local effects (n,) from noise-free effects (n, 3 LENGTH, 2) and where the exposure's sites begin (n,)."
     rows = 3 * begins[:, None] + np.arange(3 * motifs()["exposure"].shape[1])
-    site = np.take_along_axis(noise_free(codes, alpha, beta, scenario), rows[:, :, None], 1)
+    site = np.take_along_axis(effects, rows[:, :, None], 1)
     return through_origin(site[..., 0], site[..., 1])
 
 # %% ../nbs/11_simulation.ipynb #77c370c7
-KERNEL, WIDTH, HIDDEN, POOL, DROPOUT, MEMBERS = 7, 15, 30, 4, 0.05, 5
+KERNEL, WIDTH, HIDDEN, POOL, DROPOUT, MEMBERS, EPOCHS = 7, 15, 30, 4, 0.05, 5, 15
 
 
 def network(p: float = 0.0) -> nn.Sequential:
@@ -214,15 +219,16 @@ def network(p: float = 0.0) -> nn.Sequential:
     def drop() -> list[nn.Module]:
         return [nn.Dropout(p)] if p else []
 
-    return nn.Sequential(nn.Conv1d(4, WIDTH, KERNEL), nn.ReLU(), *drop(),
-                         nn.Conv1d(WIDTH, WIDTH, KERNEL), nn.MaxPool1d(POOL), nn.ReLU(), *drop(),
-                         nn.Conv1d(WIDTH, WIDTH, KERNEL), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(), *drop(),
-                         nn.Linear(WIDTH, HIDDEN), nn.ReLU(), *drop(), nn.Linear(HIDDEN, 2))
+    width, pool = (1, KERNEL), (1, POOL)
+    return nn.Sequential(nn.Unflatten(2, (1, LENGTH)), nn.Conv2d(4, WIDTH, width), nn.ReLU(), *drop(),
+                         nn.Conv2d(WIDTH, WIDTH, width), nn.MaxPool2d(pool), nn.ReLU(), *drop(),
+                         nn.Conv2d(WIDTH, WIDTH, width), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), *drop(),
+                         nn.Linear(WIDTH, HIDDEN), nn.ReLU(), *drop(), nn.Linear(HIDDEN, 2)).to(memory_format=torch.channels_last)
 
 
 def as_input(codes: np.ndarray) -> torch.Tensor:
     "One-hot (N, 4, L) of codes (N, L)."
-    return torch.eye(4)[torch.from_numpy(codes.astype(np.int64))].transpose(1, 2).contiguous()
+    return torch.eye(4)[torch.from_numpy(codes.astype(np.int64))].transpose(1, 2)
 
 
 def descend(net: nn.Module, codes: np.ndarray, target: np.ndarray, loss: Callable[..., Any], epochs: int, batch: int, rate: float) -> None:
@@ -239,12 +245,12 @@ def descend(net: nn.Module, codes: np.ndarray, target: np.ndarray, loss: Callabl
             schedule.step()
 
 
-def fit(codes: np.ndarray, y: np.ndarray, seed: int, p: float = 0.0, bootstrap: bool = False, epochs: int = 6) -> nn.Sequential:
+def fit(codes: np.ndarray, y: np.ndarray, seed: int, p: float = 0.0, bootstrap: bool = False, epochs: int = EPOCHS) -> nn.Sequential:
     "A network trained on sequences (n, LENGTH) and transformed counts (n, 2), or on a bootstrap sample of them: squared error."
     torch.manual_seed(seed)
     net, mean, sd = network(p), y.mean(0), y.std(0)
     rows = torch.randint(len(codes), (len(codes),)).numpy() if bootstrap else slice(None)
-    descend(net, codes[rows], ((y - mean) / sd)[rows], lambda x, target: F.mse_loss(net(x), target), epochs, batch=128, rate=0.01)
+    descend(net, codes[rows], ((y - mean) / sd)[rows], lambda x, target: F.mse_loss(net(x), target), epochs, batch=64, rate=0.01)
     with torch.no_grad():  # back to the units of the counts
         scale = torch.from_numpy(sd).float()
         last: Any = net[-1]
@@ -261,20 +267,24 @@ def squared_error(net: nn.Module, codes: np.ndarray, y: np.ndarray) -> float:
     return float((((predict(net, codes) - y) / y.std(0)) ** 2).mean())
 
 
-def again_where_stuck(nets: Sequence[nn.Module], codes: np.ndarray, y: np.ndarray, train: Callable[[int], nn.Module]) -> list[nn.Module]:
-    "The networks; in place of the k-th, if its error is far above the median, the better of it and `train(k)`."
-    errors = [squared_error(net, codes, y) for net in nets]
-    limit = STUCK * np.median(errors)
-    tried = [train(k) if error > limit else net for k, (net, error) in enumerate(zip(nets, errors))]
-    return [new if squared_error(new, codes, y) < error else net for net, error, new in zip(nets, errors, tried)]
+def again_where_stuck(nets: Sequence[nn.Module], codes: np.ndarray, y: np.ndarray, train: Callable[[int, int], nn.Module],
+                      tries: int = 3) -> list[nn.Module]:
+    "The networks; in place of the k-th, while its error is far above the median, the better of it and `train(k, attempt)`, attempt = 1, 2, ..."
+    kept, errors = list(nets), np.array([squared_error(net, codes, y) for net in nets])
+    for attempt in range(1, tries + 1):
+        for k in np.flatnonzero(errors > STUCK * np.median(errors)):
+            new = train(int(k), attempt)
+            if (error := squared_error(new, codes, y)) < errors[k]:
+                kept[k], errors[k] = new, error
+    return kept
 
 
-def fit_all(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = 6) -> list[nn.Module]:
+def fit_all(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = EPOCHS) -> list[nn.Module]:
     "MEMBERS networks without dropout, each on its own bootstrap sample, and one with dropout on all data."
-    def train(k: int, start: int = 0) -> nn.Sequential:
-        return fit(codes, y, seed + k + start, DROPOUT * (k == MEMBERS), k < MEMBERS, epochs)
+    def train(k: int, attempt: int = 0) -> nn.Sequential:
+        return fit(codes, y, seed + k + attempt * (MEMBERS + 1), DROPOUT * (k == MEMBERS), k < MEMBERS, epochs)
 
-    return again_where_stuck([train(k) for k in range(MEMBERS + 1)], codes, y, lambda k: train(k, MEMBERS + 1))
+    return again_where_stuck([train(k) for k in range(MEMBERS + 1)], codes, y, train)
 
 # %% ../nbs/11_simulation.ipynb #0fc704a4
 @torch.no_grad()
@@ -478,7 +488,7 @@ def _plain(records: list[dict[str, Any]], about: dict[str, Any], start: float) -
     return [{k: float(v) if isinstance(v, np.floating) else v for k, v in (about | r | spent).items()} for r in records]
 
 
-def simulate_round(scenario: str, number: int, seed: int = 0, n_train: int = N_TRAIN, n_windows: int = 100, epochs: int = 6,
+def simulate_round(scenario: str, number: int, seed: int = 0, n_train: int = N_TRAIN, n_windows: int = 100, epochs: int = EPOCHS,
                    draws: int = 30, cache: Path | None = None) -> list[dict[str, Any]]:
     "All records of one round; `cache` is a file that keeps the trained networks. InputError for an unknown scenario."
     torch.set_num_threads(1)  # the bytes of a network depend on it
@@ -486,18 +496,46 @@ def simulate_round(scenario: str, number: int, seed: int = 0, n_train: int = N_T
     w = world(scenario, number, seed, n_train)
     nets = members(w, epochs, cache)
     population, begins = bound_windows(w.rng, max(1000, n_windows), w.scenario)
-    truths = true_local(population, begins, *w.numbers)
+    effects = noise_free(population, *w.numbers)
+    truths, unlifted = true_local(effects, begins), true_local(noise_free(population, *w.numbers, lifts=(0.0,)), begins)
     windows, own, half = population[:n_windows], truths[:n_windows], max(3, n_windows // 2)
     ensemble = ensemble_draws(nets, windows)
-    out = [oracle_record("oracle", draw_slopes(noise_free(windows, *w.numbers)[None])[:, 0], own)]
+    out = [oracle_record("oracle", draw_slopes(effects[None, :n_windows])[:, 0], own)]
     out += records("ensemble", ensemble, own)
     out += records("ensemble, recalibrated", ensemble, own, recalibration(w.rng, nets, *w.numbers))
     out += records("dropout", dropout_draws(nets[-1], windows[:half], draws, int(w.rng.integers(2**31))), own[:half])
-    about = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "ratio": w.ratio}
+    about = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "truth_unlifted": unlifted.mean(),
+             "ratio": w.ratio}
     return _plain(out, about, start)
 
+# %% ../nbs/11_simulation.ipynb #e82bc257
+DRAWN = {"masks": 30, "members": 5}  # scenario -> draws
+SHARED_SD, WINDOW_SD, SITE = 0.15, 0.2, 10  # of delta, of local effects; positions of a site
+
+
+def drawn_effects(rng: np.random.Generator, theta: float, n: int, draws: int, own: bool) -> tuple[np.ndarray, np.ndarray]:
+    "Effects (draws, n, 3 LENGTH, 2) with a slope error that windows share, of one network (`own`) or of many; and local effects (n,)."
+    local = rng.normal(theta, WINDOW_SD, n)
+    gamma = np.zeros((n, LENGTH, 3))
+    gamma[:, :SITE] = rng.normal(-1, 0.3, (n, SITE, 3))
+    delta = rng.normal(0, SHARED_SD, draws) + own * rng.normal(0, SHARED_SD)
+    slope = local + delta[:, None] + rng.normal(0, 0.1, (draws, n))
+    effects = rng.normal(0, 0.05, (draws, n, LENGTH, 3, 2))  # e, e'
+    effects[..., 0] += gamma
+    effects[..., 1] += slope[:, :, None, None] * gamma + rng.normal(0, 0.05, (n, LENGTH, 1))
+    return effects.reshape(draws, n, 3 * LENGTH, 2), local
+
+
+def drawn_round(scenario: str, number: int, seed: int = 0, n_windows: int = 50, cache: Path | None = None) -> list[dict[str, Any]]:
+    "All records of one round of `masks` or `members`; there is no network, and nothing for `cache` to keep."
+    start = time.perf_counter()
+    rng = np.random.default_rng([seed, number, len(SCENARIOS) + len(LOCI) + list(DRAWN).index(scenario)])
+    truth = 0.3 * (number % 2)
+    draws, local = drawn_effects(rng, truth, n_windows, DRAWN[scenario], scenario == "masks")
+    return _plain(records(scenario, draws, local), {"scenario": scenario, "round": number, "truth": truth, "truth_sd": WINDOW_SD}, start)
+
 # %% ../nbs/11_simulation.ipynb #0a5de0cd
-LOCUS, LOCUS_PRIOR, MOLECULES = 1000, np.log(1000), 20
+LOCUS, LOCUS_PRIOR, LOCUS_TRAIN, MOLECULES = 1000, np.log(1000), 30_000, 20
 WEIGHTS = {"ATF3": 1.0, "BHLHE40": -2.0, "CEBPB": 1.5, "CTCF": 1.0, "ELF1": 1.5, "FOXA2": 1.5, "HNF4A": 2.0, "SP1": 1.0, "SRF": 2.0,
            "TCF12": -1.0, "TEAD4": 2.0}  # of occupancy, in the log-odds of being open
 LOCI = {"locus": 0.0, "locus confounded": 0.3}  # how far the deeper experiment lifts labels towards 1
@@ -631,7 +669,7 @@ class Locus:
     rng: np.random.Generator  # where the stream goes on
 
 
-def locus(scenario: str, number: int, seed: int = 0, n_train: int = 6000, n_windows: int = 8) -> Locus:
+def locus(scenario: str, number: int, seed: int = 0, n_train: int = LOCUS_TRAIN, n_windows: int = 8) -> Locus:
     "The world of a round: `n_windows` bound windows of each factor, which share windows, and a population five times as large."
     rng = np.random.default_rng([seed, number, len(SCENARIOS) + list(LOCI).index(scenario)])
     weights = locus_weights(rng)
@@ -662,7 +700,7 @@ def locus_records(source: str, draws: np.ndarray, world: Locus) -> list[dict[str
     return out
 
 
-def locus_round(scenario: str, number: int, seed: int = 0, n_train: int = 6000, n_windows: int = 8, epochs: int = 6, draws: int = 15,
+def locus_round(scenario: str, number: int, seed: int = 0, n_train: int = LOCUS_TRAIN, n_windows: int = 8, epochs: int = 8, draws: int = 15,
                 cache: Path | None = None) -> list[dict[str, Any]]:
     "All records of one round of `locus` or `locus confounded`; arguments as `simulate_round`."
     torch.set_num_threads(1)
@@ -676,8 +714,8 @@ def locus_round(scenario: str, number: int, seed: int = 0, n_train: int = 6000, 
 
 # %% ../nbs/11_simulation.ipynb #b5102c7d
 ROUNDS: dict[str, Callable[..., list[dict[str, Any]]]] = {  # scenario -> what makes a round of it
-    **dict.fromkeys(SCENARIOS, simulate_round), **dict.fromkeys(LOCI, locus_round)}
-RECIPE = 3  # goes up when the same seed gives other numbers
+    **dict.fromkeys(SCENARIOS, simulate_round), **dict.fromkeys(LOCI, locus_round), **dict.fromkeys(DRAWN, drawn_round)}
+RECIPE = 4  # goes up when the same seed gives other numbers
 
 
 def _do_round(task: tuple[str, int, int], path: Path, options: dict[str, Any]) -> str:
@@ -691,7 +729,7 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str],
     """Rounds of each scenario (a key of `ROUNDS`), or what is left of them, and the records of all rounds in `out` as a frame (also
     `rounds.csv` there).
 
-    `options` go to `simulate_round` or `locus_round`. InputError for an unknown scenario, fewer than one round, or a directory that
+    `options` go to `simulate_round`, `locus_round` or `drawn_round`. InputError for an unknown scenario, fewer than one round, or a directory that
     holds rounds of another seed or other options.
     """
     if unknown := [s for s in scenarios if s not in ROUNDS]:

@@ -322,9 +322,10 @@ def report(run: Annotated[str, typer.Argument(help="Run directory of deepmr tabl
 # %% ../nbs/10_cli.ipynb #67dc0995
 @app.command()
 def simulate(
-    scenario: Annotated[str, typer.Option(help="none, independent, dependent, both, locus, 'locus confounded'; several, separated by "
-                                          "commas; all.")] = "all",
-    rounds: Annotated[int, typer.Option(help="Rounds of each scenario.")] = 50,
+    scenario: Annotated[str, typer.Option(help="none, independent, dependent, both, locus, 'locus confounded', masks, members; several, "
+                                          "separated by commas; all.")] = "all",
+    rounds: Annotated[int, typer.Option(help="Rounds of each scenario, counted from 0.")] = 50,
+    start: Annotated[int, typer.Option(help="The first round to do, where others are done elsewhere.")] = 0,
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="Directory of rounds; unfinished work in it is continued.")] = "runs/simulation",
     workers: Annotated[int | None, typer.Option(help="Processes. [default: one per core]", show_default=False, min=1)] = None,
@@ -335,7 +336,7 @@ def simulate(
         from deepmr.simulation import ROUNDS, calibration, simulate as run_rounds
         chosen = list(ROUNDS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
         with _counted("round") as progress:
-            frame = run_rounds(chosen, rounds, out, seed, workers, progress)
+            frame = run_rounds(chosen, rounds, out, seed, workers, progress, start)
         table = calibration(frame)
         write_file(Path(out) / "calibration.csv", table.to_csv(index=False))
         shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]

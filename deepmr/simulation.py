@@ -725,21 +725,22 @@ def _do_round(task: tuple[str, int, int], path: Path, options: dict[str, Any]) -
 
 
 def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str], seed: int = 0, workers: int | None = None,
-             progress: Callable[[int, int], None] = lambda done, total: None, **options: Any) -> pd.DataFrame:
-    """Rounds of each scenario (a key of `ROUNDS`), or what is left of them, and the records of all rounds in `out` as a frame (also
-    `rounds.csv` there).
+             progress: Callable[[int, int], None] = lambda done, total: None, start: int = 0, **options: Any) -> pd.DataFrame:
+    """Rounds `start` to `rounds` - 1 of each scenario (a key of `ROUNDS`), or what is left of them, and the records of all rounds in `out`
+    as a frame (also `rounds.csv` there).
 
-    `options` go to `simulate_round`, `locus_round` or `drawn_round`. InputError for an unknown scenario, fewer than one round, or a directory that
-    holds rounds of another seed or other options.
+    `options` go to `simulate_round`, `locus_round` or `drawn_round`. InputError for an unknown scenario, no round to do, or a
+    directory that holds rounds of another seed or other options.
     """
     if unknown := [s for s in scenarios if s not in ROUNDS]:
         raise InputError(f"scenario: found {unknown[0]!r}, expected one of {', '.join(ROUNDS)}")
-    check_whole("rounds", rounds, 1)
+    check_whole("start", start)
+    check_whole("rounds", rounds, start + 1)
     check_whole("seed", seed)
     for folder in (Path(out) / "networks", Path(out) / "rounds"):
         make_folder(folder)
     _same_run(Path(out) / "simulation.json", {"recipe": RECIPE, "seed": seed, "options": options})
-    tasks = {folder / f"{s.replace(' ', '_')}_{r:03d}.json": (s, r, seed) for r in range(rounds) for s in scenarios}
+    tasks = {folder / f"{s.replace(' ', '_')}_{r:03d}.json": (s, r, seed) for r in range(start, rounds) for s in scenarios}
     left = {path: task for path, task in tasks.items() if not path.exists()}
     progress(done := len(tasks) - len(left), len(tasks))
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:

@@ -441,6 +441,7 @@ OPTIONS: dict[str, Callable[[Path], Arguments]] = {
     "matrix: --correction none": lambda d: ["matrix", str(d / "run"), "--correction", "none"],
     "simulate: --scenario unknown": lambda d: ["simulate", "--scenario", "other", "--out", "s"],
     "simulate: --rounds 0": lambda d: ["simulate", "--rounds", "0", "--out", "s"],
+    "simulate: --start after the last": lambda d: ["simulate", "--rounds", "3", "--start", "3", "--out", "s"],
     "simulate: --seed -1": lambda d: ["simulate", "--rounds", "1", "--seed", "-1", "--out", "s"],
     "simulate: --workers 0": lambda d: ["simulate", "--rounds", "1", "--workers", "0", "--out", "s"],
     "train: --epochs 0": lambda d: ["train", "--data", "data", "--epochs", "0", "--out", "t"],

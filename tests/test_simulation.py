@@ -1,4 +1,5 @@
 """Simulation: fast scoring against scoring every mutant, the known truth found by an oracle, small trained rounds, resumption."""
+import itertools
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from deepmr import simulation as S
 from deepmr.regions import InputError
 
 STORED = Path(__file__).resolve().parents[1] / "results" / "simulation"
-SMALL = dict(n_train=3000, n_windows=12, epochs=6, draws=3)
+SMALL = dict(n_train=2000, n_windows=12, epochs=5, draws=3)
 
 
 @settings(max_examples=10, deadline=None)
@@ -30,13 +31,55 @@ def test_a_perfect_network_finds_the_true_global_effect(scenario):
     for number in range(6):
         w = S.world(scenario, number, n_train=10)
         windows, begins = S.bound_windows(w.rng, 100, w.scenario)
-        truth = S.true_local(windows, begins, *w.numbers)
-        off.append(np.nanmean(S.draw_slopes(S.noise_free(windows, *w.numbers)[None])[:, 0]) / truth.mean() - 1)
+        effects = S.noise_free(windows, *w.numbers)
+        off.append(np.nanmean(S.draw_slopes(effects[None])[:, 0]) / S.true_local(effects, begins).mean() - 1)
     off, error = np.array(off), np.std(off, ddof=1) / np.sqrt(len(off))
     if w.scenario.dependent:  # a third factor moves both: an oracle inherits its bias, but no more than that
         assert np.abs(off).max() < 0.35
     else:
         assert abs(off.mean()) < 3 * error + 0.01 and np.median(np.abs(off)) < 0.01
+
+
+def test_truth_is_the_difference_at_each_value_of_the_confounder_averaged():
+    w = S.world("both", 1, n_train=10)
+    windows, begins = S.bound_windows(w.rng, 40, w.scenario)
+    both, off, on = (S.noise_free(windows, *w.numbers, lifts=lifts) for lifts in ((0.0, 1.0), (0.0,), (1.0,)))
+    np.testing.assert_allclose(both, (off + on) / 2, rtol=0, atol=1e-12)
+    assert (np.abs(on[..., 0]) <= np.abs(off[..., 0]) + 1e-12).all() and np.abs(on).sum() < 0.9 * np.abs(off).sum()  # flatter where lifted
+    numbers = (*w.numbers[:2], S.SCENARIOS["dependent"])  # nothing is lifted: b has no say
+    np.testing.assert_array_equal(S.noise_free(windows, *numbers), S.noise_free(windows, *numbers, lifts=(0.0,)))
+    assert not np.allclose(S.true_local(both, begins), S.true_local(off, begins), rtol=0.02)
+
+
+def test_scores_in_parts_are_those_of_all_at_once():
+    codes = S.background(np.random.default_rng(3), 1200)  # several parts
+    np.testing.assert_array_equal(S.occupancy(codes), np.concatenate([S.occupancy(codes[i:i + 1]) for i in range(len(codes))]))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    rows = []
+    for scenario, number in itertools.product(S.DRAWN, range(60)):
+        rng, truth = np.random.default_rng(number), 0.3 * (number % 2)
+        draws, local = S.drawn_effects(rng, truth, 20, S.DRAWN[scenario], scenario == "masks")
+        about = {"scenario": scenario, "round": number, "truth": truth, "local": "bootstrap"}
+        rows += S.summarised(about, S.local_estimates(draws, ["bootstrap"])["bootstrap"], S.draw_slopes(draws), local)
+    return S.calibration(pd.DataFrame(rows), by=("scenario", "local", "meta")).set_index(["scenario", "local", "meta"])
+
+
+@pytest.mark.parametrize("scenario, right, wrong", [("masks", "two-level", "two-level, independent"), ("members", "two-level, independent", "PM, HKSJ")])
+def test_the_arithmetic_covers_where_the_draws_are_what_it_takes_them_for(drawn, scenario, right, wrong):
+    good, bad = (drawn.loc[(scenario, "bootstrap", meta)] for meta in (right, wrong))
+    assert good.rounds == 60 and good.coverage > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 60) and abs(good.bias) < 4 * good.bias_error
+    assert bad.coverage < 0.8 and good.false_positives <= 0.2 < bad.false_positives
+    whole = drawn.loc[("members", "bootstrap", "two-level")]
+    assert whole.coverage >= drawn.loc[("members", "bootstrap", "two-level, independent")].coverage  # the price of taking the spread whole
+
+
+def test_a_drawn_round_has_its_seed_and_its_effect():
+    a, b, other = (pd.DataFrame(S.drawn_round("members", k, seed, n_windows=5)) for k, seed in ((3, 0), (3, 0), (3, 1)))
+    pd.testing.assert_frame_equal(a.drop(columns="seconds"), b.drop(columns="seconds"))
+    assert (a.truth == 0.3).all() and (S.drawn_round("masks", 2, n_windows=5)[0]["truth"] == 0) and a.estimate[0] != other.estimate[0]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +143,7 @@ def test_truth_is_an_intervention_on_one_factor(locus):
 @pytest.fixture(scope="module")
 def rounds(tmp_path_factory):
     out = tmp_path_factory.mktemp("rounds")
-    return out, S.simulate(["none"], 4, out, workers=1, **SMALL)
+    return out, S.simulate(["none"], 3, out, workers=1, **SMALL)
 
 
 def test_network_error_widens_every_interval(rounds):
@@ -109,24 +152,34 @@ def test_network_error_widens_every_interval(rounds):
     assert (width["two-level"] > width["DL, Wald"]).all() and (chosen.se_network["two-level"] > 0).all()
     table = S.calibration(rounds[1]).set_index(["source", "local", "meta"])
     two, dl = (table.loc[("ensemble", "bootstrap", meta)] for meta in ("two-level", "DL, Wald"))
-    assert two.coverage >= dl.coverage and two.sign_errors == 0 and two.answers == two.rounds == 4
+    assert two.coverage >= dl.coverage and two.sign_errors == 0 and two.answers == two.rounds == 3
 
 
 def test_finished_rounds_are_kept_and_other_options_refused(rounds):
     out, first = rounds
-    (out / "rounds" / "none_002.json").unlink()
+    (out / "rounds" / "none_001.json").unlink()
     seen = []
-    again = S.simulate(["none"], 4, out, workers=1, progress=lambda done, total: seen.append((done, total)), **SMALL)
-    assert seen == [(3, 4), (4, 4)]
+    again = S.simulate(["none"], 3, out, workers=1, progress=lambda done, total: seen.append((done, total)), **SMALL)
+    assert seen == [(2, 3), (3, 3)]
     pd.testing.assert_frame_equal(first.drop(columns="seconds"), again.drop(columns="seconds"))
+    assert seen and not (out / "rounds" / "none_003.json").exists()
+    with pytest.raises(InputError, match="rounds: found 3, expected a whole number of at least 4"):
+        S.simulate(["none"], 3, out, start=3, **SMALL)
     with pytest.raises(InputError, match=r'holds rounds of another simulation .*expected .*"seed": 1'):
-        S.simulate(["none"], 4, out, seed=1, **SMALL)
+        S.simulate(["none"], 3, out, seed=1, **SMALL)
+
+
+def test_rounds_shared_out_are_those_of_one_machine(tmp_path):
+    options = dict(workers=1, n_windows=6)
+    whole = S.simulate(["members"], 2, tmp_path / "whole", **options)
+    parts = [S.simulate(["members"], stop, tmp_path / str(stop), start=stop - 1, **options) for stop in (1, 2)]
+    pd.testing.assert_frame_equal(whole.drop(columns="seconds"), pd.concat(parts, ignore_index=True).drop(columns="seconds"))
 
 
 def test_members_see_other_samples_and_the_same_seed_gives_the_same_bytes():
     w = S.world("none", 0, n_train=400)
     plain, bagged, again = (S.fit(w.codes, w.y, 3, bootstrap=b, epochs=1) for b in (False, True, True))
-    assert not torch.equal(plain[0].weight, bagged[0].weight)
+    assert not torch.equal(plain[1].weight, bagged[1].weight)
     assert all(torch.equal(a, b) for a, b in zip(bagged.parameters(), again.parameters()))
 
 
@@ -142,8 +195,11 @@ def test_a_stuck_network_is_replaced_only_by_a_better_one():
     codes, y = S.background(np.random.default_rng(0), 50), np.random.default_rng(1).normal(0, 1, (50, 2))
     nets, asked = [Constant(v) for v in (0.0, 0.0, 5.0, 0.1, 3.0)], []
     new = {2: 0.05, 4: 9.0}
-    kept = S.again_where_stuck(nets, codes, y, lambda k: asked.append(k) or Constant(new[k]))
-    assert asked == [2, 4] and [net.value for net in kept] == [0.0, 0.0, 0.05, 0.1, 3.0]
+    kept = S.again_where_stuck(nets, codes, y, lambda k, attempt: asked.append((k, attempt)) or Constant(new[k]))
+    assert asked == [(2, 1), (4, 1), (4, 2), (4, 3)] and [net.value for net in kept] == [0.0, 0.0, 0.05, 0.1, 3.0]
+    asked.clear()
+    S.again_where_stuck(kept, codes, y, lambda k, attempt: asked.append((k, attempt)) or Constant(0.1 if attempt == 2 else 9.0))
+    assert asked == [(4, 1), (4, 2)]  # not again once it is as good as the others
 
 
 def test_a_locus_round_has_every_factor_and_source():

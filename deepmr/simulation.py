@@ -220,10 +220,13 @@ def network(p: float = 0.0) -> nn.Sequential:
         return [nn.Dropout(p)] if p else []
 
     width, pool = (1, KERNEL), (1, POOL)
-    return nn.Sequential(nn.Unflatten(2, (1, LENGTH)), nn.Conv2d(4, WIDTH, width), nn.ReLU(), *drop(),
-                         nn.Conv2d(WIDTH, WIDTH, width), nn.MaxPool2d(pool), nn.ReLU(), *drop(),
-                         nn.Conv2d(WIDTH, WIDTH, width), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), *drop(),
-                         nn.Linear(WIDTH, HIDDEN), nn.ReLU(), *drop(), nn.Linear(HIDDEN, 2)).to(memory_format=torch.channels_last)
+    net = nn.Sequential(nn.Unflatten(2, (1, LENGTH)), nn.Conv2d(4, WIDTH, width), nn.ReLU(), *drop(),
+                        nn.Conv2d(WIDTH, WIDTH, width), nn.MaxPool2d(pool), nn.ReLU(), *drop(),
+                        nn.Conv2d(WIDTH, WIDTH, width), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), *drop(),
+                        nn.Linear(WIDTH, HIDDEN), nn.ReLU(), *drop(), nn.Linear(HIDDEN, 2))
+    typed: Any = net  # torch's types do not know of memory formats
+    typed.to(memory_format=torch.channels_last)
+    return net
 
 
 def as_input(codes: np.ndarray) -> torch.Tensor:

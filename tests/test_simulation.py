@@ -78,7 +78,8 @@ def drawn():
     return S.calibration(pd.DataFrame(rows), by=("scenario", "local", "meta")).set_index(["scenario", "local", "meta"])
 
 
-@pytest.mark.parametrize("scenario, right, wrong", [("masks", "two-level", "two-level, independent"), ("members", "two-level, independent", "PM, HKSJ")])
+@pytest.mark.parametrize("scenario, right, wrong", [("masks", "two-level", "two-level, independent"),
+                                                    ("members", "two-level, independent", "PM, HKSJ")])
 def test_the_arithmetic_covers_where_the_draws_are_what_it_takes_them_for(drawn, scenario, right, wrong):
     good, bad = (drawn.loc[(scenario, "bootstrap", meta)] for meta in (right, wrong))
     assert good.rounds == 60 and good.coverage > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 60) and abs(good.bias) < 4 * good.bias_error
@@ -231,7 +232,7 @@ def test_stored_rounds_grow_and_none_is_there_twice(tmp_path):
     assert (table.rounds == 3).all() and (table.answers == 3).all() and about["rounds"] == {"members": 3}
     assert about["commands"] == ["deepmr simulate --scenario 'members' --start 0 --rounds 3 --seed 0"]
     S.simulate(["members"], 1, tmp_path / "other", seed=1, workers=1, n_windows=5)
-    with pytest.raises(InputError, match="runs: found rounds of .*'seed': 1.*expected one seed"):
+    with pytest.raises(InputError, match=r"runs: found rounds of .*'seed': 1.*expected one seed"):
         store(tmp_path / "stored", tmp_path / "other")
     assert (tmp_path / "stored" / "calibration.csv").exists() and pd.read_csv(tmp_path / "stored" / "rounds.csv.gz")["round"].max() == 2
 

@@ -544,7 +544,7 @@ WEIGHTS = {"ATF3": 1.0, "BHLHE40": -2.0, "CEBPB": 1.5, "CTCF": 1.0, "ELF1": 1.5,
 LOCI = {"locus": 0.0, "locus confounded": 0.3}  # how far the deeper experiment lifts labels towards 1
 FACTORS = tuple(motifs("locus"))
 ROLE = {f: "opener" if WEIGHTS.get(f, 0) > 0 else "closer" if f in WEIGHTS else "twin" for f in FACTORS}
-ROLE |= {"FOSL2": "helper", "NFIC": "null", "RXRA": "null, overlapping", "MYBL2": "follower"}
+ROLE |= {"FOSL2": "helper", "NFIC": "null, own motif", "RXRA": "null, overlapping", "MYBL2": "follower"}
 
 
 def bind_and_open(o: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -621,12 +621,13 @@ def fit_locus(codes: np.ndarray, labels: np.ndarray, seed: int, epochs: int) -> 
     net = locus_network()
     first: Any = net.features[0]
     with torch.no_grad():
-        for k, p in enumerate(motifs("locus").values()):  # a site of typical strength gives about 1, background 0
+        for k, p in enumerate(motifs("locus").values()):  # a site of typical strength gives about 2, background 0
             s = log_odds(p)
-            scale = 2 / (p * s).sum()
+            scale = 4 / (p * s).sum()
             first.weight[k] = 0
             first.weight[k, :, :p.shape[1]] = torch.from_numpy(s * scale)
-            first.bias[k] = -1
+            first.bias[k] = -2
+    first.requires_grad_(False)
     descend(net, codes, labels, lambda x, target: F.binary_cross_entropy_with_logits(net.logits(x), target), epochs, batch=64, rate=0.003)
     return [net.eval()]
 

@@ -145,7 +145,8 @@ def test_strength_is_what_the_other_factors_leave_of_an_exposure():
 
 def test_truth_is_an_intervention_on_one_factor(locus):
     world, _ = locus
-    assert all(np.abs(world.truths[f][0]).max() < 1e-9 for f in S.FACTORS if S.ROLE[f] in ("null, own motif", "null, overlapping", "twin", "follower"))
+    nulls = ("null, own motif", "null, overlapping", "twin", "follower")
+    assert all(np.abs(world.truths[f][0]).max() < 1e-9 for f in S.FACTORS if S.ROLE[f] in nulls)
     assert world.truths["FOSL2"][1] > 0 > world.truths["BHLHE40"][1]
     without = world.weights * (np.array(S.FACTORS) != "TEAD4")
     rows = world.bound["FOSL2"]

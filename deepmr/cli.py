@@ -183,8 +183,8 @@ def table1(
     windows: Annotated[int, typer.Option(help="Windows per exposure.")] = 25,
     draws: Draws = None,
     protocol: Annotated[str, typer.Option(help="default: two-way bootstrap, Paule-Mandel, intervals for windows and network; windows: "
-                                          "without the network's error; reml: that with REML; paper: MR-Egger, DerSimonian-Laird. "
-                                          "Several, separated by commas, are shown side by side.")] = "default",
+                                          "without the network's error; reml: that with REML; median: weighted median, for an ensemble; "
+                                          "paper: MR-Egger, DerSimonian-Laird. Several, separated by commas, are shown side by side.")] = "default",
     seed: Seed = 0,
     out: Annotated[str, typer.Option(help="Run directory; an unfinished run in it is continued.")] = "runs/table1",
     directions: Annotated[bool, typer.Option("--directions", help="Show the reverse effects (outcome on exposure) and Steiger's test, too.")] = False,

@@ -8,10 +8,10 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['Values', 'Effects', 'Columns', 'ROUNDOFF_STEPS', 'MIN_MUTATIONS', 'WEAK_F', 'LOW_I2GX', 'UNDERDISPERSED', 'C_SCALE',
            'C_SLOPE', 'MIN_CONDITION', 'HUBER', 'TUKEY', 'NO_REPLICATES', 'MREstimate', 'note', 'as_vector',
-           'check_choice', 'check_level', 'Summary', 'from_effects', 'i2_gx', 'at_roundoff', 'ivw', 'egger',
-           'weighted_median', 'mode_based', 'divw', 'raps', 'shrunk_correlation', 'gls', 'conditional_f', 'mvmr',
-           'LeaveOneOut', 'leave_one_out', 'SteigerTest', 'steiger_test', 'steiger', 'mask_bootstrap', 'divw_draws',
-           'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
+           'check_choice', 'check_level', 'Summary', 'from_effects', 'i2_gx', 'instruments', 'at_roundoff', 'ivw',
+           'egger', 'weighted_median', 'mode_based', 'divw', 'raps', 'shrunk_correlation', 'gls', 'conditional_f',
+           'mvmr', 'LeaveOneOut', 'leave_one_out', 'SteigerTest', 'steiger_test', 'steiger', 'mask_bootstrap',
+           'divw_draws', 'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
 
 # %% ../nbs/06_mr.ipynb #a1a675d2
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -220,6 +220,14 @@ def _strength(data: Columns, dropped: int) -> dict[str, Any]:
         share_z2_x=float(np.mean(np.abs(bx / bxse) > 2)),
         share_z2_y=float(np.mean(np.abs(by / byse) > 2)),
     )
+
+# %% ../nbs/06_mr.ipynb #c1a7e0d3
+def instruments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which mutations (M,) bool are instruments, from draws (K, M) of exposure and outcome: the mean exposure effect lies more than one SD
+    from the mean over mutations, and both vary over draws, if there are several. Source: Malina et al. 2022, simulation."""
+    bx = x.mean(0)
+    return (np.abs(bx - bx.mean()) > bx.std()) & (len(x) == 1 or (np.ptp(x, 0) > 0) & (np.ptp(y, 0) > 0))
+
 
 # %% ../nbs/06_mr.ipynb #13c27b1b
 ROUNDOFF_STEPS = 8

@@ -279,8 +279,9 @@ def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame) -> dict[str,
 def _compared(out: Path) -> dict[str, Any]:
     "Mean and interval of each exposure under each protocol."
     side = compare(out)
-    columns = [("exposure", ""), *((f"{name}: {what}", "") for name in PROTOCOLS for what in ("effect", "95 % interval"))]
-    rows = [[cell(exposure), *(c for name in PROTOCOLS for c in (cell(r[name, "mean"]),
+    names = side.columns.unique(0)
+    columns = [("exposure", ""), *((f"{name}: {what}", "") for name in names for what in ("effect", "95 % interval"))]
+    rows = [[cell(exposure), *(c for name in names for c in (cell(r[name, "mean"]),
                                                                  cell(r[name, "ci_low"], span(r[name, "ci_low"], r[name, "ci_high"]))))]
             for exposure, r in side.iterrows()]
     return as_table("Global effects under each protocol.", columns, rows)

@@ -10,12 +10,11 @@ __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'N_TRAIN', 'KE
            'scores', 'softplus', 'occupancy', 'Scenario', 'expected_counts', 'anscombe', 'mutated', 'saturated',
            'substituted', 'training_data', 'bound_windows', 'through_origin', 'noise_free', 'true_local', 'network',
            'as_input', 'descend', 'fit', 'squared_error', 'again_where_stuck', 'fit_all', 'predict', 'differences',
-           'ensemble_draws', 'dropout_draws', 'recalibration', 'instruments', 'local_estimates', 'draw_slopes',
-           'global_estimates', 'summarised', 'records', 'oracle_record', 'World', 'world', 'cached', 'members',
-           'simulate_round', 'drawn_effects', 'drawn_round', 'bind_and_open', 'affinities', 'locus_weights',
-           'planted_loci', 'locus_data', 'locus_truth', 'locus_effects', 'locus_network', 'fit_locus', 'locus_draws',
-           'joint_slopes', 'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round', 'simulate',
-           'calibration']
+           'ensemble_draws', 'dropout_draws', 'recalibration', 'local_estimates', 'draw_slopes', 'global_estimates',
+           'summarised', 'records', 'oracle_record', 'World', 'world', 'cached', 'members', 'simulate_round',
+           'drawn_effects', 'drawn_round', 'bind_and_open', 'affinities', 'locus_weights', 'planted_loci', 'locus_data',
+           'locus_truth', 'locus_effects', 'locus_network', 'fit_locus', 'locus_draws', 'joint_slopes',
+           'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round', 'simulate', 'read_rounds', 'calibration']
 
 # %% ../nbs/11_simulation.ipynb #9da459fa
 import functools
@@ -43,7 +42,7 @@ from .dropout import MaskSampler, shared_masks
 from .effects import ALL_WINDOWS, draw_source, make_engine, window_draws
 from .meta import random_effects, two_level
 from .models import ConvNet, SequenceModel, packed
-from .mr import MREstimate, divw, divw_draws, egger, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
+from .mr import MREstimate, divw, divw_draws, egger, instruments, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
 from .pipeline import end_with_parent
 from .regions import InputError, check_whole, make_folder, shown, write_file
 
@@ -351,12 +350,6 @@ ON_DRAWS: Estimators = {"bootstrap": lambda x, y, p: mask_bootstrap(x, y, p, n_b
                         "slope per draw": lambda x, y, p: slope_per_draw(x, y, weights="equal")}
 
 
-def instruments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    "Mutations (M,) bool whose mean exposure effect is over one SD from the mean, and that vary over draws (K, M), if several."
-    bx = x.mean(0)
-    return (np.abs(bx - bx.mean()) > bx.std()) & (len(x) == 1 or (np.ptp(x, 0) > 0) & (np.ptp(y, 0) > 0))
-
-
 def local_estimates(draws: np.ndarray, names: Iterable[str] = (*SPREAD, *MEAN, *ON_DRAWS),
                     maps: Maps | None = None) -> dict[str, list[MREstimate | None]]:
     "Estimator -> its estimates of every window, None without three instruments; draws (K, n, 3 L, 2)."
@@ -605,7 +598,7 @@ def locus_effects(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return values[:, 1:] - values[:, :1]
 
 # %% ../nbs/11_simulation.ipynb #afead35d
-LOCUS_LOCAL = ("egger", "ivw", "bootstrap", "divw on draws", "slope per draw")
+LOCUS_LOCAL = ("egger", "ivw", "weighted median", "bootstrap", "divw on draws", "slope per draw")
 
 
 def locus_network(length: int = LOCUS) -> ConvNet:
@@ -761,6 +754,11 @@ def _same_run(path: Path, what: dict[str, Any]) -> None:
         raise InputError(f"out: {path.parent} holds rounds of another simulation ({shown(found, 100)}), expected {expected}, "
                          "or another directory")
     write_file(path, expected)
+
+
+def read_rounds(file: str | os.PathLike[str]) -> pd.DataFrame:
+    "The records of `rounds.csv`, of a run or stored. Only loci have an exposure and a role."
+    return pd.read_csv(file, dtype={"exposure": str, "role": str})
 
 
 def _read_round(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from concurrent.futures import Executor, Future
@@ -20,11 +21,14 @@ from typer.testing import CliRunner
 
 from conftest import quiet, toy_experiment, toy_model
 from deepmr.cli import app
-from deepmr.models import load_model
+from deepmr.models import Ensemble, load_model
+from deepmr.mr import weighted_median
 from deepmr.pipeline import (
+    LOCAL,
     PROTOCOLS,
     Experiment,
     _by_executor,
+    _netcdf,
     compare,
     direct_effects,
     directions,
@@ -348,6 +352,61 @@ def test_both_protocols_from_one_run(toy, toy_files):
         assert table.n_windows[0] == len(rows) == 3
     egger, boot = (read_local(toy_files / "run").query("method == @m").se.mean() for m in ("egger", "bootstrap"))
     assert egger != boot
+
+
+def test_an_ensemble_is_advised_of_the_median_and_gets_it(toy_files):
+    experiment = toy_experiment(Ensemble([toy_model(seed=s) for s in range(3)]), toy_files, draws=None)
+    assert any("compare --protocol median" in note and "3 members" in note for note in plan(experiment, **quiet).notes)
+    assert not any("median" in note for note in plan(replace(experiment, protocol="median"), **quiet).notes)
+    out = toy_files / "run"
+    run(experiment, out, **quiet)
+    local = read_local(out)
+    for row in local[local.method == "weighted median"].itertuples():  # from the window's file, by hand
+        data = open_effects(out, row.window).sel(exposure=row.exposure).isel(window=0)
+        bx, bxse, by, byse = (data[k].values.ravel().astype(float) for k in ("bx", "bxse", "by", "byse"))
+        seen = np.isfinite(bx) & ((bx != 0) | (by != 0))  # no reference bases
+        far = np.abs(bx[seen] - bx[seen].mean()) > bx[seen].std()
+        e = weighted_median(*(v[seen][far] for v in (bx, bxse * 3**.5, by, byse * 3**.5)), n_boot=200)
+        assert row.estimate == pytest.approx(e.estimate, rel=1e-4) and row.n == e.n and 0 < row.se < np.inf
+    members = [local[local.method == m].draw_slopes for m in ("bootstrap", "weighted median")]
+    assert all(len(v) == 3 and list(v) == list(w) for v, w in zip(*members, strict=True))
+    tables = [table1(out, p) for p in ("default", "median")]
+    assert np.isfinite(tables[1]["mean"]).all() and (tables[1].se_network > 0).all() and (tables[0]["mean"] != tables[1]["mean"]).all()
+
+
+def test_a_run_from_before_the_median_is_read_without_it(toy, toy_files, monkeypatch):
+    with monkeypatch.context() as m:
+        m.delitem(LOCAL, "weighted median")
+        run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+    with pytest.raises(InputError, match=r"run: found no local estimates by weighted median in .*, expected a run of this version"):
+        table1(toy_files / "run", "median")
+    assert set(compare(toy_files / "run").columns.unique(0)) == set(PROTOCOLS) - {"median"}
+
+
+def test_a_file_is_the_same_bytes_while_frames_are_looked_at(toy, toy_files):
+    "The profiler of Dask's workers does so: it keeps objects of HDF5 open for a while, and then they lie in another order in the file."
+    run(toy_experiment(toy, toy_files, windows=1), toy_files / "run", **quiet)
+    data = open_effects(toy_files / "run", read_local(toy_files / "run").window[0])
+    here, usual, made, done = threading.get_ident(), sys.getswitchinterval(), set(), threading.Event()
+
+    def look():
+        while not done.wait(0.0005):
+            frame, names = sys._current_frames()[here], []
+            while frame is not None:
+                names.append(frame.f_code.co_name)
+                frame = frame.f_back
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        sys.setswitchinterval(1e-6)
+        made = {_netcdf(data) for _ in range(60)}
+        assert sys.getswitchinterval() == pytest.approx(1e-6)
+    finally:
+        sys.setswitchinterval(usual)
+        done.set()
+        watcher.join()
+    assert made == {_netcdf(data)}
 
 
 def test_matrix_directions_and_protocols_tell_the_same_story(toy, toy_files):

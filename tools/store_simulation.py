@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from deepmr.regions import InputError, write_file
-from deepmr.simulation import RECIPE, ROUNDS, calibration
+from deepmr.simulation import RECIPE, ROUNDS, calibration, read_rounds
 
 KEY = ["scenario", "round"]
 
@@ -39,12 +39,12 @@ def main(results: str, *runs: str) -> None:
     what += [{k: old[k] for k in what[0]}] if old else []
     if any(w != {"recipe": RECIPE} | what[0] for w in what):
         raise InputError(f"runs: found rounds of {'; '.join(map(str, what))}, expected one seed and options, and recipe {RECIPE}")
-    frame = pd.read_csv(path) if old else pd.DataFrame()
+    frame = read_rounds(path) if old else pd.DataFrame()
     for run in runs:
         frame = merged(frame, read(Path(run)))
     folder.mkdir(parents=True, exist_ok=True)
     write_file(path, gzip.compress(frame.to_csv(index=False, float_format="%.6g").encode(), mtime=0))
-    stored = pd.read_csv(path)
+    stored = read_rounds(path)
     write_file(folder / "calibration.csv", calibration(stored).to_csv(index=False, float_format="%.6g"))
     rounds = {str(s): sorted(map(int, r.unique())) for s, r in stored.groupby("scenario", sort=False)["round"]}
     commands = [f"deepmr simulate --scenario '{s}' --start {r[0]} --rounds {r[-1] + 1} --seed {what[0]['seed']}" for s, r in rounds.items()]

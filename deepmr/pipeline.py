@@ -112,7 +112,7 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 # %% ../nbs/08_pipeline.ipynb #282d7dfa
-def _spread(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+def _spread(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     "bx, bxse, by, byse with the SD over draws as standard error: that of the mean times sqrt K."
     s, root = summarise(x, y), np.sqrt(len(x))
     return s["bx"], s["bxse"] * root, s["by"], s["byse"] * root
@@ -124,7 +124,7 @@ def _egger_paper(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) 
 
 def _weighted_median(x: np.ndarray, y: np.ndarray, position: np.ndarray, seed: int) -> MREstimate:
     keep = instruments(x, y)  # else thousands of mutations that do nothing would outvote the motif
-    bx, bxse, by, byse = (v[keep] if keep.any() else np.array([np.nan]) for v in _spread(x, y))  # none: it says so
+    bx, bxse, by, byse = (v[keep] if keep.any() else np.array([np.nan]) for v in _spread(x, y))  # none: the result says so
     return weighted_median(bx, bxse, by, byse, n_boot=MEDIAN_REPLICATES, seed=seed)
 
 
@@ -600,8 +600,11 @@ _undisturbed = threading.Lock()
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """For a second, no switch to another thread unless this one waits. HDF5 lays a file out in the order in which its objects are closed, and a thread that
-    looks at this one's frames, as the profiler of Dask's workers does, keeps them open for a while: the same values, in other bytes."""
+    """For a second, no switch to another thread unless this one waits.
+
+    HDF5 lays a file out in the order in which its objects are closed. A thread that looks at this one's frames, as the profiler of
+    Dask's workers does, keeps them open for a while: the same values, in other bytes.
+    """
     with _undisturbed:
         usual = sys.getswitchinterval()
         sys.setswitchinterval(1)

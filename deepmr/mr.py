@@ -224,7 +224,7 @@ def _strength(data: Columns, dropped: int) -> dict[str, Any]:
 # %% ../nbs/06_mr.ipynb #c1a7e0d3
 def instruments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Which mutations (M,) bool are instruments, from draws (K, M) of exposure and outcome: the mean exposure effect lies more than one SD
-    from the mean over mutations, and both vary over draws, if there are several. Source: Malina et al. 2022, simulation."""
+    from the mean over mutations, and both effects vary over the draws (unless there is one draw only). Source: Malina et al. 2022, simulation."""
     bx = x.mean(0)
     return (np.abs(bx - bx.mean()) > bx.std()) & (len(x) == 1 or (np.ptp(x, 0) > 0) & (np.ptp(y, 0) > 0))
 

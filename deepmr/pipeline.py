@@ -268,7 +268,7 @@ def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str,
     return pd.DataFrame(rows, columns=["name", "chrom", "start", "end", "exposures"]), codes, notes
 
 # %% ../nbs/08_pipeline.ipynb #b1c8325b
-TOO_NARROW = "draws are {} members of an ensemble: the default protocol's intervals are rather too narrow for these, compare --protocol median"
+TOO_NARROW = "draws are {} members of an ensemble: intervals of the protocol {} are rather too narrow for these, compare --protocol median"
 
 
 def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], None] = print) -> Plan:
@@ -281,7 +281,8 @@ def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], 
     samples = _assign(experiment, model, exposures, _candidates(experiment, model))
     notes = [f"{e}: {len(s)} windows, fewer than the {experiment.windows} asked for" for e, s in samples.items()
              if len(s) < experiment.windows]
-    advice = [TOO_NARROW.format(n_draws)] if isinstance(model, Ensemble) and experiment.protocol == "default" else []
+    other = isinstance(model, Ensemble) and experiment.protocol != "median"
+    advice = [TOO_NARROW.format(n_draws, experiment.protocol)] if other else []
     windows, sequences = _union(samples), Sequences(experiment.genome, announce=announce)
     try:
         codes, source = encode_all(sequences.get(windows)), sequences.source
@@ -600,15 +601,16 @@ _undisturbed = threading.Lock()
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """For a second, no switch to another thread unless this one waits.
+    """For a second, hardly ever a switch to another thread unless this one waits.
 
     HDF5 lays a file out in the order in which its objects are closed. A thread that looks at this one's frames, as the profiler of
     Dask's workers does, keeps them open for a while: the same values, in other bytes.
     """
     with _undisturbed:
         usual = sys.getswitchinterval()
-        sys.setswitchinterval(1)
         try:
+            sys.setswitchinterval(1)
+            time.sleep(0.01)  # threads that wait already do so by the old interval: they come first
             yield
         finally:
             sys.setswitchinterval(usual)
@@ -893,17 +895,23 @@ def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence
     return line | {"warnings": "; ".join(sorted(flags))}
 
 # %% ../nbs/08_pipeline.ipynb #5539c9a0
+def _methods(local: pd.DataFrame) -> set[str]:
+    "The local estimators that all windows were asked with: fewer where an older version began the run."
+    done = local.groupby("method").size()
+    return set(done.index[done == done.max()])
+
+
 def table1(out: str | os.PathLike[str], protocol: str | None = None) -> pd.DataFrame:
     """Table 1 of a run: one row per exposure.
 
     Columns: exposure, mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se),
     prediction_low, prediction_high, the windows' median diagnostics, warnings. `protocol=None` takes the one the run was
-    started with. InputError where the directory is no run, or was made before there was such a protocol.
+    started with. InputError where the directory is no run, or was begun before there was such a protocol.
     """
     local, record = read_local(out), read_record(out)
     chosen = get_protocol(protocol or record["experiment"]["protocol"])
-    if chosen.method not in set(local.method):
-        raise InputError(f"run: found no local estimates by {chosen.method} in {out}, expected a run of this version of deepmr")
+    if chosen.method not in _methods(local):
+        raise InputError(f"run: found windows without local estimates by {chosen.method} in {out}, expected a run of this version of deepmr")
     local = local[local.method == chosen.method]
     order = [e for e in record["experiment"]["exposures"] if e in set(local.exposure)]
     doubts = record.get("doubts", {})
@@ -923,7 +931,7 @@ def compare(out: str | os.PathLike[str], protocols: Sequence[str] | None = None)
     """One row per exposure; columns (protocol, mean | ci_low | ci_high | i2) for each protocol, by default all for which the run has
     local estimates. InputError as `table1`."""
     if protocols is None:
-        there = set(read_local(out).method)
+        there = _methods(read_local(out))
         protocols = [p.name for p in PROTOCOLS.values() if p.method in there]
     tables = {name: table1(out, name).set_index("exposure")[["mean", "ci_low", "ci_high", "i2"]] for name in protocols}
     return pd.concat(tables, axis=1)
@@ -980,7 +988,7 @@ def _bound(windows: pd.DataFrame, label: str, outcome: str) -> np.ndarray:
 
 
 def directions(out: str | os.PathLike[str]) -> pd.DataFrame:
-    """Forward and reverse effect of each exposure, in the windows that were drawn for it.
+    """Forward and reverse effect of each exposure by the `default` protocol, in the windows that were drawn for it.
 
     Columns: exposure, forward, forward_low, forward_high, reverse, reverse_low, reverse_high (95 % intervals), r2 (median
     over windows of forward x reverse slope), steiger_forward (share of windows), n_windows. InputError as `table1`.
@@ -1004,7 +1012,7 @@ CORRECTIONS = ("fdr_by", "fdr_bh", "holm", "bonferroni")
 
 
 def effect_matrix(out: str | os.PathLike[str], correction: str = "fdr_by") -> pd.DataFrame:
-    """Global effect of every label on every other: one row per ordered pair.
+    """Global effect of every label on every other: one row per ordered pair, by the `default` protocol.
 
     Columns: cause, effect, mean, se, ci_low, ci_high, p, tau2, n_windows, q (p corrected for all pairs, by one of
     `CORRECTIONS`). Means are in units of the effect's prediction per unit of the cause's. InputError as `table1`, and for

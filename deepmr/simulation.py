@@ -11,10 +11,11 @@ __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'N_TRAIN', 'KE
            'substituted', 'training_data', 'bound_windows', 'through_origin', 'noise_free', 'true_local', 'network',
            'as_input', 'descend', 'fit', 'squared_error', 'again_where_stuck', 'fit_all', 'predict', 'differences',
            'ensemble_draws', 'dropout_draws', 'recalibration', 'local_estimates', 'draw_slopes', 'global_estimates',
-           'summarised', 'records', 'oracle_record', 'World', 'world', 'cached', 'members', 'simulate_round',
-           'drawn_effects', 'drawn_round', 'bind_and_open', 'affinities', 'locus_weights', 'planted_loci', 'locus_data',
-           'locus_truth', 'locus_effects', 'locus_network', 'fit_locus', 'locus_draws', 'joint_slopes',
-           'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round', 'simulate', 'read_rounds', 'calibration']
+           'summarised', 'without_choice', 'records', 'oracle_record', 'World', 'world', 'cached', 'members',
+           'simulate_round', 'drawn_effects', 'drawn_round', 'bind_and_open', 'affinities', 'locus_weights',
+           'planted_loci', 'locus_data', 'locus_truth', 'locus_effects', 'locus_network', 'fit_locus', 'locus_draws',
+           'joint_slopes', 'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round', 'simulate',
+           'read_rounds', 'calibration']
 
 # %% ../nbs/11_simulation.ipynb #9da459fa
 import functools
@@ -374,7 +375,7 @@ def local_estimates(draws: np.ndarray, names: Iterable[str] = (*SPREAD, *MEAN, *
 
 
 def draw_slopes(draws: np.ndarray) -> np.ndarray:
-    "The slope of each draw in each window (n, K), NaN without three instruments."
+    "The slope of each draw over the instruments of each window (n, K), NaN without three instruments."
     out = np.full((draws.shape[1], len(draws)), np.nan)
     for w in range(len(out)):
         x, y = draws[:, w, :, 0], draws[:, w, :, 1]
@@ -408,11 +409,22 @@ def summarised(about: dict[str, Any], estimates: Sequence[MREstimate | None], sl
     return [about | g for g in global_estimates(e, se, slopes[ok])]
 
 
+def without_choice(about: dict[str, Any], draws: np.ndarray, truths: np.ndarray) -> list[dict[str, Any]]:
+    "Records of the bootstrap over all mutations that move anything, as `deepmr.pipeline` has it, for draws (K, n, M, 2)."
+    estimates, slopes = [], []
+    for x, y in np.moveaxis(draws, (1, 3), (0, 1)):
+        seen = (x != 0).any(0) | (y != 0).any(0)
+        estimates.append(mask_bootstrap(x[:, seen], y[:, seen], np.flatnonzero(seen) // 3, n_boot=N_BOOT, weights="equal"))
+        slopes.append(through_origin(x, y))
+    return summarised(about | {"local": "bootstrap, all mutations"}, estimates, np.array(slopes), truths)
+
+
 def records(source: str, draws: np.ndarray, truths: np.ndarray, maps: Maps | None = None) -> list[dict[str, Any]]:
     "One record per local estimator x meta-analysis for draws (K, n, M, 2); truths (n,) are the true local effects."
     slopes = draw_slopes(draws)
-    return [r for name, estimates in local_estimates(draws, maps=maps).items()
-            for r in summarised({"source": source, "local": name}, estimates, slopes, truths)]
+    found = [r for name, estimates in local_estimates(draws, maps=maps).items()
+             for r in summarised({"source": source, "local": name}, estimates, slopes, truths)]
+    return found if maps else found + without_choice({"source": source}, draws, truths)
 
 
 def oracle_record(source: str, slopes: np.ndarray, truths: np.ndarray, strength: np.ndarray | None = None) -> dict[str, Any]:
@@ -692,6 +704,7 @@ def locus_records(source: str, draws: np.ndarray, world: Locus) -> list[dict[str
                      for how, s, by in (("", slopes, alone), (", jointly", joint, strength[rows, k]))]
         else:
             found = [r for name, e in local_estimates(mine, LOCUS_LOCAL).items() for r in summarised(about | {"local": name}, e, slopes, own)]
+            found += without_choice(about, mine, own)
             found += summarised(about | {"local": "joint"}, [joint_estimate(s) for s in joint], joint, own)
         out += [{"exposure": factor, "role": ROLE[factor], "truth": overall, "truth_sd": own.std()} | r for r in found]
     return out

@@ -28,11 +28,10 @@ import platform
 import re
 import shutil
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -596,33 +595,22 @@ class Worker:
             return self.finish(row, x, window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick))
 
 # %% ../nbs/08_pipeline.ipynb #95cf8223
-_undisturbed = threading.Lock()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """For a second, hardly ever a switch to another thread unless this one waits.
-
-    HDF5 lays a file out in the order in which its objects are closed. A thread that looks at this one's frames, as the profiler of
-    Dask's workers does, keeps them open for a while: the same values, in other bytes.
-    """
-    with _undisturbed:
-        usual = sys.getswitchinterval()
-        try:
-            sys.setswitchinterval(1)
-            time.sleep(0.01)  # threads that wait already do so by the old interval: they come first
-            yield
-        finally:
-            sys.setswitchinterval(usual)
+def _write_netcdf(data: xr.Dataset) -> bytes:
+    compress = {v: {"zlib": True, "complevel": 1, "shuffle": True} for v in data.data_vars if data[v].dtype == np.float32}
+    buffer = io.BytesIO()
+    with h5netcdf.File(buffer, "w") as file:  # in memory: where HDF5 finds a disk full, it can take the process down with it
+        data.dump_to_store(xr.backends.H5NetCDFStore(file), encoding=compress)
+    return buffer.getvalue()
 
 
 def _netcdf(data: xr.Dataset) -> bytes:
-    "A dataset as the bytes of a netCDF file, float32 compressed."
-    compress = {v: {"zlib": True, "complevel": 1, "shuffle": True} for v in data.data_vars if data[v].dtype == np.float32}
-    buffer = io.BytesIO()
-    with _one_thread(), h5netcdf.File(buffer, "w") as file:  # in memory: where HDF5 finds a disk full, it can take the process down with it
-        data.dump_to_store(xr.backends.H5NetCDFStore(file), encoding=compress)
-    return buffer.getvalue()
+    """A dataset as the bytes of a netCDF file, float32 compressed.
+
+    Written in a thread of its own. HDF5 lays a file out in the order in which its objects are closed, and the profiler of Dask's workers
+    holds on to the frames of threads with a task, and so to objects in them: the same values, in other bytes.
+    """
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(_write_netcdf, data).result()
 
 
 def finish(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> Finished:

@@ -8,10 +8,10 @@ from __future__ import annotations
 # %% auto #0
 __all__ = ['Values', 'Effects', 'Columns', 'ROUNDOFF_STEPS', 'MIN_MUTATIONS', 'WEAK_F', 'LOW_I2GX', 'UNDERDISPERSED', 'C_SCALE',
            'C_SLOPE', 'MIN_CONDITION', 'HUBER', 'TUKEY', 'NO_REPLICATES', 'MREstimate', 'note', 'as_vector',
-           'check_choice', 'check_level', 'Summary', 'from_effects', 'i2_gx', 'instruments', 'at_roundoff', 'ivw',
-           'egger', 'weighted_median', 'mode_based', 'divw', 'raps', 'shrunk_correlation', 'gls', 'conditional_f',
-           'mvmr', 'LeaveOneOut', 'leave_one_out', 'SteigerTest', 'steiger_test', 'steiger', 'mask_bootstrap',
-           'divw_draws', 'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
+           'check_choice', 'check_level', 'Summary', 'from_effects', 'i2_gx', 'moved', 'instruments', 'at_roundoff',
+           'ivw', 'egger', 'weighted_median', 'mode_based', 'divw', 'raps', 'shrunk_correlation', 'gls',
+           'conditional_f', 'mvmr', 'LeaveOneOut', 'leave_one_out', 'SteigerTest', 'steiger_test', 'steiger',
+           'mask_bootstrap', 'divw_draws', 'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
 
 # %% ../nbs/06_mr.ipynb #a1a675d2
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -222,6 +222,11 @@ def _strength(data: Columns, dropped: int) -> dict[str, Any]:
     )
 
 # %% ../nbs/06_mr.ipynb #c1a7e0d3
+def moved(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    "Which mutations (M,) bool change exposure or outcome at all, from draws (K, M) of both."
+    return (x != 0).any(0) | (y != 0).any(0)
+
+
 def instruments(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Which mutations (M,) bool are instruments, from draws (K, M) of exposure and outcome: the mean exposure effect lies more than one SD
     from the mean over mutations, and both effects vary over the draws (unless there is one draw only). Source: Malina et al. 2022, simulation."""

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'N_TRAIN', 'KERNEL', 'WIDTH', 'HIDDEN', 'POOL', 'DROPOUT',
-           'MEMBERS', 'EPOCHS', 'STUCK', 'Maps', 'N_BOOT', 'Estimators', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META', 'LEVELS',
-           'DRAWN', 'SHARED_SD', 'WINDOW_SD', 'SITE', 'LOCUS', 'LOCUS_PRIOR', 'LOCUS_TRAIN', 'MOLECULES', 'WEIGHTS',
-           'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE', 'motifs', 'background', 'plant', 'log_odds',
-           'scores', 'softplus', 'occupancy', 'Scenario', 'expected_counts', 'anscombe', 'mutated', 'saturated',
-           'substituted', 'training_data', 'bound_windows', 'through_origin', 'noise_free', 'true_local', 'network',
-           'as_input', 'descend', 'fit', 'squared_error', 'again_where_stuck', 'fit_all', 'predict', 'differences',
-           'ensemble_draws', 'dropout_draws', 'recalibration', 'local_estimates', 'draw_slopes', 'global_estimates',
-           'summarised', 'without_choice', 'records', 'oracle_record', 'World', 'world', 'cached', 'members',
-           'simulate_round', 'drawn_effects', 'drawn_round', 'bind_and_open', 'affinities', 'locus_weights',
+           'MEMBERS', 'EPOCHS', 'STUCK', 'Maps', 'N_BOOT', 'Estimators', 'Choice', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META',
+           'LEVELS', 'DRAWN', 'SHARED_SD', 'WINDOW_SD', 'SITE', 'LOCUS', 'LOCUS_PRIOR', 'LOCUS_TRAIN', 'MOLECULES',
+           'WEIGHTS', 'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE', 'motifs', 'background', 'plant',
+           'log_odds', 'scores', 'softplus', 'occupancy', 'Scenario', 'expected_counts', 'anscombe', 'mutated',
+           'saturated', 'substituted', 'training_data', 'bound_windows', 'through_origin', 'noise_free', 'true_local',
+           'network', 'as_input', 'descend', 'fit', 'squared_error', 'again_where_stuck', 'fit_all', 'predict',
+           'differences', 'ensemble_draws', 'dropout_draws', 'recalibration', 'local_estimates', 'draw_slopes',
+           'global_estimates', 'summarised', 'without_choice', 'records', 'oracle_record', 'World', 'world', 'cached',
+           'members', 'simulate_round', 'drawn_effects', 'drawn_round', 'bind_and_open', 'affinities', 'locus_weights',
            'planted_loci', 'locus_data', 'locus_truth', 'locus_effects', 'locus_network', 'fit_locus', 'locus_draws',
            'joint_slopes', 'joint_estimate', 'Locus', 'locus', 'locus_records', 'locus_round', 'simulate',
            'read_rounds', 'calibration']
@@ -43,7 +43,7 @@ from .dropout import MaskSampler, shared_masks
 from .effects import ALL_WINDOWS, draw_source, make_engine, window_draws
 from .meta import random_effects, two_level
 from .models import ConvNet, SequenceModel, packed
-from .mr import MREstimate, divw, divw_draws, egger, instruments, ivw, mask_bootstrap, mode_based, raps, slope_per_draw, weighted_median
+from .mr import MREstimate, divw, divw_draws, egger, instruments, ivw, mask_bootstrap, mode_based, moved, raps, slope_per_draw, weighted_median
 from .pipeline import end_with_parent
 from .regions import InputError, check_whole, make_folder, shown, write_file
 
@@ -343,6 +343,7 @@ def recalibration(rng: np.random.Generator, nets: Sequence[nn.Module], alpha: fl
 # %% ../nbs/11_simulation.ipynb #e9147f62
 N_BOOT = 200
 Estimators = dict[str, Callable[..., MREstimate]]
+Choice = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of mutations (M,) bool, from draws (K, M) of exposure and outcome
 SPREAD: Estimators = {"egger": egger, "ivw": ivw, "weighted median": functools.partial(weighted_median, n_boot=N_BOOT),
                       "mode": functools.partial(mode_based, n_boot=50)}  # the SD over draws is their SE
 MEAN: Estimators = {"divw": divw, "raps": functools.partial(raps, loss="l2")}  # they take the error of the mean effects
@@ -352,12 +353,12 @@ ON_DRAWS: Estimators = {"bootstrap": lambda x, y, p: mask_bootstrap(x, y, p, n_b
 
 
 def local_estimates(draws: np.ndarray, names: Iterable[str] = (*SPREAD, *MEAN, *ON_DRAWS),
-                    maps: Maps | None = None) -> dict[str, list[MREstimate | None]]:
-    "Estimator -> its estimates of every window, None without three instruments; draws (K, n, 3 L, 2)."
+                    maps: Maps | None = None, choose: Choice = instruments) -> dict[str, list[MREstimate | None]]:
+    "Estimator -> its estimates of every window, None without three mutations chosen; draws (K, n, 3 L, 2)."
     out: dict[str, list[MREstimate | None]] = {name: [] for name in names if not (maps and name in ON_DRAWS)}
     for w in range(draws.shape[1]):
         x, y = draws[:, w, :, 0], draws[:, w, :, 1]
-        keep = instruments(x, y)
+        keep = choose(x, y)
         x, y, position = x[:, keep], y[:, keep], np.flatnonzero(keep) // 3
         spread = [v.std(0, ddof=1) for v in (x, y)]
         error = [v / np.sqrt(len(x)) for v in spread]
@@ -411,12 +412,9 @@ def summarised(about: dict[str, Any], estimates: Sequence[MREstimate | None], sl
 
 def without_choice(about: dict[str, Any], draws: np.ndarray, truths: np.ndarray) -> list[dict[str, Any]]:
     "Records of the bootstrap over all mutations that move anything, as `deepmr.pipeline` has it, for draws (K, n, M, 2)."
-    estimates, slopes = [], []
-    for x, y in np.moveaxis(draws, (1, 3), (0, 1)):
-        seen = (x != 0).any(0) | (y != 0).any(0)
-        estimates.append(mask_bootstrap(x[:, seen], y[:, seen], np.flatnonzero(seen) // 3, n_boot=N_BOOT, weights="equal"))
-        slopes.append(through_origin(x, y))
-    return summarised(about | {"local": "bootstrap, all mutations"}, estimates, np.array(slopes), truths)
+    estimates = local_estimates(draws, ["bootstrap"], choose=moved)["bootstrap"]
+    slopes = through_origin(draws[..., 0], draws[..., 1]).T
+    return summarised(about | {"local": "bootstrap, all mutations"}, estimates, slopes, truths)
 
 
 def records(source: str, draws: np.ndarray, truths: np.ndarray, maps: Maps | None = None) -> list[dict[str, Any]]:

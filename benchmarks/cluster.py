@@ -23,19 +23,19 @@ import pandas as pd
 import torch
 
 from deepmr.models import load_model
-from deepmr.mutagenesis import background
+from deepmr.mutagenesis import random_windows
 from deepmr.pipeline import Experiment, Plan, default_exposures, run
 
 RESULTS = Path(__file__).parent / "results" / "cluster.json"
 
 
-def random_windows(windows, draws):
+def random_plan(windows, draws):
     "A plan of the default experiment on random windows, two exposures each."
     model = load_model("hepg2")
     exposures = default_exposures(model, "HepG2_DNase_None")
     frame = pd.DataFrame({"name": [f"random:{i}" for i in range(windows)], "chrom": "random", "start": 0, "end": 1000})
     frame["exposures"] = [(exposures[i % 19], exposures[(i + 7) % 19]) for i in range(windows)]
-    codes = background(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8)
+    codes = random_windows(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8)
     return Plan(Experiment(draws=draws), model, exposures, frame, codes, "random")
 
 
@@ -47,7 +47,7 @@ def scaling(args):
     "Seconds of a run by the number of workers, in turn, each cluster warm; size of what travels."
     from distributed import LocalCluster
 
-    p, warm = random_windows(8, 10), random_windows(4, 2)
+    p, warm = random_plan(8, 10), random_plan(4, 2)
     seconds, sent = {1: [], 2: []}, []
     for _ in range(args.repeats):
         for workers in seconds:
@@ -78,7 +78,7 @@ def memory(args):
 
 
 def one_run(args):
-    p = random_windows(args.windows, 5)
+    p = random_plan(args.windows, 5)
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
     run(p, Path(args.out) / "run", workers=1, announce=quiet)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

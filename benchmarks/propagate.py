@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.models import ConvNet, SequenceModel, load_model
-from deepmr.mutagenesis import background, predict_mutations, saturate
+from deepmr.mutagenesis import predict_mutations, random_windows, saturate
 from deepmr.pipeline import Experiment, Plan, default_exposures, run
 from deepmr.propagate import Propagator
 
@@ -203,7 +203,7 @@ def plain_seconds(model, x, mutations, masks, batch):
 def compare(name, runs):
     "A row of the table."
     model, outputs = get_model(name)
-    x = background(1, model.length, seed=1)[0]
+    x = random_windows(1, model.length, seed=1)[0]
     mutations, masks = saturate(x.numpy()), MaskSampler(model)("window", 0)
     engine = Propagator(model, outputs)
     window = engine.window(x, mutations)
@@ -302,15 +302,15 @@ def growth(args):
 
     net = lambda **kw: SequenceModel(ConvNet(20, **kw), [str(i) for i in range(20)], kw.get("length", 1000))
     for length in (500, 1000, 2000, 4000):
-        add("length", length, timed_draws(net(length=length), background(1, length, 1)[0], 5, args.runs) / 5)
+        add("length", length, timed_draws(net(length=length), random_windows(1, length, 1)[0], 5, args.runs) / 5)
     for width in (64, 128, 256, 512):
         model = net(channels=(width, width, width * 3 // 2))
-        add("width", width, timed_draws(model, background(1, 1000, 1)[0], 5, args.runs) / 5)
+        add("width", width, timed_draws(model, random_windows(1, 1000, 1)[0], 5, args.runs) / 5)
     model = load_model("hepg2")
     for draws in (1, 5, 25, 50):
-        add("draws", draws, timed_draws(model, background(1, 1000, 1)[0], draws, args.runs))
+        add("draws", draws, timed_draws(model, random_windows(1, 1000, 1)[0], draws, args.runs))
     for windows in (1, 2, 4):
-        add("windows", windows, sum(timed_draws(model, x, 5, 1) for x in background(windows, 1000, 1)))
+        add("windows", windows, sum(timed_draws(model, x, 5, 1) for x in random_windows(windows, 1000, 1)))
     return {"growth": rows}
 
 
@@ -319,7 +319,7 @@ def all_cores(model, outputs, windows, draws, workers):
     engine, sampler = Propagator(model, outputs, check=False), MaskSampler(model)
     start = time.perf_counter()
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for i, x in enumerate(background(windows, model.length, 1)):
+        for i, x in enumerate(random_windows(windows, model.length, 1)):
             window = engine.window(x, saturate(x.numpy()))
             list(pool.map(lambda d: window.draw(sampler(str(i), d))[1].sum(), range(draws)))
     return time.perf_counter() - start
@@ -352,7 +352,7 @@ def protocol(args, windows=24, distinct=284):
     exposures = default_exposures(model, "HepG2_DNase_None")
     frame = pd.DataFrame({"name": [f"random:{i}" for i in range(windows)], "chrom": "random", "start": 0, "end": 1000})
     frame["exposures"] = [(exposures[i % 19], exposures[(i + 7) % 19]) for i in range(windows)]
-    plan = Plan(Experiment(draws=DRAWS), model, exposures, frame, background(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8), "random")
+    plan = Plan(Experiment(draws=DRAWS), model, exposures, frame, random_windows(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8), "random")
     spent = []
     for _ in range(args.runs):
         with tempfile.TemporaryDirectory() as out:
@@ -382,7 +382,7 @@ def peers(args):
         rows.append({"tool": tool, "seconds": statistics.median(spent), "runs": runs, "note": note})
         print(f"{tool:60} {statistics.median(spent):7.2f} s  {note}", flush=True)
 
-    model, x = random_model("DeepSEA", *NETWORKS["DeepSEA"]), background(1, 1000, 1)
+    model, x = random_model("DeepSEA", *NETWORKS["DeepSEA"]), random_windows(1, 1000, 1)
     for peer in (peer_tangermeme, peer_yuzu):
         try:
             peer(add, model, x)

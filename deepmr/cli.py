@@ -35,7 +35,7 @@ app = typer.Typer(name="deepmr", no_args_is_help=True, add_completion=False, pre
 @contextlib.contextmanager
 def _clear_errors() -> Iterator[None]:
     "Bad input: one line, exit code 2. Stopped by the user: say how to go on, exit code 130."
-    from deepmr.regions import InputError  # here and not above, so that --help need not wait for pandas
+    from deepmr.core import InputError  # here and not above, so that --help need not wait for pandas
     try:
         yield
     except InputError as error:
@@ -135,7 +135,7 @@ def _print_warnings(table: "pd.DataFrame") -> None:
 def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
     "Other protocols beside the first, and the direction of the effects, if asked for."
     from deepmr import pipeline
-    from deepmr.regions import write_file
+    from deepmr.core import write_file
     if len(protocols) > 1:
         typer.echo("\nthe same draws under each protocol\n\n"
                    + pipeline.compare(out, protocols).to_string(float_format=lambda v: f"{v:.3f}") + "\n")
@@ -225,8 +225,8 @@ def run(
 ) -> None:
     "The experiment in a file: fetch what it needs, make its windows, and go the way of deepmr table1."
     with _clear_errors():
+        from deepmr.core import write_file
         from deepmr.experiments import experiment
-        from deepmr.regions import write_file
         asked, protocols = experiment(file, windows, draws, trust_code, announce=lambda line: typer.echo(line, err=True))
         out = out or str(Path("runs") / Path(file).stem)
         _carry_out(asked, protocols, out, device, workers, scheduler)
@@ -283,9 +283,9 @@ def labels(
         loaded = load_model(model, device, trust_code)
         chosen = [i for i, label in enumerate(loaded.labels) if not cell or label.startswith(f"{cell}_")]
         if not chosen:
-            from deepmr.regions import InputError, nearest
+            from deepmr.core import InputError, did_you_mean
             raise InputError(f"cell: found {cell!r}, which no label of model {loaded.name} begins with"
-                             + nearest(cell, sorted({label.split("_")[0] for label in loaded.labels})))
+                             + did_you_mean(cell, sorted({label.split("_")[0] for label in loaded.labels})))
         typer.echo("number\taddress\tlabel")
         for i in chosen:
             typer.echo(f"{i}\t{loaded.addresses[i]}\t{loaded.labels[i]}")
@@ -298,8 +298,8 @@ def matrix(
 ) -> None:
     "Global effects among all pairs of labels of a finished run, with a heat map."
     with _clear_errors():
+        from deepmr.core import make_folder, write_file
         from deepmr.pipeline import effect_matrix
-        from deepmr.regions import make_folder, write_file
         table, path = effect_matrix(run, correction), Path(run) / "effect_matrix.csv"
         write_file(path, table.to_csv(index=False))
         strongest = table.sort_values("p", kind="stable").head(20)
@@ -332,7 +332,7 @@ def simulate(
 ) -> None:
     "Coverage of every protocol where the causal effect is known: train networks on simulated sequence and ask them."
     with _clear_errors():
-        from deepmr.regions import write_file
+        from deepmr.core import write_file
         from deepmr.simulation import ROUNDS, calibration, simulate as run_rounds
         chosen = list(ROUNDS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
         with _counted("round") as progress:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .core import InputError
 from .models import SequenceModel
-from .regions import InputError
 
 # %% ../nbs/03_dropout.ipynb #fcd02b0d
 _CHANNEL = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)

@@ -21,11 +21,12 @@ import torch
 import xarray as xr
 from torch import nn
 
+from .core import InputError, check_whole
 from .dropout import MaskSampler, shared_masks
 from .models import Ensemble, SequenceModel
 from .mutagenesis import Mutations, predict_mutations, saturate
 from .propagate import NotTraceable, Propagator
-from .regions import ALPHABET, InputError, check_whole
+from .regions import ALPHABET
 
 # %% ../nbs/05_effects.ipynb #7928834f
 def replica(module: nn.Module) -> nn.Module:

@@ -22,9 +22,10 @@ import pooch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from .core import InputError, cache_dir, check_file, did_you_mean, make_folder, write_file
 from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
-from .pipeline import PROTOCOLS, Experiment, addressed
-from .regions import Genome, InputError, cache_dir, check_file, label_windows, make_folder, nearest, read_regions, windows_bed, write_file
+from .pipeline import PROTOCOLS, Experiment, resolve_labels
+from .regions import Genome, label_windows, read_regions, windows_bed
 
 # %% ../nbs/14_experiments.ipynb #04f2f214
 class _Strict(BaseModel):
@@ -103,7 +104,7 @@ def _complaint(error: ErrorDetails) -> str:
     inner = len(place) > {"genome": 1, "peaks": 2}.get(place[0] if place else "", 9)  # of a file, not of the experiment
     fields = (Input if inner else ExperimentFile).model_fields
     if kind == "extra_forbidden":
-        return f"found the unknown key {place[-1]!r}" + (nearest(place[-1], fields, 1) or f", expected one of {', '.join(fields)}")
+        return f"found the unknown key {place[-1]!r}" + (did_you_mean(place[-1], fields, 1) or f", expected one of {', '.join(fields)}")
     if kind == "value_error":
         return f"{'.'.join(place)}: {error['ctx']['error']}".removeprefix(": ")
     name = place[-1] if inner else place[0]
@@ -219,7 +220,7 @@ def experiment(
                      e.draws if draws is None else draws, e.protocols[0], e.seed, trust_code=trust_code)
     if e.peaks:
         model = load_model(e.model, trust_code=trust_code)
-        names, _ = addressed(out, model)
+        names, _ = resolve_labels(out, model)
         peaks = {name: read_regions(files[f"peaks.{label}"], allow_empty=True) for name, label in zip(names, e.peaks)}
         bed = make_windows(peaks, Genome(files["genome"]), e.chromosomes, model.length, Path(path).stem)
         announce(f"windows: {len(bed.read_text().splitlines()) - 1:,} bound on {', '.join(e.chromosomes)}: {bed}")

@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, fdtrc, ndtr, ndtri, stdtr, stdtrit
 
-from .mr import as_vector, check_choice, check_level, note
-from .regions import InputError
+from .core import InputError, as_vector, check_choice, check_level
+from .mr import note
 
 # %% ../nbs/07_meta.ipynb #e7a508e9
 @dataclass(frozen=True)

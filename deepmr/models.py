@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'MEMORY', 'REDUCTIONS', 'DEEPSEA_LAYERS', 'LABEL_FILES', 'ZENODO', 'DEEPSEA_FILES', 'DEEPSEA_LABELS', 'SPECS',
-           'Labelled', 'memory_for', 'within_memory', 'fitting', 'SequenceModel', 'ConvNet', 'save_model', 'read_model',
-           'annotate', 'read_weights', 'packed', 'Ensemble', 'Adapter', 'read_labels', 'adapt', 'stack', 'backgrounds',
-           'DeepSEA', 'deepsea_state', 'deepsea', 'find_labels', 'Download', 'fetch', 'deepsea_files', 'kipoi_axes',
-           'from_description', 'load_model']
+           'Labelled', 'memory_for', 'within_memory', 'max_batch_size', 'SequenceModel', 'ConvNet', 'save_model',
+           'read_model', 'annotate', 'read_weights', 'torch_bytes', 'Ensemble', 'Adapter', 'read_labels', 'adapt',
+           'stack', 'background_ensemble', 'DeepSEA', 'deepsea_state', 'deepsea', 'find_labels', 'Download', 'fetch',
+           'deepsea_files', 'kipoi_axes', 'from_description', 'load_model']
 
 # %% ../nbs/01_models.ipynb #4f42d638
 import contextlib
@@ -36,7 +36,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 from tqdm import tqdm
 
-from .regions import ALPHABET, InputError, cache_dir, check_file, check_whole, nearest, shown, write_file
+from .core import InputError, cache_dir, check_file, check_whole, did_you_mean, quoted, write_file
+from .regions import ALPHABET
 
 # %% ../nbs/01_models.ipynb #18e3aff2
 def _first_line(error: Exception) -> str:
@@ -92,7 +93,7 @@ class Labelled:
             return same[int(k) - 1]
         if number and k == text:
             return self.index(int(text))
-        raise InputError(f"label: found {shown(text)}, which model {self.name} does not predict" + nearest(text, self.addresses))
+        raise InputError(f"label: found {quoted(text)}, which model {self.name} does not predict" + did_you_mean(text, self.addresses))
 
 # %% ../nbs/01_models.ipynb #e68074c3
 BATCH = 64  # sequences a forward pass on the CPU: activations stay small enough not to be allocated anew from the system
@@ -123,7 +124,7 @@ def within_memory(owner: Any, name: str, attempt: Callable[[int], Any], clear: C
 
 
 @torch.no_grad()
-def fitting(model: "SequenceModel", memory: int) -> int:
+def max_batch_size(model: "SequenceModel", memory: int) -> int:
     "How many sequences fit into so many bytes if every layer's output is kept: a power of 2 from 1 to 4096."
     held = []
 
@@ -150,11 +151,11 @@ class SequenceModel(Labelled):
         labels: Sequence[str],  # one name per output; names may repeat
         length: int,  # bp of the input
         name: str = "model",  # how the model is called in results
-        calls: Mapping[str, float] | None = None,  # probability from which a label is called present; 0.5 where not given
-        doubts: Mapping[str, Sequence[str]] | None = None,  # named warnings that belong to a label, e.g. 'weak_label'
+        thresholds: Mapping[str, float] | None = None,  # probability from which a label is called present; 0.5 where not given
+        label_warnings: Mapping[str, Sequence[str]] | None = None,  # named warnings that belong to a label, e.g. 'weak_label'
     ):
         self.module = module.eval()
-        self.calls, self.doubts = dict(calls or {}), {k: tuple(v) for k, v in (doubts or {}).items()}
+        self.thresholds, self.label_warnings = dict(thresholds or {}), {k: tuple(v) for k, v in (label_warnings or {}).items()}
         self.labels, self.length, self.name, self.batch = tuple(map(str, labels)), int(length), name, BATCH
         _check_labels(self)
         _check_weights(self)
@@ -182,7 +183,7 @@ class SequenceModel(Labelled):
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device: found {str(device)!r}, which cannot be used here "
                              f"({str(error).splitlines()[0]})") from None
-        self.batch = BATCH if self.device.type == "cpu" else fitting(self, memory_for(self.device))
+        self.batch = BATCH if self.device.type == "cpu" else max_batch_size(self, memory_for(self.device))
         return self
 
     @torch.no_grad()
@@ -220,8 +221,8 @@ def _check_labels(model: SequenceModel) -> None:
     if clash:
         raise InputError(f"model {model.name}: found a label {clash[0]!r} that reads as the address of a repeated label, "
                          "expected another name")
-    if wrong := [k for k, v in model.calls.items() if not isinstance(v, (int, float)) or not 0 <= v <= 1]:
-        raise InputError(f"model {model.name}: found the call {model.calls[wrong[0]]!r} of {wrong[0]!r}, expected a probability")
+    if wrong := [k for k, v in model.thresholds.items() if not isinstance(v, (int, float)) or not 0 <= v <= 1]:
+        raise InputError(f"model {model.name}: found the call {model.thresholds[wrong[0]]!r} of {wrong[0]!r}, expected a probability")
 
 
 def _check_weights(model: SequenceModel) -> None:
@@ -284,7 +285,7 @@ class ConvNet(nn.Module):
 def save_model(model: SequenceModel, config: Mapping[str, Any], path: str | Path, **metadata: str) -> None:
     "Write the weights of a ConvNet made with `ConvNet(**config)` and what is needed to rebuild it."
     header = {"config": json.dumps(config), "labels": json.dumps(model.labels), "length": str(model.length),
-              "name": model.name, "calls": json.dumps(model.calls), "doubts": json.dumps(model.doubts), **metadata}
+              "name": model.name, "calls": json.dumps(model.thresholds), "doubts": json.dumps(model.label_warnings), **metadata}
     write_file(path, save({k: v.detach().cpu().contiguous() for k, v in model.module.state_dict().items()}, header))
 
 
@@ -296,7 +297,7 @@ def read_model(path: str | Path) -> SequenceModel:
             header = f.metadata() or {}
         if "config" not in header:
             raise ValueError("its header has no config")
-        config, labels, calls, doubts = (json.loads(header.get(k, "{}")) for k in ("config", "labels", "calls", "doubts"))
+        config, labels, thresholds, label_warnings = (json.loads(header.get(k, "{}")) for k in ("config", "labels", "calls", "doubts"))
         with torch.device("meta"):  # whatever sizes the configuration names, memory is taken for the file's tensors alone
             module = ConvNet(**config)
         module.load_state_dict(load_file(str(path)), assign=True)
@@ -304,7 +305,7 @@ def read_model(path: str | Path) -> SequenceModel:
             raise ValueError(f"its length {header['length']} is not that of its network")
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise ValueError("its labels are no list of names")
-        return SequenceModel(module.float(), labels, int(header["length"]), header["name"], calls, doubts)
+        return SequenceModel(module.float(), labels, int(header["length"]), header["name"], thresholds, label_warnings)
     except InputError as error:
         raise InputError(f"{error} (in {path})") from None
     except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -357,7 +358,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     return dict(found)
 
 # %% ../nbs/01_models.ipynb #10bceb30
-def packed(what: Any) -> bytes:
+def torch_bytes(what: Any) -> bytes:
     "What torch.save writes, as bytes: on a full disk it would raise an error that does not say so."
     torch.save(what, buffer := io.BytesIO())
     return buffer.getvalue()
@@ -385,8 +386,8 @@ class Ensemble(SequenceModel):
             if (other.labels, other.length) != (first.labels, first.length):
                 raise InputError(f"model {name}: found members with different labels or lengths ({first}, {other}), "
                                  "expected the same of all")
-        calls = {k: float(np.mean([m.calls.get(k, 0.5) for m in members])) for k in first.calls}
-        super().__init__(_Mean([m.module for m in members]), first.labels, first.length, name, calls, first.doubts)
+        thresholds = {k: float(np.mean([m.thresholds.get(k, 0.5) for m in members])) for k in first.thresholds}
+        super().__init__(_Mean([m.module for m in members]), first.labels, first.length, name, thresholds, first.label_warnings)
 
 # %% ../nbs/01_models.ipynb #70d1825e
 REDUCTIONS = ("mean", "sum", "max")  # of a profile, to one number per label
@@ -529,8 +530,8 @@ def adapt(
     reduce: str | None = None,  # 'mean', 'sum' or 'max' over a profile's positions
     positions: tuple[int, int] | None = None,  # of the profile, that are reduced, 0-based and half-open; None: all
     reverse_complement: bool = False,  # the mean over both strands
-    calls: Mapping[str, float] | None = None,  # as SequenceModel
-    doubts: Mapping[str, Sequence[str]] | None = None,
+    thresholds: Mapping[str, float] | None = None,  # as SequenceModel
+    label_warnings: Mapping[str, Sequence[str]] | None = None,
 ) -> SequenceModel:
     "Any network as a SequenceModel. InputError for impossible options, and where a forward pass gives another shape."
     if isinstance(network, Sequence) and not isinstance(network, str):
@@ -544,7 +545,7 @@ def adapt(
     _check_options(axes, alphabet, output_axes, reduce)
     adapter = Adapter(network, axes, alphabet, output, output_axes, reduce, positions, reverse_complement)
     _try_out(adapter, len(labels), length, name)
-    return SequenceModel(adapter, labels, length, name, calls, doubts)
+    return SequenceModel(adapter, labels, length, name, thresholds, label_warnings)
 
 # %% ../nbs/01_models.ipynb #aa0f4fdf
 class _Beside(nn.Module):
@@ -566,11 +567,11 @@ def stack(models: Sequence[SequenceModel], name: str | None = None) -> SequenceM
     """
     if len(models) < 2 or any(isinstance(m, Ensemble) for m in models):
         raise InputError(f"stack: found {', '.join(map(repr, models)) or 'nothing'}, expected at least two models that are no ensembles")
-    calls = {k: v for m in reversed(models) for k, v in m.calls.items()}
-    doubts = {k: v for m in reversed(models) for k, v in m.doubts.items()}
+    thresholds = {k: v for m in reversed(models) for k, v in m.thresholds.items()}
+    label_warnings = {k: v for m in reversed(models) for k, v in m.label_warnings.items()}
     beside = _Beside([m.module for m in models], [m.length for m in models])
     labels = [label for m in models for label in m.labels]
-    return SequenceModel(beside, labels, max(m.length for m in models), name or " + ".join(m.name for m in models), calls, doubts)
+    return SequenceModel(beside, labels, max(m.length for m in models), name or " + ".join(m.name for m in models), thresholds, label_warnings)
 
 # %% ../nbs/01_models.ipynb #5ddc0ef1
 class _Background(nn.Module):
@@ -590,7 +591,7 @@ class _Background(nn.Module):
         return y
 
 
-def backgrounds(model: SequenceModel, n: int = 20, share: float = 0.05, seed: int = 0) -> Ensemble:
+def background_ensemble(model: SequenceModel, n: int = 20, share: float = 0.05, seed: int = 0) -> Ensemble:
     "n views of a model as an ensemble, each with its own random bases at a share of positions. InputError: n < 2, share not in (0, 1)."
     if n < 2 or not 0 < share < 1:
         raise InputError(f"backgrounds: found n={n}, share={share}, expected at least 2 views and a share between 0 and 1")
@@ -600,7 +601,7 @@ def backgrounds(model: SequenceModel, n: int = 20, share: float = 0.05, seed: in
         bases = np.eye(4)[rng.integers(0, 4, model.length)].T * replaced
         keep, other = (torch.as_tensor(a, dtype=model.dtype, device=model.device)[None] for a in (~replaced[None], bases))
         members.append(SequenceModel(_Background(model.module, keep, other), model.labels, model.length,
-                                     f"{model.name}, background {k}", model.calls, model.doubts))
+                                     f"{model.name}, background {k}", model.thresholds, model.label_warnings))
     return Ensemble(members, f"{model.name} in {n} backgrounds")
 
 # %% ../nbs/01_models.ipynb #189f7905
@@ -685,7 +686,6 @@ class Download:
                                                                 desc=target.name[-30:], disable=not sys.stderr.isatty()) as bar:
             for block in answer.iter_content(1 << 16):
                 bar.update(sink.write(block))
-
 
 # %% ../nbs/01_models.ipynb #cf57c229
 def _went_wrong(error: OSError) -> str:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 # %% auto #0
 __all__ = ['Values', 'Effects', 'Columns', 'ROUNDOFF_STEPS', 'MIN_MUTATIONS', 'WEAK_F', 'LOW_I2GX', 'UNDERDISPERSED', 'C_SCALE',
-           'C_SLOPE', 'MIN_CONDITION', 'HUBER', 'TUKEY', 'NO_REPLICATES', 'MREstimate', 'note', 'as_vector',
-           'check_choice', 'check_level', 'Summary', 'from_effects', 'i2_gx', 'moved', 'instruments', 'at_roundoff',
-           'ivw', 'egger', 'weighted_median', 'mode_based', 'divw', 'raps', 'shrunk_correlation', 'gls',
-           'conditional_f', 'mvmr', 'LeaveOneOut', 'leave_one_out', 'SteigerTest', 'steiger_test', 'steiger',
-           'mask_bootstrap', 'divw_draws', 'slope_per_draw', 'SlopeMatrix', 'slope_matrix']
+           'C_SLOPE', 'MIN_CONDITION', 'HUBER', 'TUKEY', 'NO_REPLICATES', 'MREstimate', 'note', 'Summary',
+           'from_effects', 'i2_gx', 'moved', 'instruments', 'at_roundoff', 'ivw', 'egger', 'weighted_median',
+           'mode_based', 'divw', 'raps', 'shrunk_correlation', 'gls', 'conditional_f', 'mvmr', 'LeaveOneOut',
+           'leave_one_out', 'SteigerTest', 'steiger_test', 'steiger', 'mask_bootstrap', 'divw_draws', 'slope_per_draw',
+           'SlopeMatrix', 'slope_matrix']
 
 # %% ../nbs/06_mr.ipynb #a1a675d2
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,7 +24,7 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import chdtr, chdtrc, ndtr, ndtri, stdtr, stdtrit
 
-from .regions import InputError
+from .core import InputError, as_vector, check_choice, check_level
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,33 +57,6 @@ class MREstimate:
 def note(code: str, sentence: str) -> str:
     "A named warning."
     return f'{code}: {sentence}'
-
-# %% ../nbs/06_mr.ipynb #2f9f8cd5
-def as_vector(name: str, values: object) -> np.ndarray:
-    "`values` as a float64 vector, or an InputError that names it."
-    try:
-        v = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is not an array: expected a one-dimensional array of numbers.") from error
-    if v.dtype.kind not in 'iuf':
-        raise InputError(f"{name} holds {v.dtype} values: expected numbers.")
-    if v.ndim != 1:
-        raise InputError(f"{name} has shape {v.shape}: expected one dimension.")
-    if v.size == 0:
-        raise InputError(f"{name} is empty: expected at least one number.")
-    return v.astype(np.float64)
-
-
-def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
-    "InputError unless `value` is one of `allowed`."
-    if not isinstance(value, str) or value not in allowed:
-        raise InputError(f"{name} is {value!r}: expected one of {', '.join(allowed)}.")
-
-
-def check_level(level: object) -> None:
-    "InputError unless `level` is strictly between 0 and 1."
-    if not isinstance(level, (int, float, np.number)) or not 0 < level < 1:
-        raise InputError(f"level is {level!r}: expected a number between 0 and 1, such as 0.95.")
 
 # %% ../nbs/06_mr.ipynb #6cd87629
 def _check_options(**options: tuple[object, Collection[str]]) -> None:

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PROTOCOLS', 'NETWORK_METHODS', 'MEDIAN_REPLICATES', 'LOCAL', 'EVOLVED', 'TOO_NARROW', 'SUMS', 'PAIR_REPLICATES',
            'DIAGNOSTICS', 'SHARED', 'NO_ESTIMATE', 'ANSWER', 'AHEAD', 'CORRECTIONS', 'Protocol', 'get_protocol',
-           'Experiment', 'default_exposures', 'addressed', 'Plan', 'plan', 'file_stem', 'weights_digest', 'versions',
-           'read_record', 'disk_needed', 'status', 'shared_diagnostics', 'local_effects', 'slopes_of_draws',
-           'with_slopes', 'Finished', 'Worker', 'finish', 'end_with_parent', 'Job', 'do_window', 'run', 'read_local',
-           'combine', 'table1', 'open_effects', 'compare', 'Slopes', 'read_slopes', 'directions', 'effect_matrix',
+           'Experiment', 'default_exposures', 'resolve_labels', 'Plan', 'plan', 'file_stem', 'weights_digest',
+           'versions', 'read_record', 'disk_needed', 'status', 'shared_diagnostics', 'local_effects', 'slopes_of_draws',
+           'with_slopes', 'WindowResult', 'Worker', 'finish', 'Job', 'do_window', 'run', 'read_local', 'combine',
+           'table1', 'open_effects', 'compare', 'Slopes', 'read_slopes', 'directions', 'effect_matrix',
            'direct_effects', 'write_effects']
 
 # %% ../nbs/08_pipeline.ipynb #147b99da
@@ -45,6 +45,7 @@ import torch
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
+from .core import InputError, check_whole, end_with_parent, make_folder, os_errors_as_input_error, write_file, writing
 from deepmr.effects import (
     ALL_WINDOWS,
     ENGINES,
@@ -59,24 +60,29 @@ from deepmr.effects import (
 )
 from .meta import MetaEstimate, random_effects, two_level
 from .models import Ensemble, SequenceModel, load_model
-from .mr import MREstimate, egger, instruments, ivw, mask_bootstrap, moved, mvmr, slope_matrix, steiger, weighted_median
+from deepmr.mr import (
+    MREstimate,
+    egger,
+    instruments,
+    ivw,
+    mask_bootstrap,
+    moved,
+    mvmr,
+    slope_matrix,
+    steiger,
+    weighted_median,
+)
 from .mutagenesis import evolve
 from deepmr.regions import (
-    InputError,
     Sequences,
     SequenceUnavailable,
-    check_whole,
+    codes_to_one_hot,
     encode_all,
-    hot,
-    make_folder,
-    may_fail,
     one_hot,
     read_regions,
     read_windows,
     resize,
     sample_bound,
-    write_file,
-    writing,
 )
 
 # %% ../nbs/08_pipeline.ipynb #5c7db265
@@ -179,7 +185,7 @@ def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ..
     return tuple(same or [address for address, _ in others])
 
 
-def addressed(experiment: Experiment, model: SequenceModel) -> tuple[tuple[str, ...], str]:
+def resolve_labels(experiment: Experiment, model: SequenceModel) -> tuple[tuple[str, ...], str]:
     "Exposures and outcome by their addresses in the model. InputError: unknown, ambiguous, twice, or not to be listed."
     asked = experiment.exposures or default_exposures(model, experiment.outcome)
     exposures, outcome = tuple(model.addresses[model.index(e)] for e in asked), model.addresses[model.index(experiment.outcome)]
@@ -205,7 +211,7 @@ class Plan:
     @property
     def x(self) -> np.ndarray:
         "All windows one-hot, (N, 4, L) float32."
-        return hot(self.codes)
+        return codes_to_one_hot(self.codes)
 
     @property
     def draws(self) -> int:
@@ -277,7 +283,7 @@ def plan(experiment: Experiment, device: str = "cpu", announce: Callable[[str], 
     "Read and check everything an experiment needs. Raises InputError for whatever is wrong with it."
     experiment.check()
     model = load_model(experiment.model, device, experiment.trust_code)
-    exposures, outcome = addressed(experiment, model)
+    exposures, outcome = resolve_labels(experiment, model)
     _, n_draws = draw_source(model, experiment.seed, experiment.draws)  # a model without dropout is found here, before any work
     experiment = replace(experiment, draws=n_draws, outcome=outcome)
     samples = _assign(experiment, model, exposures, _candidates(experiment, model))
@@ -365,7 +371,7 @@ def _describe(p: Plan) -> dict[str, Any]:
         experiment[key] = experiment[key] and Path(experiment[key]).name
     content = hashlib.sha256()
     for codes in p.codes:
-        content.update(hot(codes).tobytes())
+        content.update(codes_to_one_hot(codes).tobytes())
     content.update("".join(p.windows.name).encode())
     return {"experiment": experiment, "draws_are": "members" if isinstance(p.model, Ensemble) else "masks", "source": p.source,
             "model_sha256": weights_digest(p.model), "windows_sha256": content.hexdigest()}
@@ -454,7 +460,7 @@ def _open(p: Plan, out: Path, command: str) -> None:
     for folder in ("effects", "local", "figures"):
         make_folder(out / folder)
     write_file(out / "windows.bed", _bed(p))
-    doubts = {e: found for e in p.exposures if (found := p.model.doubts.get(p.model.labels[p.model.index(e)]))}
+    doubts = {e: found for e in p.exposures if (found := p.model.label_warnings.get(p.model.labels[p.model.index(e)]))}
     described |= {"command": command, "versions": versions(), "notes": p.notes, "doubts": doubts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_file(record, json.dumps(described, indent=1))
 
@@ -572,7 +578,7 @@ def with_slopes(data: xr.Dataset, draws: WindowDraws, labels: Sequence[str], see
     return data.assign(pairs).assign_coords(cause=list(labels), effect=list(labels))
 
 # %% ../nbs/08_pipeline.ipynb #36c156f4
-class Finished(NamedTuple):
+class WindowResult(NamedTuple):
     "What a window leaves."
 
     window: str
@@ -583,7 +589,7 @@ class Finished(NamedTuple):
 class Worker:
     "What all windows of a run share: the engine and the masks."
 
-    finish: Callable[..., Finished]  # added below
+    finish: Callable[..., WindowResult]  # added below
 
     def __init__(self, model: SequenceModel, exposures: Sequence[str], experiment: Experiment):
         self.exposures, self.experiment = tuple(exposures), experiment
@@ -591,7 +597,7 @@ class Worker:
         self.sampler, self.draws = draw_source(model, experiment.seed, experiment.draws)
         self.engine = make_engine(model, columns, experiment.engine)
 
-    def __call__(self, row: pd.Series, x: np.ndarray, workers: int | None = None, tick: Callable[[], None] = lambda: None) -> Finished:
+    def __call__(self, row: pd.Series, x: np.ndarray, workers: int | None = None, tick: Callable[[], None] = lambda: None) -> WindowResult:
         "Do the window of that row of the plan, sequence x (4, L)."
         with threadpool_limits(1, "blas"):  # sums in one order, whatever the machine
             return self.finish(row, x, window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick))
@@ -615,7 +621,7 @@ def _netcdf(data: xr.Dataset) -> bytes:
         return apart.submit(_write_netcdf, data).result()
 
 
-def finish(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> Finished:
+def finish(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> WindowResult:
     "Effects and local estimates of a window from its draws."
     seed, labels = self.experiment.seed, (*self.exposures, self.experiment.outcome)
     data = window_dataset(draws, row["name"], self.exposures, x, self.experiment.keep_draws)
@@ -627,29 +633,22 @@ def finish(self: Worker, row: pd.Series, x: np.ndarray, draws: WindowDraws) -> F
                 "end": int(row.end), "x_reference": float(data.x_reference[column, 0]),
                 "y_reference": float(data.y_reference[0])}
         records += [base | r for r in local_effects(draws, column, _seed(seed, row["name"], exposure))]
-    return Finished(row["name"], _netcdf(data), records)
+    return WindowResult(row["name"], _netcdf(data), records)
 
 
 Worker.finish = finish
 
 # %% ../nbs/08_pipeline.ipynb #006bdbb7
-def _keep(out: Path, finished: Finished) -> None:
+def _keep(out: Path, finished: WindowResult) -> None:
     "Write the files of a window, and last their checksums: now it is done."
     sums = {}
     for name, data in zip(_files(finished.window), (finished.effects, json.dumps(finished.records).encode())):
         write_file(out / name, data)
         sums[name] = _sha256(data)
-    with may_fail(out / SUMS), open(out / SUMS, "a", encoding="utf-8") as file:
+    with os_errors_as_input_error(out / SUMS), open(out / SUMS, "a", encoding="utf-8") as file:
         file.write(_sum_lines(sums))
 
 # %% ../nbs/08_pipeline.ipynb #f43ddd70
-def end_with_parent() -> None:
-    "For a process of a pool: to end when the one that started it does, however that came to its end, and to use one core."
-    parent: Any = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    torch.set_num_threads(1)
-
-
 @dataclass(frozen=True)
 class Job:
     "What another process needs to do windows of a run, and what it must find there: these weights, these versions."
@@ -684,11 +683,11 @@ def _worker(job: Job) -> Worker:
     return Worker(model, job.exposures, job.experiment)
 
 
-def do_window(job: Job, row: pd.Series, codes: np.ndarray) -> Finished:
+def do_window(job: Job, row: pd.Series, codes: np.ndarray) -> WindowResult:
     "A window of a run in a process of its own; codes (L,). InputError where this process has another model or other versions."
     with _loading:
         worker = _worker(job)
-    return worker(row, hot(codes), 1)
+    return worker(row, codes_to_one_hot(codes), 1)
 
 
 class _Call:
@@ -701,7 +700,7 @@ class _Call:
         return self.call
 
 
-def _by_executor(executor: Executor, job: Job, p: Plan, left: Sequence[int], room: Callable[[], int]) -> Generator[Finished]:
+def _by_executor(executor: Executor, job: Job, p: Plan, left: Sequence[int], room: Callable[[], int]) -> Generator[WindowResult]:
     "Windows in other processes, each as it comes back; at most room() are out at a time, so memory does not grow with the run."
     waiting: set[Any] = set()
     rest = iter(left)
@@ -716,7 +715,7 @@ def _by_executor(executor: Executor, job: Job, p: Plan, left: Sequence[int], roo
             yield done.pop().result()
 
 
-def _by_processes(p: Plan, left: Sequence[int], device: str, workers: int) -> Generator[Finished]:
+def _by_processes(p: Plan, left: Sequence[int], device: str, workers: int) -> Generator[WindowResult]:
     "Windows in several processes of this machine."
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
@@ -755,7 +754,7 @@ def _cluster(address: str | None, experiment: Experiment) -> Iterator[Any]:
         yield client
 
 
-def _by_cluster(client: Any, p: Plan, left: Sequence[int], device: str, announce: Callable[[str], None]) -> Generator[Finished]:
+def _by_cluster(client: Any, p: Plan, left: Sequence[int], device: str, announce: Callable[[str], None]) -> Generator[WindowResult]:
     "Windows by the workers of a Dask cluster."
     from distributed import KilledWorker
     from distributed.comm import CommClosedError
@@ -779,7 +778,7 @@ def _by_cluster(client: Any, p: Plan, left: Sequence[int], device: str, announce
 
 # %% ../nbs/08_pipeline.ipynb #19f107fc
 def _elsewhere(p: Plan, left: Sequence[int], device: str, workers: int, client: Any,
-               announce: Callable[[str], None]) -> Generator[Finished] | None:
+               announce: Callable[[str], None]) -> Generator[WindowResult] | None:
     "Windows done by other processes; None where this one does better alone."
     if client is not None:
         return _by_cluster(client, p, left, device, announce)
@@ -802,7 +801,7 @@ def _do_windows(p: Plan, out: Path, device: str, workers: int, client: Any, anno
         worker, ticks = Worker(p.model, p.exposures, p.experiment), itertools.count(done + 1)
         for i in left:
             tick = functools.partial(lambda name: progress(next(ticks), total, name), p.windows.name[i])
-            _keep(out, worker(p.windows.iloc[i], hot(p.codes[i]), workers, tick))
+            _keep(out, worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), workers, tick))
 
 # %% ../nbs/08_pipeline.ipynb #702dc086
 def run(

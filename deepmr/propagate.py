@@ -35,10 +35,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .core import InputError
 from .dropout import dropout_layers, shared_masks
 from .models import SequenceModel, memory_for, within_memory
 from .mutagenesis import Mutations, predict_mutations, saturate
-from .regions import InputError
 
 # %% ../nbs/04_propagate.ipynb #2fe74f05
 @dataclass

@@ -23,10 +23,10 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from .core import InputError, write_file
 from .meta import egger_test
 from .pipeline import PROTOCOLS, compare, effect_matrix, open_effects, read_local, read_record, status, table1
 from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
-from .regions import InputError, write_file
 
 # %% ../nbs/13_report.ipynb #1a4dba34
 def digits(value: float, n: int = 3) -> str:

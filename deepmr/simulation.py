@@ -6,7 +6,7 @@
 __all__ = ['LENGTH', 'PRIOR', 'BACKGROUND', 'ROLES', 'SCENARIOS', 'N_TRAIN', 'KERNEL', 'WIDTH', 'HIDDEN', 'POOL', 'DROPOUT',
            'MEMBERS', 'EPOCHS', 'STUCK', 'Maps', 'N_BOOT', 'Estimators', 'Choice', 'SPREAD', 'MEAN', 'ON_DRAWS', 'META',
            'LEVELS', 'DRAWN', 'SHARED_SD', 'WINDOW_SD', 'SITE', 'LOCUS', 'LOCUS_PRIOR', 'LOCUS_TRAIN', 'MOLECULES',
-           'WEIGHTS', 'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE', 'motifs', 'background', 'plant',
+           'WEIGHTS', 'LOCI', 'FACTORS', 'ROLE', 'LOCUS_LOCAL', 'ROUNDS', 'RECIPE', 'motifs', 'random_windows', 'plant',
            'log_odds', 'scores', 'softplus', 'occupancy', 'Scenario', 'expected_counts', 'anscombe', 'mutated',
            'saturated', 'substituted', 'training_data', 'bound_windows', 'through_origin', 'noise_free', 'true_local',
            'network', 'as_input', 'descend', 'fit', 'squared_error', 'again_where_stuck', 'fit_all', 'predict',
@@ -39,13 +39,25 @@ from scipy.optimize import isotonic_regression
 from scipy.special import expit, stdtr, stdtrit
 from torch import nn
 
+from .core import InputError, check_whole, end_with_parent, make_folder, quoted, write_file
 from .dropout import MaskSampler, shared_masks
 from .effects import ALL_WINDOWS, draw_source, make_engine, window_draws
 from .meta import random_effects, two_level
-from .models import ConvNet, SequenceModel, packed
-from .mr import MREstimate, divw, divw_draws, egger, instruments, ivw, mask_bootstrap, mode_based, moved, raps, slope_per_draw, weighted_median
-from .pipeline import end_with_parent
-from .regions import InputError, check_whole, make_folder, shown, write_file
+from .models import ConvNet, SequenceModel, torch_bytes
+from deepmr.mr import (
+    MREstimate,
+    divw,
+    divw_draws,
+    egger,
+    instruments,
+    ivw,
+    mask_bootstrap,
+    mode_based,
+    moved,
+    raps,
+    slope_per_draw,
+    weighted_median,
+)
 
 # %% ../nbs/11_simulation.ipynb #984786d9
 LENGTH, PRIOR = 100, np.log(100)
@@ -61,7 +73,7 @@ def motifs(file: str = "simulation") -> dict[str, np.ndarray]:
     return {name: (c + BACKGROUND[:, None]) / (c.sum(0) + 1) for name, c in counts.items()}
 
 
-def background(rng: np.random.Generator, n: int, length: int = LENGTH) -> np.ndarray:
+def random_windows(rng: np.random.Generator, n: int, length: int = LENGTH) -> np.ndarray:
     "n random sequences as codes (n, length), 0-3 = ACGT."
     return rng.choice(4, (n, length), p=BACKGROUND).astype(np.int8)
 
@@ -164,7 +176,7 @@ def substituted(rng: np.random.Generator, codes: np.ndarray, position: np.ndarra
 def training_data(rng: np.random.Generator, alpha: float, beta: float, scenario: Scenario,
                   n: int = N_TRAIN) -> tuple[np.ndarray, np.ndarray]:
     "n sequences, each site planted with probability 1/2, and n / 4 of them again, mutated in a site: codes, (., 2)."
-    codes, sites = background(rng, n), []
+    codes, sites = random_windows(rng, n), []
     for role in ROLES if scenario.dependent else ROLES[:2]:
         codes, at = plant(rng, codes, motifs()[role], rng.random(n) < 0.5)
         sites.append(at + rng.integers(0, motifs()[role].shape[1], n))  # one position of each site
@@ -179,7 +191,7 @@ def bound_windows(rng: np.random.Generator, n: int, scenario: Scenario) -> tuple
     codes: list[np.ndarray] = []
     begins, width = [], motifs()["exposure"].shape[1]
     while sum(map(len, codes)) < n:
-        some, at = plant(rng, background(rng, n), motifs()["exposure"], np.ones(n, bool))
+        some, at = plant(rng, random_windows(rng, n), motifs()["exposure"], np.ones(n, bool))
         for role, share in (("outcome", 1.0), ("confounder", 0.5 * scenario.dependent)):
             new, there = plant(rng, some, motifs()[role], rng.random(n) < share)
             clash = (there < at + width) & (at < there + motifs()[role].shape[1])
@@ -324,7 +336,7 @@ Maps = list[tuple[np.ndarray, np.ndarray]]  # for exposure and outcome: SDs of a
 def recalibration(rng: np.random.Generator, nets: Sequence[nn.Module], alpha: float, beta: float, scenario: Scenario, n: int = 600,
                   each: int = 8) -> Maps:
     "For exposure and outcome: (SDs of the ensemble, errors they stand for), both ascending, for np.interp."
-    codes, ats = background(rng, n), []
+    codes, ats = random_windows(rng, n), []
     for role in ROLES[:2]:
         codes, at = plant(rng, codes, motifs()[role], rng.random(n) < 0.7)
         ats += [at + rng.integers(0, motifs()[role].shape[1], n) for _ in range(each // 2)]
@@ -478,7 +490,7 @@ def cached(nets: Sequence[nn.Module], path: Path | None, train: Callable[[], Seq
         return [net.eval() for net in nets]
     nets = train()
     if path is not None:
-        write_file(path, packed([net.state_dict() for net in nets]))
+        write_file(path, torch_bytes([net.state_dict() for net in nets]))
     return nets
 
 
@@ -571,7 +583,7 @@ def locus_weights(rng: np.random.Generator) -> np.ndarray:
 
 def planted_loci(rng: np.random.Generator, n: int, share: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
     "n sequences (n, LOCUS), a site of each factor in that share of them; and one position of each planted site (F, n), or -1."
-    codes, inside = background(rng, n, LOCUS), []
+    codes, inside = random_windows(rng, n, LOCUS), []
     for p in motifs("locus").values():
         which = rng.random(n) < share
         codes, at = plant(rng, codes, p, which)
@@ -762,7 +774,7 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str],
 def _same_run(path: Path, what: dict[str, Any]) -> None:
     found, expected = path.read_text(errors="replace") if path.exists() else "", json.dumps(what)
     if found not in ("", expected):
-        raise InputError(f"out: {path.parent} holds rounds of another simulation ({shown(found, 100)}), expected {expected}, "
+        raise InputError(f"out: {path.parent} holds rounds of another simulation ({quoted(found, 100)}), expected {expected}, "
                          "or another directory")
     write_file(path, expected)
 

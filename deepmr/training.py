@@ -31,24 +31,20 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from .core import InputError, check_file, check_whole, make_folder, write_file
 from .dropout import MaskSampler, shared_masks
-from .models import ConvNet, SequenceModel, packed, save_model
+from .models import ConvNet, SequenceModel, save_model, torch_bytes
 from .pipeline import open_effects, read_local
 from deepmr.regions import (
     ALPHABET,
     Genome,
-    InputError,
-    check_file,
-    check_whole,
     encode,
     is_bound,
-    make_folder,
     one_hot,
     read_regions,
     sequence_digest,
     tile,
     window_name,
-    write_file,
     write_windows,
 )
 
@@ -444,7 +440,7 @@ def train_epoch(net: ConvNet, average: ConvNet, optimizer: torch.optim.Optimizer
 # %% ../nbs/12_training.ipynb #02c16c27
 def save_checkpoint(path: Path, **state: Any) -> None:
     "Written beside and moved into place, so that a killed run never leaves half a file."
-    write_file(path, packed({k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in state.items()}))
+    write_file(path, torch_bytes({k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in state.items()}))
 
 
 def load_checkpoint(path: Path, **state: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from conftest import quiet, toy_experiment, toy_model
 from deepmr.cli import app
+from deepmr.core import InputError
 from deepmr.models import save_model
 from deepmr.pipeline import plan, run
-from deepmr.regions import InputError
 
 distributed = pytest.importorskip("distributed")
 

@@ -6,12 +6,13 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from conftest import toy_model
+from deepmr.core import InputError
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.effects import make_engine, mutation_effects, replica, summarise, window_draws
-from deepmr.models import SequenceModel, fitting, memory_for
+from deepmr.models import SequenceModel, max_batch_size, memory_for
 from deepmr.mutagenesis import saturate
 from deepmr.propagate import Propagator, Window
-from deepmr.regions import InputError, one_hot
+from deepmr.regions import one_hot
 
 
 def dna(length, seed):
@@ -133,8 +134,8 @@ def test_on_a_gpu_the_batch_follows_what_is_free(toy, monkeypatch):
     for free, batch in ((1 << 40, 4096), (1 << 27, None), (1, 1)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
         half = memory_for(torch.device("cuda"))
-        assert half == free // 2 and fitting(toy, half) == (batch or fitting(toy, half))
-    sizes = [fitting(toy, m) for m in (1 << 20, 1 << 21, 1 << 22)]
+        assert half == free // 2 and max_batch_size(toy, half) == (batch or max_batch_size(toy, half))
+    sizes = [max_batch_size(toy, m) for m in (1 << 20, 1 << 21, 1 << 22)]
     assert sizes[1] == 2 * sizes[0] and sizes[2] == 2 * sizes[1]  # twice the memory, twice the sequences
     assert memory_for(torch.device("cpu")) == 512 << 20 and toy.to("cpu").batch == 64
 

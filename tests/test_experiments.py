@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from conftest import ROOT, toy_model
 from deepmr.cli import app
+from deepmr.core import InputError
 from deepmr.experiments import ExperimentFile, Input, experiment, obtain, read_experiment
 from deepmr.models import fetch
 from deepmr.pipeline import plan
-from deepmr.regions import Genome, InputError, is_bound, read_windows
+from deepmr.regions import Genome, is_bound, read_windows
 
 TOML = """
 model = "torch:own:load"

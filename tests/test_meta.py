@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
+from deepmr.core import InputError
 from deepmr.meta import (
     MetaEstimate,
     _maxima,
@@ -22,7 +23,6 @@ from deepmr.meta import (
     subgroups,
     two_level,
 )
-from deepmr.regions import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'reference'

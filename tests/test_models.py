@@ -15,13 +15,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from deepmr.cli import app
+from deepmr.core import InputError
 from deepmr.dropout import MaskSampler
 from deepmr.effects import PlainEngine, mutation_effects
-from deepmr.models import DeepSEA, Ensemble, SequenceModel, adapt, backgrounds, fetch, load_model, read_weights, save_model, stack
+from deepmr.models import DeepSEA, Ensemble, SequenceModel, adapt, background_ensemble, fetch, load_model, read_weights, save_model, stack
 from deepmr.mutagenesis import saturate
-from deepmr.pipeline import Experiment, addressed, default_exposures, plan, run
+from deepmr.pipeline import Experiment, default_exposures, plan, resolve_labels, run
 from deepmr.propagate import Propagator
-from deepmr.regions import InputError
 from deepmr.training import load_checkpoint
 
 LENGTH = 60
@@ -84,7 +84,7 @@ def test_the_first_of_a_repeated_label_is_number_1():
 @pytest.fixture
 def repeated(toy):
     "The toy with its two exposures named alike."
-    return SequenceModel(toy.module, ["X_TF_None", "X_TF_None", "X_DNase_None"], 120, "repeated", doubts={"X_TF_None": ["weak_label"]})
+    return SequenceModel(toy.module, ["X_TF_None", "X_TF_None", "X_DNase_None"], 120, "repeated", label_warnings={"X_TF_None": ["weak_label"]})
 
 
 def test_a_run_names_repeated_labels_by_address(repeated, toy_files):
@@ -100,7 +100,7 @@ def test_a_run_names_repeated_labels_by_address(repeated, toy_files):
     assert list(effects.exposure.values) == ["X_TF_None#2", "X_TF_None#1"] and effects.attrs["outcome"] == "X_DNase_None"
     for asked in (("X_TF_None",), ("X_TF_None#1", "0")):
         with pytest.raises(InputError, match=r"stands 2 times|found .* twice"):
-            addressed(Experiment(repeated, asked, "X_DNase_None"), repeated)
+            resolve_labels(Experiment(repeated, asked, "X_DNase_None"), repeated)
 
 
 def test_regions_observed_under_the_plain_label_serve_every_address(repeated, toy_files):
@@ -225,7 +225,7 @@ def test_labels_from_a_file(tmp_path):
 def test_backgrounds_are_draws():
     torch.manual_seed(0)
     model = adapt(flat(), list("abc"), LENGTH, axes="NC1L")
-    views = backgrounds(model, n=4, share=0.2, seed=3)
+    views = background_ensemble(model, n=4, share=0.2, seed=3)
     assert isinstance(views, Ensemble) and len(views.members) == 4
     replaced = [int((m.module.keep == 0).sum()) for m in views.members]
     assert replaced == [12] * 4 and all(bool((m.module.keep + m.module.other.sum(1, keepdim=True) == 1).all()) for m in views.members)

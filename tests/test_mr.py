@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from deepmr.core import InputError
 from deepmr.mr import (
     _counts,
     _exact_scale,
@@ -38,7 +39,6 @@ from deepmr.mr import (
     steiger_test,
     weighted_median,
 )
-from deepmr.regions import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'reference'

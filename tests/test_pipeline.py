@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from conftest import quiet, toy_experiment, toy_model
 from deepmr.cli import app
+from deepmr.core import InputError
 from deepmr.models import Ensemble, load_model
 from deepmr.mr import weighted_median
 from deepmr.pipeline import (
@@ -42,7 +43,7 @@ from deepmr.pipeline import (
     status,
     table1,
 )
-from deepmr.regions import InputError, read_windows
+from deepmr.regions import read_windows
 
 ROOT = Path(__file__).resolve().parents[1]
 

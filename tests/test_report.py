@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from conftest import toy_model
 from deepmr.cli import app
+from deepmr.core import InputError
 from deepmr.models import SequenceModel
 from deepmr.pipeline import Experiment, read_local, run, table1
-from deepmr.regions import InputError
 from deepmr.report import WARNINGS, explain, report
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import binomtest
 
 from deepmr import simulation as S
-from deepmr.regions import InputError
+from deepmr.core import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "results" / "simulation"
@@ -30,7 +30,7 @@ def store(*arguments):
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32), length=st.integers(25, 60))
 def test_occupancy_of_all_mutants_is_that_of_each(seed, length):
-    codes = S.background(np.random.default_rng(seed), 2, length)
+    codes = S.random_windows(np.random.default_rng(seed), 2, length)
     for pwms, prior in ((S.motifs(), S.PRIOR), (S.motifs("locus"), S.LOCUS_PRIOR)):
         every = S.occupancy(S.mutated(codes).reshape(-1, length), pwms, prior)
         np.testing.assert_allclose(S.saturated(codes, pwms, prior).reshape(every.shape), every, rtol=1e-9, atol=1e-12)
@@ -63,7 +63,7 @@ def test_truth_is_the_difference_at_each_value_of_the_confounder_averaged():
 
 
 def test_scores_in_parts_are_those_of_all_at_once():
-    codes = S.background(np.random.default_rng(3), 1200)  # several parts
+    codes = S.random_windows(np.random.default_rng(3), 1200)  # several parts
     np.testing.assert_array_equal(S.occupancy(codes), np.concatenate([S.occupancy(codes[i:i + 1]) for i in range(len(codes))]))
 
 
@@ -205,7 +205,7 @@ def test_a_stuck_network_is_replaced_only_by_a_better_one():
         def forward(self, x):
             return torch.full((len(x), 2), self.value)
 
-    codes, y = S.background(np.random.default_rng(0), 50), np.random.default_rng(1).normal(0, 1, (50, 2))
+    codes, y = S.random_windows(np.random.default_rng(0), 50), np.random.default_rng(1).normal(0, 1, (50, 2))
     nets, asked = [Constant(v) for v in (0.0, 0.0, 5.0, 0.1, 3.0)], []
     new = {2: 0.05, 4: 9.0}
     kept = S.again_where_stuck(nets, codes, y, lambda k, attempt: asked.append((k, attempt)) or Constant(new[k]))

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from deepmr import training as T
 from deepmr.cli import app
+from deepmr.core import InputError
 from deepmr.models import ConvNet, load_model
-from deepmr.regions import Genome, InputError, is_bound, one_hot, read_regions, tile
+from deepmr.regions import Genome, is_bound, one_hot, read_regions, tile
 
 ROOT = Path(__file__).resolve().parents[1]
 HG19 = ROOT.parent / "shared" / "hg19"

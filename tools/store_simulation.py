@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from deepmr.regions import InputError, write_file
+from deepmr.core import InputError, write_file
 from deepmr.simulation import RECIPE, ROUNDS, calibration, read_rounds
 
 KEY = ["scenario", "round"]

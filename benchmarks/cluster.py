@@ -22,9 +22,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from deepmr.core import Execution
+from deepmr.experiment import Experiment, Plan, default_exposures
 from deepmr.models import load_model
 from deepmr.mutagenesis import random_windows
-from deepmr.pipeline import Experiment, Plan, default_exposures, run
+from deepmr.pipeline import run
 
 RESULTS = Path(__file__).parent / "results" / "cluster.json"
 
@@ -52,9 +54,9 @@ def scaling(args):
     for _ in range(args.repeats):
         for workers in seconds:
             with tempfile.TemporaryDirectory() as place, LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
-                run(warm, Path(place) / "warm", announce=quiet, scheduler=cluster.scheduler_address)
+                run(warm, Path(place) / "warm", Execution(announce=quiet, scheduler=cluster.scheduler_address))
                 begin = time.perf_counter()
-                run(p, Path(place) / "run", announce=quiet, scheduler=cluster.scheduler_address)
+                run(p, Path(place) / "run", Execution(announce=quiet, scheduler=cluster.scheduler_address))
                 seconds[workers].append(time.perf_counter() - begin)
                 sent = [f.stat().st_size for f in (Path(place) / "run").glob("[el]*/*")]
                 print(workers, "workers:", round(seconds[workers][-1], 2), "s", flush=True)
@@ -80,7 +82,7 @@ def memory(args):
 def one_run(args):
     p = random_plan(args.windows, 5)
     before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter()
-    run(p, Path(args.out) / "run", workers=1, announce=quiet)
+    run(p, Path(args.out) / "run", Execution(workers=1, announce=quiet))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"before_mb": before, "peak_mb": peak, "seconds": time.perf_counter() - begin}))
 

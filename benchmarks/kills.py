@@ -23,8 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from deepmr.core import Execution
+from deepmr.experiment import Experiment
 from deepmr.models import ConvNet, SequenceModel, save_model
-from deepmr.pipeline import Experiment, run
+from deepmr.pipeline import run
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 SHAPE = dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16, hidden_dropout=0.4, length=120)
@@ -42,7 +44,7 @@ def experiment(folder):
     bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 3000))
     (folder / "g.fa").write_text(f">chr1\n{bases}\n")
     (folder / "sites.bed").write_text("".join(f"chr1\t{s}\t{s + 50}\n" for s in range(200, 2600, 300)))
-    return Experiment(str(folder / "toy.safetensors"), outcome="X_DNase_None", regions=str(folder / "sites.bed"), genome=str(folder / "g.fa"),
+    return Experiment(model=str(folder / "toy.safetensors"), outcome="X_DNase_None", regions=str(folder / "sites.bed"), genome=str(folder / "g.fa"),
                       windows=WINDOWS, draws=DRAWS, seed=1)
 
 
@@ -58,7 +60,7 @@ def forked(e, out):
     pid = os.fork()
     if pid == 0:
         try:
-            run(e, out, workers=1, announce=lambda line: None)
+            run(e, out, Execution(workers=1, announce=lambda line: None))
             os._exit(0)
         except BaseException:
             os._exit(1)

@@ -114,6 +114,16 @@ NOTES |= {
     "own_motif_not_found": NoteKind("The model's mutation maps do not follow a motif of this factor's own family."),
 }
 
+# %% ../nbs/00b_notes.ipynb #c0a00002
+NOTES |= {
+    "few_windows": NoteKind("Fewer windows are bound by an exposure than were asked for.", "{exposure}: {n} of {asked}", "n_windows"),
+    "few_evolved": NoteKind("Only a few windows are evolved for each exposure. More would not make them genomic.", "{n}, not {asked}", "n_windows"),
+    "evolved_unbound": NoteKind("The model does not call all evolved windows bound. The others are left out.",
+                                "{exposure}: {n} of {grown} are kept", "n_windows"),
+    "members_agree": NoteKind("The draws are members of an ensemble, for which the intervals of this protocol are rather too narrow. "
+                              "For these, compare --protocol median.", "{draws} members, protocol {protocol}"),
+}
+
 # %% ../nbs/00b_notes.ipynb #fbe2e32f
 def table_notes(counted: Mapping[str, tuple[int, int] | None]) -> str:
     "Codes as the `warnings` column of a table stores them. A count `(n, of)` is the number of windows that carry the note."

@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from conftest import quiet, toy_experiment, toy_model
+from conftest import toy_experiment, toy_model
 from deepmr.cli import app
-from deepmr.core import InputError
+from deepmr.core import Execution, InputError
+from deepmr.experiment import plan
 from deepmr.models import save_model
-from deepmr.pipeline import plan, run
+from deepmr.pipeline import run
 
 distributed = pytest.importorskip("distributed")
+quiet = Execution(announce=lambda line: None)
+
+
+def quietly(**change):
+    return replace(quiet, **change)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def differing(one, other):
 
 
 def test_bytes_of_one_process_though_a_worker_is_killed(cluster, named, toy_files):
-    run(named, toy_files / "one", workers=1, **quiet)
+    run(named, toy_files / "one", quietly(workers=1))
     with distributed.Client(cluster, set_as_default=False) as client:
         before, killed = client.run(os.getpid), []
 
@@ -41,8 +47,7 @@ def test_bytes_of_one_process_though_a_worker_is_killed(cluster, named, toy_file
             os.kill(killed[0], signal.SIGKILL)
 
     seen = []
-    run(named, toy_files / "many", scheduler=cluster.scheduler_address, announce=lambda line: None,
-        progress=lambda *a: (seen.append(a[:2]), kill(*a)))
+    run(named, toy_files / "many", quietly(scheduler=cluster.scheduler_address, progress=lambda *a: (seen.append(a[:2]), kill(*a))))
     assert killed and seen == [(30 * (i + 1), 240) for i in range(8)]
     assert not differing(toy_files / "one", toy_files / "many")
     with distributed.Client(cluster, set_as_default=False) as client:
@@ -51,18 +56,18 @@ def test_bytes_of_one_process_though_a_worker_is_killed(cluster, named, toy_file
 
 
 def test_a_run_begun_here_is_finished_there(cluster, named, toy_files):
-    run(named, toy_files / "one", workers=1, **quiet)
+    run(named, toy_files / "one", quietly(workers=1))
 
     def stop(done, total, window):
         if done == 100:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(named, toy_files / "two", workers=1, progress=stop, **quiet)
+        run(named, toy_files / "two", quietly(workers=1, progress=stop))
     damaged = next((toy_files / "two" / "effects").iterdir())
     damaged.write_bytes(damaged.read_bytes()[:-7])
     said = []
-    run(named, toy_files / "two", scheduler=cluster.scheduler_address, announce=said.append)
+    run(named, toy_files / "two", Execution(scheduler=cluster.scheduler_address, announce=said.append))
     assert not differing(toy_files / "one", toy_files / "two") and "doing these again" in said[-1]
 
 
@@ -71,21 +76,21 @@ def test_from_the_command_line(cluster, named, toy_files):
                "--windows", "2", "--draws", "4", "--scheduler", cluster.scheduler_address, "--out"]
     done = CliRunner().invoke(app, [*options, str(toy_files / "run")])
     assert done.exit_code == 0, done.output
-    run(replace(named, windows=2, draws=4, seed=0), toy_files / "one", workers=1, **quiet)
+    run(replace(named, windows=2, draws=4, seed=0), toy_files / "one", quietly(workers=1))
     assert not differing(toy_files / "one", toy_files / "run")
 
 
 def test_weights_must_be_there_and_the_same(cluster, named, toy_files):
-    p, weights = plan(named, **quiet), Path(named.model)
+    p, weights = plan(named, quiet), Path(named.model)
     weights.rename(toy_files / "elsewhere")
     with pytest.raises(InputError, match="a worker says: model: found no file"):
-        run(p, toy_files / "run", scheduler=cluster.scheduler_address, **quiet)
+        run(p, toy_files / "run", quietly(scheduler=cluster.scheduler_address))
     config = dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16, hidden_dropout=0.4, length=120)
     save_model(toy_model(seed=5), config, weights)
     with pytest.raises(InputError, match="a worker says: model: found other weights"):
-        run(p, toy_files / "run", scheduler=cluster.scheduler_address, **quiet)
+        run(p, toy_files / "run", quietly(scheduler=cluster.scheduler_address))
     (toy_files / "elsewhere").rename(weights)
-    assert len(run(p, toy_files / "run", scheduler=cluster.scheduler_address, **quiet)) == 2
+    assert len(run(p, toy_files / "run", quietly(scheduler=cluster.scheduler_address))) == 2
 
 
 def test_an_experiment_file_on_a_cluster(cluster, named, toy_files):
@@ -128,19 +133,19 @@ def test_a_scheduler_that_is_lost_loses_no_finished_window(named, toy_files):
                 cluster.kill()
 
         with pytest.raises(InputError, match="was lost; finished windows are kept, continue with the same command"):
-            run(named, toy_files / "run", scheduler=address, announce=lambda line: None, progress=kill)
+            run(named, toy_files / "run", quietly(scheduler=address, progress=kill))
     kept = len(list((toy_files / "run" / "effects").iterdir()))
     assert 0 < kept < 8
     seen = []
-    run(named, toy_files / "run", workers=1, announce=lambda line: None, progress=lambda done, total, window: seen.append(done))
-    run(named, toy_files / "one", workers=1, **quiet)
+    run(named, toy_files / "run", quietly(workers=1, progress=lambda done, total, window: seen.append(done)))
+    run(named, toy_files / "one", quietly(workers=1))
     assert not differing(toy_files / "one", toy_files / "run") and seen[0] > 30 * (kept - 1)
 
 
 DIES = """
 import os
 import deepmr.pipeline
-deepmr.pipeline.do_window = lambda *a, **k: os._exit(1)
+deepmr.pipeline.window_draws = lambda *a, **k: os._exit(1)
 """
 
 
@@ -150,7 +155,7 @@ def test_a_window_that_ends_every_worker_is_given_up(named, toy_files):
     with distributed.LocalCluster(**alone) as deadly, distributed.Client(deadly, set_as_default=False):
         deadly.scheduler.allowed_failures = 0
         with pytest.raises(InputError, match="a window was given up after its workers ended, one after the other"):
-            run(named, toy_files / "run", scheduler=deadly.scheduler_address, **quiet)
+            run(named, toy_files / "run", quietly(scheduler=deadly.scheduler_address))
 
 
 HIDE = """
@@ -166,13 +171,13 @@ def test_a_worker_without_the_package(named, toy_files):
     (toy_files / "hide.py").write_text(HIDE)
     alone = dict(n_workers=1, threads_per_worker=1, dashboard_address=":0", preload=[str(toy_files / "hide.py")])
     with distributed.LocalCluster(**alone) as bare, pytest.raises(InputError, match="a worker has no deepmr, expected deepmr"):
-        run(named, toy_files / "run", scheduler=bare.scheduler_address, **quiet)
+        run(named, toy_files / "run", quietly(scheduler=bare.scheduler_address))
 
 
 def test_a_cluster_that_cannot_be_used_is_one_sentence_before_anything_is_written(named, toy, toy_files, monkeypatch):
     def fails(text, experiment=named, scheduler="tcp://127.0.0.1:9"):
         with pytest.raises(InputError, match=text):
-            run(experiment, toy_files / "run", scheduler=scheduler, **quiet)
+            run(experiment, toy_files / "run", quietly(scheduler=scheduler))
         assert not (toy_files / "run").exists()
 
     fails("does not answer .*refused.* expected tcp://HOST:PORT")

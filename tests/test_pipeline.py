@@ -19,55 +19,45 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from conftest import quiet, toy_experiment, toy_model
+from conftest import toy_experiment, toy_model
 from deepmr.cli import app
-from deepmr.core import InputError
+from deepmr.core import Execution, InputError
+from deepmr.experiment import PROTOCOLS, Experiment, plan
 from deepmr.models import Ensemble, load_model
 from deepmr.mr import weighted_median
-from deepmr.pipeline import (
-    LOCAL,
-    PROTOCOLS,
-    Experiment,
-    _by_executor,
-    _netcdf,
-    compare,
-    direct_effects,
-    directions,
-    disk_needed,
-    effect_matrix,
-    open_effects,
-    plan,
-    read_local,
-    read_slopes,
-    run,
-    status,
-    table1,
-)
+from deepmr.pipeline import LOCAL_ESTIMATORS, bounded_map, run
 from deepmr.regions import read_windows
+from deepmr.rundir import disk_needed, netcdf_bytes, status
+from deepmr.tables import compare, direct_effects, directions, effect_matrix, open_effects, read_local, read_slopes, table1
 
 ROOT = Path(__file__).resolve().parents[1]
+quiet = Execution(announce=lambda line: None)
+
+
+def quietly(**change):
+    return replace(quiet, **change)
 
 
 def test_tables_are_the_same_bytes_for_any_workers_and_place(toy, toy_files):
-    run(toy_experiment(toy, toy_files), toy_files / "one", workers=1, **quiet)
-    run(toy_experiment(toy, toy_files), toy_files / "deep" / "er" / "two", workers=2, **quiet)
+    run(toy_experiment(toy, toy_files), toy_files / "one", quietly(workers=1))
+    run(toy_experiment(toy, toy_files), toy_files / "deep" / "er" / "two", quietly(workers=2))
     for name in ("table1.csv", "local_effects.parquet", "windows.bed"):
         assert (toy_files / "one" / name).read_bytes() == (toy_files / "deep" / "er" / "two" / name).read_bytes()
 
 
 def test_processes_give_the_bytes_of_one(named, toy_files, monkeypatch):
-    run(named, toy_files / "one", workers=1, **quiet)
+    run(named, toy_files / "one", quietly(workers=1))
     with monkeypatch.context() as m:  # so many windows are not done here
-        m.setattr("deepmr.pipeline.Worker.__call__", lambda *a: pytest.fail("expected processes"))
+        m.setattr("deepmr.pipeline.window_draws", lambda *a: pytest.fail("expected processes"))
         seen = []
-        run(named, toy_files / "two", workers=2, progress=lambda done, total, name: seen.append((done, total)), **quiet)
+        run(named, toy_files / "two", quietly(workers=2, progress=lambda done, total, name: seen.append((done, total))))
     assert seen == [(30 * (i + 1), 240) for i in range(8)]
     for name in ("table1.csv", "local_effects.parquet", *(f"effects/{f.name}" for f in (toy_files / "one" / "effects").iterdir())):
         assert (toy_files / "one" / name).read_bytes() == (toy_files / "two" / name).read_bytes()
 
 
 def test_no_process_outlives_a_killed_run(named, toy_files):
-    run(named, toy_files / "whole", workers=1, **quiet)
+    run(named, toy_files / "whole", quietly(workers=1))
     command = [sys.executable, "-m", "deepmr.cli", "table1", "--model", named.model, "--outcome", named.outcome, "--regions",
                named.regions, "--genome", named.genome, "--windows", "8", "--draws", "30", "--seed", "1", "--workers", "2",
                "--out", str(toy_files / "killed")]
@@ -90,13 +80,14 @@ KILLED = """
 import sys; sys.path.insert(0, {tests!r})
 from conftest import toy_experiment, toy_model
 from pathlib import Path
+from deepmr.core import Execution
 from deepmr.pipeline import run
-run(toy_experiment(toy_model(), Path({files!r}), draws=30), {out!r}, announce=lambda line: None)
+run(toy_experiment(toy_model(), Path({files!r}), draws=30), {out!r}, Execution(announce=lambda line: None))
 """
 
 
 def test_sigkill_at_any_moment_and_continue(toy, toy_files):
-    whole = run(toy_experiment(toy, toy_files, draws=30), toy_files / "whole", **quiet)
+    whole = run(toy_experiment(toy, toy_files, draws=30), toy_files / "whole", quiet)
     out, rng, kills = toy_files / "killed", np.random.default_rng(0), 0
     script = KILLED.format(tests=str(Path(__file__).parent), files=str(toy_files), out=str(out))
     for _ in range(40):
@@ -124,9 +115,9 @@ def test_a_second_process_on_a_directory_is_refused(named, toy_files):
         time.sleep(0.01)
     assert first.poll() is None
     with pytest.raises(InputError, match="in use by another run"):
-        run(toy_experiment(toy_model(), toy_files, draws=400), out, **quiet)
+        run(toy_experiment(toy_model(), toy_files, draws=400), out, quiet)
     first.kill(), first.wait()
-    run(toy_experiment(toy_model(), toy_files, draws=400), out, **quiet)  # the lock went with its holder
+    run(toy_experiment(toy_model(), toy_files, draws=400), out, quiet)  # the lock went with its holder
 
 
 def content(out):
@@ -147,7 +138,7 @@ DAMAGE = {
 
 def test_any_damage_to_a_window_is_found_said_and_mended(toy, toy_files):
     e, out = toy_experiment(toy, toy_files), toy_files / "run"
-    run(e, out, **quiet)
+    run(e, out, quiet)
     before, windows = content(out), len(list((out / "local").iterdir()))
     for name, damage in DAMAGE.items():
         victims = []
@@ -163,14 +154,14 @@ def test_any_damage_to_a_window_is_found_said_and_mended(toy, toy_files):
             with pytest.raises(InputError, match=f"{victim} is {'missing' if name == 'gone' else 'damaged'}, expected what deepmr wrote"):
                 read(out)
         said = []
-        run(e, out, announce=said.append)
+        run(e, out, Execution(announce=said.append))
         assert [line for line in said if "doing these again" in line] and content(out) == before, name
         assert not list(out.glob("**/*.part"))
 
 
 def test_a_report_of_a_damaged_run_is_one_sentence(toy, toy_files):
     out = toy_files / "run"
-    run(toy_experiment(toy, toy_files), out, **quiet)
+    run(toy_experiment(toy, toy_files), out, quiet)
     victim = next((out / "local").iterdir())
     victim.write_text(victim.read_text()[:-20])
     done = CliRunner().invoke(app, ["report", str(out)])
@@ -180,13 +171,13 @@ def test_a_report_of_a_damaged_run_is_one_sentence(toy, toy_files):
 @pytest.mark.parametrize("change", ["gone", "empty", "cut", "flipped"])
 def test_windows_without_their_checksums_are_not_trusted(toy, toy_files, change):
     e, out = toy_experiment(toy, toy_files), toy_files / "run"
-    run(e, out, **quiet)
+    run(e, out, quiet)
     before, sums = content(out), out / "SHA256SUMS"
     text = sums.read_text()
     written = {"gone": None, "empty": "", "cut": text[:-30], "flipped": text[:-90] + ("0" if text[-90] != "0" else "1") + text[-89:]}[change]
     sums.unlink() if written is None else sums.write_text(written)
     again = []
-    run(e, out, progress=lambda done, total, window: again.append(window), **quiet)
+    run(e, out, quietly(progress=lambda done, total, window: again.append(window)))
     assert len(set(again)) == (1 if change in ("cut", "flipped") else len(before) // 2 - 1) and content(out) == before
     assert sorted(sums.read_text().splitlines()) == sorted(text.splitlines())
 
@@ -203,46 +194,46 @@ def test_a_disk_that_fills_up_loses_nothing(toy, toy_files, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(Path, "write_bytes", full)
         with pytest.raises(InputError, match=r"out: .*\.json cannot be written \(No space left on device\)"):
-            run(e, out, **quiet)
+            run(e, out, quiet)
     assert status(out)["done"] == 1 and not list(out.glob("**/*.part"))
-    run(e, out, **quiet)
-    run(e, toy_files / "whole", **quiet)
+    run(e, out, quiet)
+    run(e, toy_files / "whole", quiet)
     assert content(out) == content(toy_files / "whole")
 
 
 def test_an_experiment_of_an_older_version_is_continued(toy, toy_files):
     e, out = toy_experiment(toy, toy_files), toy_files / "run"
-    run(e, out, **quiet)
+    run(e, out, quiet)
     record = json.loads((out / "run.json").read_text())
     del record["experiment"]["keep_draws"]
     (out / "run.json").write_text(json.dumps(record))
     (out / "SHA256SUMS").unlink()
     assert len(table1(out)) == 2 and len(read_slopes(out).windows) == status(out)["done"]  # read as it is
-    run(e, out, **quiet)
+    run(e, out, quiet)
     with pytest.raises(InputError, match="differs in keep_draws"):
-        run(replace(e, keep_draws=True), out, **quiet)
+        run(replace(e, keep_draws=True), out, quiet)
 
 
 def test_draws_are_kept_on_request(toy, toy_files):
     e = toy_experiment(toy, toy_files)
-    run(e, toy_files / "run", **quiet), run(replace(e, keep_draws=True), toy_files / "kept", **quiet)
+    run(e, toy_files / "run", quiet), run(replace(e, keep_draws=True), toy_files / "kept", quiet)
     assert (toy_files / "run" / "table1.csv").read_bytes() == (toy_files / "kept" / "table1.csv").read_bytes()
     window = read_local(toy_files / "run").window[0]
     data = open_effects(toy_files / "kept", window)
     assert data.draws_x.dtype == np.float32 and data.draws_x.sizes["draw"] == 6
     np.testing.assert_allclose(data.draws_x.mean("draw"), data.bx, rtol=1e-4, atol=1e-7)
-    p, kept = plan(e, **quiet), plan(replace(e, keep_draws=True), **quiet)
+    p, kept = plan(e, quiet), plan(replace(e, keep_draws=True), quiet)
     used = sum(f.stat().st_size for f in (toy_files / "kept").rglob("*") if f.is_file())
     assert disk_needed(p) < disk_needed(kept) and used < disk_needed(kept)
 
 
 def test_neither_order_nor_engine_nor_threads_matter(toy, toy_files):
-    p = plan(toy_experiment(toy, toy_files), **quiet)
+    p = plan(toy_experiment(toy, toy_files), quiet)
     back = replace(p, windows=p.windows.iloc[::-1].reset_index(drop=True), codes=p.codes[::-1])
-    run(p, toy_files / "run", workers=1, **quiet), run(back, toy_files / "back", workers=3, **quiet)
+    run(p, toy_files / "run", quietly(workers=1)), run(back, toy_files / "back", quietly(workers=3))
     assert {k: v for k, v in content(toy_files / "run").items() if k != "windows.bed"} == {
         k: v for k, v in content(toy_files / "back").items() if k != "windows.bed"}
-    plain = run(toy_experiment(toy, toy_files, engine="naive"), toy_files / "plain", workers=1, **quiet)
+    plain = run(toy_experiment(toy, toy_files, engine="naive"), toy_files / "plain", quietly(workers=1))
     table = table1(toy_files / "run")  # rounding decides which effects are exactly zero, and with them which positions are drawn again
     assert ((plain["mean"] - table["mean"]).abs() < 0.02 * table.se).all()
     slopes = [read_local(toy_files / name).query("method == 'bootstrap'").estimate for name in ("plain", "run")]
@@ -252,19 +243,19 @@ def test_neither_order_nor_engine_nor_threads_matter(toy, toy_files):
 
 
 def random_plan(toy, toy_files, windows):
-    p = plan(toy_experiment(toy, toy_files, draws=3), **quiet)
+    p = plan(toy_experiment(toy, toy_files, draws=3), quiet)
     frame = pd.DataFrame({"name": [f"r:{i}" for i in range(windows)], "chrom": "r", "start": 0, "end": 120})
     frame["exposures"] = [p.exposures] * windows
     return replace(p, windows=frame, codes=np.random.default_rng(0).integers(0, 4, (windows, 120)).astype(np.int8))
 
 
 def test_memory_does_not_grow_with_the_windows(toy, toy_files):
-    run(random_plan(toy, toy_files, 2), toy_files / "warm", workers=1, **quiet)
+    run(random_plan(toy, toy_files, 2), toy_files / "warm", quietly(workers=1))
     peaks, sizes = {}, {}
     for windows in (3, 30):
         p = random_plan(toy, toy_files, windows)
         tracemalloc.start()
-        run(p, toy_files / str(windows), workers=1, **quiet)
+        run(p, toy_files / str(windows), quietly(workers=1))
         peaks[windows] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         sizes[windows] = sum(f.stat().st_size for f in (toy_files / str(windows)).glob("*/*"))
@@ -281,19 +272,13 @@ class Slow(Executor):
     def submit(self, call, *args):
         self.out.append(Future())
         self.most = max(self.most, sum(not f.done() for f in self.out))
+        threading.Timer(0.1, self.out[-1].set_result, args).start()
         return self.out[-1]
 
 
-def test_no_more_windows_are_out_than_there_is_room_for(toy, toy_files, monkeypatch):
-    p, slow = random_plan(toy, toy_files, 20), Slow()
-
-    def one_more(waiting, return_when):
-        if not any(f.done() for f in waiting):
-            next(iter(waiting)).set_result("done")
-        return {f for f in waiting if f.done()}, {f for f in waiting if not f.done()}
-
-    monkeypatch.setattr("deepmr.pipeline.wait", one_more)
-    assert list(_by_executor(slow, None, p, range(20), lambda: 4)) == ["done"] * 20 and slow.most == 4
+def test_no_more_windows_are_out_than_there_is_room_for():
+    slow = Slow()
+    assert sorted(bounded_map(slow, str, iter(range(20)), lambda: 4)) == list(range(20)) and slow.most == 4
 
 
 @pytest.mark.parametrize("left", [(), ("effects",), ("effects", "local", "figures"), ("effects", "local", "figures", "windows.bed")])
@@ -303,25 +288,25 @@ def test_a_run_killed_before_it_began_can_begin(toy, toy_files, left):
     for name in left:
         (out / name).write_text("chr1") if name.endswith("bed") else (out / name).mkdir()
     (out / ".run.json.12.part").write_text("{")
-    run(toy_experiment(toy, toy_files), out, **quiet)
-    whole = run(toy_experiment(toy, toy_files), toy_files / "whole", **quiet)
+    run(toy_experiment(toy, toy_files), out, quiet)
+    whole = run(toy_experiment(toy, toy_files), toy_files / "whole", quiet)
     assert (out / "table1.csv").read_bytes() == (toy_files / "whole" / "table1.csv").read_bytes() and len(whole) == 2
     assert not list(out.glob("**/*.part"))
 
 
 def test_a_full_disk_is_found_before_anything_is_written(toy, toy_files, monkeypatch):
-    monkeypatch.setattr("deepmr.pipeline.shutil.disk_usage", lambda place: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda place: shutil._ntuple_diskusage(10**6, 10**6, 1000))
     with pytest.raises(InputError, match=r"found 0 MB free at .*, expected at least"):
-        run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+        run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
     assert not (toy_files / "run").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"experiment": 3}', "\x00\x01"])
 def test_a_damaged_record_is_named(toy, toy_files, text):
     out = toy_files / "run"
-    run(toy_experiment(toy, toy_files), out, **quiet)
+    run(toy_experiment(toy, toy_files), out, quiet)
     (out / "run.json").write_text(text)
-    for attempt in (lambda: run(toy_experiment(toy, toy_files), out, **quiet), lambda: table1(out), lambda: status(out), lambda: read_slopes(out)):
+    for attempt in (lambda: run(toy_experiment(toy, toy_files), out, quiet), lambda: table1(out), lambda: status(out), lambda: read_slopes(out)):
         with pytest.raises(InputError, match=r"run.json is damaged"):
             attempt()
 
@@ -334,17 +319,17 @@ def test_status_of_a_run(toy, toy_files):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(toy_experiment(toy, toy_files), out, progress=stop, **quiet)
+        run(toy_experiment(toy, toy_files), out, quietly(progress=stop))
     shown = CliRunner().invoke(app, ["status", str(out)])
     windows = len((out / "windows.bed").read_text().splitlines())
     assert shown.exit_code == 0 and f"1 of {windows} windows done" in shown.output and "not finished" in shown.output
-    run(toy_experiment(toy, toy_files), out, **quiet)
+    run(toy_experiment(toy, toy_files), out, quiet)
     assert f"{windows} of {windows} windows done" in CliRunner().invoke(app, ["status", str(out)]).output
     assert CliRunner().invoke(app, ["status", str(toy_files)]).exit_code == 2
 
 
 def test_both_protocols_from_one_run(toy, toy_files):
-    run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+    run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
     for name, protocol in PROTOCOLS.items():
         table = table1(toy_files / "run", name)
         assert set(table.protocol) == {name} and np.isfinite(table["mean"]).all()
@@ -355,12 +340,39 @@ def test_both_protocols_from_one_run(toy, toy_files):
     assert egger != boot
 
 
+def test_a_protocol_by_its_older_name(toy, toy_files):
+    e, out = toy_experiment(toy, toy_files, protocol="windows"), toy_files / "run"
+    table = run(e, out, quiet)
+    assert set(table.protocol) == {"windows-only"}
+    pd.testing.assert_frame_equal(table1(out, "windows"), table)
+    record = json.loads((out / "run.json").read_text())
+    assert record["experiment"]["protocol"] == "windows-only"
+    record["experiment"]["protocol"] = "windows"  # as an earlier version wrote it
+    (out / "run.json").write_text(json.dumps(record))
+    (out / "SHA256SUMS").unlink()
+    for name in ("windows", "windows-only"):
+        pd.testing.assert_frame_equal(run(replace(e, protocol=name), out, quiet), table)
+    with pytest.raises(InputError, match="differs in protocol"):
+        run(replace(e, protocol="reml"), out, quiet)
+
+
+def test_what_used_to_stand_by_its_place_is_refused(toy, toy_files):
+    with pytest.raises(TypeError, match="positional"):
+        Experiment(toy, ("X_TF1_None",), "X_DNase_None")
+    for call in (lambda: run(toy_experiment(toy, toy_files), toy_files / "run", "cpu"), lambda: plan(toy_experiment(toy, toy_files), "cpu")):
+        with pytest.raises(InputError, match=r"execution: found 'cpu', expected an Execution, for example Execution\(workers=2\)"):
+            call()
+    with pytest.raises(InputError, match="workers: found 0, expected a whole number of at least 1"):
+        run(toy_experiment(toy, toy_files), toy_files / "run", quietly(workers=0))
+    assert not (toy_files / "run").exists()
+
+
 def test_an_ensemble_is_advised_of_the_median_and_gets_it(toy_files):
     experiment = toy_experiment(Ensemble([toy_model(seed=s) for s in range(3)]), toy_files, draws=None)
-    assert any("compare --protocol median" in note and "3 members" in note for note in plan(experiment, **quiet).notes)
-    assert not any("median" in note for note in plan(replace(experiment, protocol="median"), **quiet).notes)
+    assert any("compare --protocol median" in str(note) and "3 members" in str(note) for note in plan(experiment, quiet).notes)
+    assert not any("median" in str(note) for note in plan(replace(experiment, protocol="median"), quiet).notes)
     out = toy_files / "run"
-    run(experiment, out, **quiet)
+    run(experiment, out, quiet)
     local = read_local(out)
     for row in local[local.method == "weighted median"].itertuples():  # from the window's file, by hand
         data = open_effects(out, row.window).sel(exposure=row.exposure).isel(window=0)
@@ -377,12 +389,12 @@ def test_an_ensemble_is_advised_of_the_median_and_gets_it(toy_files):
 
 def test_a_run_from_before_the_median_is_read_without_it(toy, toy_files, monkeypatch):
     with monkeypatch.context() as m:
-        m.delitem(LOCAL, "weighted median")
-        run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+        m.delitem(LOCAL_ESTIMATORS, "weighted median")
+        run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
     for begun_anew in (False, True):
         if begun_anew:  # a window that was lost is done again, by this version
             next((toy_files / "run").glob("local/*.json")).unlink()
-            run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+            run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
         with pytest.raises(InputError, match=r"run: found windows without local estimates by weighted median in .*, expected a run of this version"):
             table1(toy_files / "run", "median")
         assert set(compare(toy_files / "run").columns.unique(0)) == set(PROTOCOLS) - {"median"}
@@ -391,7 +403,7 @@ def test_a_run_from_before_the_median_is_read_without_it(toy, toy_files, monkeyp
 
 def test_a_file_is_the_same_bytes_while_frames_are_looked_at(toy, toy_files):
     "The profiler of Dask's workers does so: it keeps objects of HDF5 open for a while, and then they lie in another order in the file."
-    run(toy_experiment(toy, toy_files, windows=1), toy_files / "run", **quiet)
+    run(toy_experiment(toy, toy_files, windows=1), toy_files / "run", quiet)
     data = open_effects(toy_files / "run", read_local(toy_files / "run").window[0])
     here, done = threading.get_ident(), threading.Event()
 
@@ -406,16 +418,16 @@ def test_a_file_is_the_same_bytes_while_frames_are_looked_at(toy, toy_files):
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        made = {_netcdf(data) for _ in range(20)}
+        made = {netcdf_bytes(data) for _ in range(20)}
     finally:
         done.set()
         watcher.join()
-    assert made == {_netcdf(data)}
+    assert made == {netcdf_bytes(data)}
 
 
 def test_matrix_directions_and_protocols_tell_the_same_story(toy, toy_files):
     out = toy_files / "run"
-    table = run(toy_experiment(toy, toy_files, draws=20), out, **quiet)
+    table = run(toy_experiment(toy, toy_files, draws=20), out, quiet)
     s = read_slopes(out)
     windows, labels = s.windows, s.labels
     local = read_local(out).query("method == 'bootstrap'")
@@ -438,7 +450,7 @@ def test_matrix_directions_and_protocols_tell_the_same_story(toy, toy_files):
 
 
 def test_direct_effects_are_those_of_a_joint_regression(toy, toy_files):
-    run(toy_experiment(toy, toy_files, draws=20), out := toy_files / "run", **quiet)
+    run(toy_experiment(toy, toy_files, draws=20), out := toy_files / "run", quiet)
     direct, local = direct_effects(out), read_local(out).query("method == 'bootstrap'").set_index(["window", "exposure"]).estimate
     x, z = "X_TF1_None", "X_TF2_None"
     assert set(direct.given) == {x, z} and len(direct) == len(local)
@@ -468,8 +480,8 @@ def test_protocols_and_directions_on_the_command_line(hg19, tmp_path):
 
 def test_effects_on_disk_are_those_of_mutation_effects(toy, toy_files):
     from deepmr.effects import mutation_effects
-    p = plan(toy_experiment(toy, toy_files), **quiet)
-    run(p, toy_files / "run", **quiet)
+    p = plan(toy_experiment(toy, toy_files), quiet)
+    run(p, toy_files / "run", quiet)
     name = p.windows.name[1]
     direct = mutation_effects(toy, p.x[[1]], list(p.exposures), "X_DNase_None", 6, 1, windows=["any"], same_masks=True)
     saved = open_effects(toy_files / "run", name)
@@ -478,19 +490,19 @@ def test_effects_on_disk_are_those_of_mutation_effects(toy, toy_files):
 
 
 def test_another_run_in_the_directory_is_not_touched(toy, toy_files):
-    run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+    run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
     before = (toy_files / "run" / "table1.csv").read_bytes()
     with pytest.raises(InputError, match="differs in seed"):
-        run(toy_experiment(toy, toy_files, seed=2), toy_files / "run", **quiet)
+        run(toy_experiment(toy, toy_files, seed=2), toy_files / "run", quiet)
     lines = (toy_files / "g.fa").read_text().splitlines()
     (toy_files / "g.fa").write_text(f"{lines[0]}\n{lines[1][::-1]}\n")
     with pytest.raises(InputError, match="windows_sha256"):
-        run(toy_experiment(toy, toy_files), toy_files / "run", **quiet)
+        run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
     assert (toy_files / "run" / "table1.csv").read_bytes() == before
 
 
 def test_the_default_experiment_is_19_factors_on_dnase_on_held_out_chromosomes(hg19):
-    p = plan(Experiment(genome=str(hg19 / "hg19_segments.fa.gz")), **quiet)
+    p = plan(Experiment(genome=str(hg19 / "hg19_segments.fa.gz")), quiet)
     assert len(p.exposures) == 19 and set(p.windows.chrom) == {"chr9", "chr22"}
     labels = dict(zip(read_windows().name, read_windows().labels))
     drawn = pd.Series([e for w in p.windows.exposures for e in w]).value_counts()
@@ -550,7 +562,7 @@ def test_own_model_by_name_from_the_command_line(monkeypatch, toy, toy_files):
     done = CliRunner().invoke(app, ["table1", "--model", "torch:own_model:load", *options, "--windows", "3", "--draws", "6",
                                     "--seed", "1", "--protocol", "paper", "--out", str(toy_files / "run")])
     assert done.exit_code == 0, done.output
-    direct = run(toy_experiment(toy, toy_files, protocol="paper"), toy_files / "direct", **quiet)
+    direct = run(toy_experiment(toy, toy_files, protocol="paper"), toy_files / "direct", quiet)
     assert (toy_files / "run" / "table1.csv").read_bytes() == (toy_files / "direct" / "table1.csv").read_bytes()
     assert set(direct.protocol) == {"paper"}
 
@@ -571,7 +583,7 @@ def test_effects_command(monkeypatch, toy, toy_files):
     assert done.exit_code == 0, done.output
     saved = xr.load_dataset(toy_files / "e.nc", engine="h5netcdf")
     assert dict(saved.sizes) == {"exposure": 2, "window": 8, "position": 120, "alt": 4, "draw": 4}
-    p = plan(toy_experiment(toy, toy_files, windows=8), **quiet)
+    p = plan(toy_experiment(toy, toy_files, windows=8), quiet)
     direct = mutation_effects(toy, p.x, list(p.exposures), "X_DNase_None", 4, same_masks=True, windows=list(p.windows.name))
     np.testing.assert_array_equal(saved.bx.sel(window=direct.window), direct.bx)
 
@@ -579,9 +591,9 @@ def test_effects_command(monkeypatch, toy, toy_files):
 def test_unwritable_place_is_one_sentence(toy, toy_files):
     (toy_files / "file").write_text("")
     with pytest.raises(InputError, match="out: "):
-        run(toy_experiment(toy, toy_files), toy_files / "file" / "run", **quiet)
+        run(toy_experiment(toy, toy_files), toy_files / "file" / "run", quiet)
     with pytest.raises(InputError, match="not a run of deepmr"):
-        run(toy_experiment(toy, toy_files), toy_files / "file", **quiet)
+        run(toy_experiment(toy, toy_files), toy_files / "file", quiet)
 
 
 def test_help_does_not_import_torch():

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepmr.pipeline import PROTOCOLS, direct_effects, directions, effect_matrix, file_stem, table1
+from deepmr.experiment import PROTOCOLS
+from deepmr.rundir import file_stem
+from deepmr.tables import direct_effects, directions, effect_matrix, table1
 
 
 def compact(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from deepmr.core import Execution
 from deepmr.models import load_model
-from deepmr.training import ARCHITECTURE, jaspar, label_auroc, load_data, predict_logits, train
+from deepmr.training import Recipe, jaspar, label_auroc, predict_logits, train
+from deepmr.training_data import load_data
 
 RESULTS = Path(__file__).parent / "results" / "recipe.csv"
 
@@ -24,11 +26,11 @@ def newest():
     return {name: list(versions.values())[-1] for name, versions in jaspar().items()}
 
 
-VARIANTS = {  # name -> (seed, what `train` is told)
+VARIANTS = {  # name -> (seed, what differs from Recipe())
     "recipe": (0, {}),
     "newest motifs": (0, {"motifs": newest}),
     "no motifs": (0, {"motifs": dict}),
-    "filters of 16 bp": (0, {"architecture": ARCHITECTURE | {"kernels": [16, 6, 4]}}),
+    "filters of 16 bp": (0, {"architecture": Recipe().architecture | {"kernels": [16, 6, 4]}}),
     "HepG2 alone": (0, {"share": 1.0}),
     "no moving average": (0, {"decay": 0.0}),
     "no jitter": (0, {"jitter": 0}),
@@ -60,8 +62,9 @@ def main():
         if told.get("share", 1) is None:
             told["share"] = float(data.focus.mean())
         if not (folder / "hepg2.safetensors").exists():
-            train(data, folder, seed=seed, epochs=options.epochs, cycle=round(20 * options.epochs / 11), cooldown=round(6 * options.epochs / 11),
-                  threads=options.threads, announce=lambda line, name=name: print(name, line, flush=True), **told)
+            recipe = Recipe(epochs=options.epochs, cycle=round(20 * options.epochs / 11), cooldown=round(6 * options.epochs / 11),
+                            threads=options.threads, **told)
+            train(data, folder, recipe, seed=seed, execution=Execution(announce=lambda line, name=name: print(name, line, flush=True)))
         tables.append(areas(folder / "hepg2.safetensors", data).assign(variant=name, seed=seed, epochs=options.epochs))
         pd.concat(tables).to_csv(RESULTS, index=False)
 

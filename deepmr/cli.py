@@ -357,9 +357,11 @@ def train(
 ) -> None:
     "Train a model like the default one."
     with _clear_errors():
-        from deepmr.training import train_members
+        from deepmr.core import Execution
+        from deepmr.training import Recipe, train_members
         with _counted("step", leave=False) as progress:
-            files = train_members(data, out, cell, members, seed, epochs, threads, announce=typer.echo, progress=progress)
+            execution = Execution(announce=typer.echo, progress=lambda done, total, what: progress(done, total))
+            files = train_members(data, out, Recipe(epochs=epochs, threads=threads), cell=cell, members=members, seed=seed, execution=execution)
         spec = ",".join(map(str, files))
         regions = Path(out) / f"{cell.lower()}_windows.bed"
         typer.echo(f"weights: {spec}\nwindows: {regions}\nuse: deepmr table1 --model {spec} --outcome {cell}_DNase_None "
@@ -374,8 +376,11 @@ def windows(
 ) -> None:
     "Windows of the test chromosomes in which a track of a cell line was observed."
     with _clear_errors():
-        from deepmr.training import write_held_out
-        typer.echo(f"{write_held_out(data, out, cell):,} windows: {out}")
+        from deepmr.regions import write_windows
+        from deepmr.training_data import held_out_windows, load_data
+        found = held_out_windows(load_data(data, cell))
+        write_windows(found, out)
+        typer.echo(f"{len(found):,} windows: {out}")
 
 # %% ../nbs/10_cli.ipynb #8e1b7cd9
 @app.command()

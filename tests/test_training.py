@@ -1,4 +1,6 @@
 """Training: learning, determinism, resumption, masking, data loading, and the shipped weights on real windows."""
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +10,20 @@ import torch
 from hypothesis import given, settings, strategies as st
 from typer.testing import CliRunner
 
-from deepmr import training as T
 from deepmr.cli import app
-from deepmr.core import InputError
+from deepmr.core import Execution, InputError
+from deepmr.evaluation import motif_baseline, motif_table
 from deepmr.models import ConvNet, load_model
 from deepmr.regions import Genome, is_bound, one_hot, read_regions, tile
+from deepmr.training import Recipe, auroc, average_precision, jaspar, label_auroc, predict_logits, train
+from deepmr.training_data import held_out_windows, load_data, toy_data
 
 ROOT = Path(__file__).resolve().parents[1]
 HG19 = ROOT.parent / "shared" / "hg19"
 DATA = ROOT / "deepmr" / "data"
 SMALL = dict(channels=[16, 16], kernels=[8, 3], pools=[4, 2], conv_dropout=[0.1, 0.1], hidden=16, hidden_dropout=0.2,
              length=120)
-RECIPE = dict(epochs=10, cycle=10, cooldown=5, batch_size=32, rate=0.005, jitter=0, decay=0.9, motifs={},
-              architecture=SMALL, name="toy", threads=1)
+RECIPE = Recipe(epochs=10, cycle=10, cooldown=5, batch_size=32, rate=0.005, jitter=0, decay=0.9, motifs={}, architecture=SMALL, threads=1)
 
 
 def same(a, b) -> bool:
@@ -30,67 +33,79 @@ def same(a, b) -> bool:
 
 @pytest.fixture(scope="module")
 def toy():
-    return T.planted()
+    return toy_data()
 
 
 @pytest.fixture(scope="module")
 def trained(toy, tmp_path_factory):
-    return T.train(toy, tmp_path_factory.mktemp("run"), **RECIPE)
+    return train(toy, tmp_path_factory.mktemp("run"), RECIPE, name="toy")
 
 
 def test_planted_motif_is_learnt_and_chance_is_not(toy, trained):
     rows = toy.rows("test")
-    area = T.label_auroc(toy, rows, T.predict_logits(trained.module, toy, rows))
+    area = label_auroc(toy, rows, predict_logits(trained.module, toy, rows))
     assert area[0] > 0.9
     assert abs(area[1] - 0.5) < 0.2
 
 
 def test_same_seed_same_bytes_and_another_seed_another_model(toy, trained, tmp_path):
-    again = T.train(toy, tmp_path / "again", **RECIPE)
+    again = train(toy, tmp_path / "again", RECIPE)
     assert same(trained, again)
-    other = T.train(toy, tmp_path / "other", seed=1, **RECIPE)
+    other = train(toy, tmp_path / "other", RECIPE, seed=1)
     assert not same(trained, other)
 
 
 def test_killed_and_continued_ends_with_the_same_bytes(toy, trained, tmp_path):
-    T.train(toy, tmp_path, **RECIPE, stop_after=1)
-    T.train(toy, tmp_path, **RECIPE, stop_after=4)
-    assert same(trained, T.train(toy, tmp_path, **RECIPE))
-    assert len(pd.read_csv(tmp_path / "toy_log.csv")) == RECIPE["epochs"]
+    train(toy, tmp_path, RECIPE, name="toy", stop_after=1)
+    train(toy, tmp_path, RECIPE, name="toy", stop_after=4)
+    assert same(trained, train(toy, tmp_path, RECIPE, name="toy"))
+    assert len(pd.read_csv(tmp_path / "toy_log.csv")) == RECIPE.epochs
+
+
+def test_progress_counts_every_step_and_a_finished_run_is_not_repeated(toy, tmp_path):
+    seen, told = [], []
+    execution = Execution(announce=told.append, progress=lambda *step: seen.append(step))
+    short = replace(RECIPE, epochs=2)
+    first = train(toy, tmp_path, short, name="toy", execution=execution)
+    assert [done for done, _, _ in seen] == list(range(1, len(seen) + 1))
+    assert {(total, what) for _, total, what in seen} == {(len(seen), "toy")} and len(told) == 2
+    assert same(first, train(toy, tmp_path, short, name="toy", execution=execution)) and len(told) == 2
+
+
+def test_a_checkpoint_that_is_none_is_refused(toy, tmp_path):
+    for content in (b"not a checkpoint", pickle.dumps(Path("x"))):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(InputError, match=r"^checkpoint: .*holds more than numbers and names"):
+            train(toy, tmp_path, RECIPE)
 
 
 def test_written_weights_are_the_returned_ones(toy, tmp_path):
-    model = T.train(toy, tmp_path, **RECIPE)
+    model = train(toy, tmp_path, RECIPE, name="toy")
     assert same(model, load_model(str(tmp_path / "toy.safetensors")))
 
 
-def test_unknown_labels_have_exactly_zero_gradient():
+def test_a_label_that_is_known_nowhere_keeps_the_weights_it_began_with(toy, tmp_path):
+    known = toy.known.copy()
+    known[:, 1] = False
     torch.manual_seed(0)
-    net = ConvNet(n_labels=3, **SMALL)
-    x = torch.from_numpy(one_hot(["".join(r) for r in np.random.default_rng(0).choice(list("ACGT"), (4, 120))]))
-    known = torch.ones(4, 3)
-    known[:, 1] = 0
-    T.masked_loss(net.logits(x), torch.ones(4, 3), known, torch.full((3,), 1 / 3)).backward()
-    last = net.head[-2]
-    assert (last.weight.grad[1] == 0).all() and last.bias.grad[1] == 0
-    assert (last.bias.grad[[0, 2]] != 0).all()
+    began = ConvNet(n_labels=2, **SMALL).head[-2].weight
+    ended = train(replace(toy, known=known), tmp_path, replace(RECIPE, epochs=2, weight_decay=0.0)).module.head[-2].weight
+    assert torch.equal(ended[1], began[1]) and (ended[0] != began[0]).any()
 
 
 def test_what_unknown_labels_say_changes_nothing(toy, tmp_path):
     known = toy.known.copy()
     known[toy.windows.chrom == "chr1", 0] = False
-    masked = T.Data(**{**vars(toy), "known": known, "y": toy.y & known})
-    lying = T.Data(**{**vars(toy), "known": known, "y": toy.y & known})
-    y, k = (torch.from_numpy(a).float() for a in (lying.y, known))
-    logits, weight = torch.randn(y.shape), T.label_weights(masked, 0.5)
-    assert T.masked_loss(logits, y, k, weight) == T.masked_loss(logits, torch.where(k > 0, y, 1 - y), k, weight)
+    honest, lying = (train(replace(toy, known=known, y=y), tmp_path / name, replace(RECIPE, epochs=2))
+                     for name, y in (("honest", toy.y), ("lying", np.where(known, toy.y, ~toy.y))))
+    assert same(honest, lying) and honest.thresholds == lying.thresholds
 
 
 def test_pooling_before_relu_is_the_network():
     torch.manual_seed(1)
-    net = ConvNet(n_labels=5, **T.ARCHITECTURE).eval()
-    x = torch.randn(2, 4, 1000)
-    assert torch.equal(T.fast_logits(net, x), net.logits(x))
+    data = toy_data(n=2, length=1000)
+    net = ConvNet(n_labels=5, **Recipe().architecture).eval()
+    np.testing.assert_array_equal(predict_logits(net, data, np.arange(2)), net.logits(data.batch(np.arange(2))).detach())
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,29 +118,21 @@ def test_auroc_and_average_precision_agree_with_scikit_learn(seed, n, ties):
     y[:2] = True, False
     weight = rng.integers(0, 3, (3, n)).astype(float)
     weight[:, :2] += 1
-    for got, want in ((T.auroc, metrics.roc_auc_score), (T.average_precision, metrics.average_precision_score)):
+    for got, want in ((auroc, metrics.roc_auc_score), (average_precision, metrics.average_precision_score)):
         np.testing.assert_allclose(got(score, y, weight), [want(y, score, sample_weight=w) for w in weight], atol=1e-9)
 
 
-def test_bootstrap_blocks_stay_together():
-    windows = pd.DataFrame({"chrom": ["chr1"] * 4 + ["chr2"], "start": [0, 200, 99_999, 100_000, 0]})
-    w = T.block_weights(windows, 50)
-    assert w.shape == (50, 5)
-    assert (w[:, 0] == w[:, 1]).all() and (w[:, 0] == w[:, 2]).all()
-    assert (w[:, 0] != w[:, 3]).any() and (w[:, 0] + w[:, 3] + w[:, 4] == 3).all()
-
-
 def test_batches_stay_within_their_segment_and_complement():
-    data = T.planted(n=20)
-    base = T.batch(data, np.arange(20))
-    assert torch.equal(T.batch(data, np.arange(20), shift=np.full(20, 50)), base)  # no room to move
-    assert torch.equal(T.batch(data, np.arange(20), flip=True).flip(1, 2), base)
+    data = toy_data(n=20)
+    base = data.batch(np.arange(20))
+    assert torch.equal(data.batch(np.arange(20), shift=np.full(20, 50)), base)  # no room to move
+    assert torch.equal(data.batch(np.arange(20), flip=True).flip(1, 2), base)
     assert (base.sum(1) == 1).all()
 
 
 def test_intercepts_make_the_mean_right(toy, trained):
     rows = toy.rows("validation")
-    p = torch.sigmoid(torch.from_numpy(T.predict_logits(trained.module, toy, rows))).numpy()
+    p = torch.sigmoid(torch.from_numpy(predict_logits(trained.module, toy, rows))).numpy()
     assert abs(p[:, 0].mean() - toy.y[rows, 0].mean()) < 0.05
 
 
@@ -151,7 +158,7 @@ def write_directory(folder: Path, size: int = 3000) -> None:
 
 def test_data_from_a_directory(tmp_path):
     write_directory(tmp_path)
-    data = T.load_data(tmp_path, min_positives=1)
+    data = load_data(tmp_path, min_positives=1)
     assert data.labels == ("HepG2_NRSF_None", "K562_MAX_None|HaibMax", "K562_MAX_None|SydhMax")  # the empty track is gone
     assert data.focus.tolist() == [True, False, False]
     chrom, start = data.windows.chrom, data.windows.start
@@ -162,17 +169,20 @@ def test_data_from_a_directory(tmp_path):
     genome = Genome(tmp_path / "segments.fa")
     rows = np.arange(len(start))
     want = one_hot([genome.fetch(w.chrom, w.start, w.end) for w in data.windows.itertuples()])
-    np.testing.assert_array_equal(T.batch(data, rows).numpy(), want)
+    np.testing.assert_array_equal(data.batch(rows).numpy(), want)
 
 
 def test_a_directory_without_data_says_so(tmp_path):
     with pytest.raises(InputError, match=r"found no file .*tracks\.tsv"):
-        T.load_data(tmp_path)
+        load_data(tmp_path)
     write_directory(tmp_path)
     with pytest.raises(InputError, match="no track of 'A549'"):
-        T.load_data(tmp_path, cell="A549")
+        load_data(tmp_path, cell="A549")
     with pytest.raises(InputError, match="fewer labelled training windows than the 64"):
-        T.train(tmp_path, tmp_path / "out", motifs={})
+        train(tmp_path, tmp_path / "out", Recipe(motifs={}))
+    (tmp_path / "a.narrowPeak").write_text("chr1\t1400\t1500\n")
+    with pytest.raises(InputError, match="no window with a label on the test chromosomes chr8, chr9, chr22, expected at least one"):
+        held_out_windows(load_data(tmp_path))
     stopped = CliRunner().invoke(app, ["train", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
     assert stopped.exit_code == 2 and "tracks.tsv, expected a table of the tracks" in stopped.output
 
@@ -197,40 +207,54 @@ def test_the_command_trains_members_that_can_be_asked_together(tmp_path):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 9))
 def test_motif_hits_are_those_of_a_scan_letter_by_letter(seed, width):
-    rng, data = np.random.default_rng(seed), T.planted(n=6, length=40)
+    rng, data = np.random.default_rng(seed), toy_data(n=60, length=40)
     counts = rng.integers(0, 30, (4, width)) + 1.0
-    odds, rows = T.log_odds(counts), np.arange(6)
-    x = T.batch(data, rows).numpy()
+    odds = np.log2((counts / counts.sum(0) + 0.01) / 1.04 / 0.25)
+    x = data.batch(data.rows("test")).numpy()
+    assert len(x) >= 6
     want = [max((o * w[:, i:i + width]).sum() for o in (odds, odds[::-1, ::-1]) for i in range(40 - width + 1)) for w in x]
-    np.testing.assert_allclose(T.motif_hits(data, rows, [counts])[:, 0], want, rtol=1e-5, atol=1e-5)
+    names, hits = motif_baseline(data, {"M": counts})
+    assert names == ["M"]
+    np.testing.assert_allclose(hits[:, 0], want, rtol=1e-5, atol=1e-5)
 
 
 def test_jaspar_keeps_all_versions_of_a_motif():
     pytest.importorskip("pyjaspar")
-    found = T.jaspar(["MAFK", "CTCF"])
+    found = jaspar(["MAFK", "CTCF"])
     assert found["MAFK"]["MA0496.1"].shape == (4, 15) and found["MAFK"]["MA0496.4"].shape == (4, 10)
-    assert {v.split(".")[0] for v in found["CTCF"]} >= {"MA0139"} and len(T.jaspar(None)) > 700
+    assert {v.split(".")[0] for v in found["CTCF"]} >= {"MA0139"} and len(jaspar(None)) > 700
+
+
+def occupancy(codes, counts):
+    "Log of a motif's occupancy of sequences (n, L): the sum of exp(log-odds) over all sites, both strands."
+    odds = np.log((counts / counts.sum(0) + 0.01) / 1.04 / 0.25)
+    sites = np.lib.stride_tricks.sliding_window_view(codes, odds.shape[1], axis=1)
+    return np.log(sum(np.exp(strand[sites, np.arange(odds.shape[1])].sum(2)).sum(1) for strand in (odds, odds[::-1, ::-1])))
 
 
 def test_a_map_made_by_a_motif_is_matched_to_it_and_its_family():
     pytest.importorskip("pyjaspar")
-    motifs, family = T.jaspar(), T.families()
-    x = one_hot(["".join(r) for r in np.random.default_rng(1).choice(list("ACGT"), (3, 200))])
-    change = T.occupancy_change(x, motifs["FOXA1"]["MA0148.3"])
-    bx = np.where(x.transpose(0, 2, 1) == 1, np.nan, np.tanh(change) + 0.1 * np.random.default_rng(0).normal(size=change.shape))
-    row = T.motif_row("HepG2_FOXA1_None", "FOXA1", T.match_all(bx, x, motifs), family)
-    assert row["best"] == "FOXA1" and row["own_rank"] == 1 and row["found"] and row["match"] > 0.7
-    none = T.motif_row("HepG2_p300_None", "EP300", T.match_all(bx, x, motifs), family)
-    assert none["own"] is None and not none["found"] and np.isnan(none["own_rank"])
+    counts, rng = jaspar(["FOXA1"])["FOXA1"]["MA0148.3"], np.random.default_rng(1)
+    codes, bx = rng.integers(0, 4, (3, 200)), np.full((3, 200, 4), np.nan)
+    for window, ref in enumerate(codes):
+        for position in range(200):
+            mutants = np.tile(ref, (4, 1))
+            mutants[:, position] = range(4)
+            bx[window, position] = occupancy(mutants, counts) - occupancy(ref[None], counts)
+            bx[window, position, ref[position]] = np.nan
+    bx = np.tanh(bx) + 0.1 * np.random.default_rng(0).normal(size=bx.shape)
+    maps = one_hot(["".join(r) for r in np.array(list("ACGT"))[codes]]), bx
+    table = motif_table({"HepG2_FOXA1_None": maps, "HepG2_p300_None": maps}, {"HepG2_FOXA1_None": "FOXA1", "HepG2_p300_None": "EP300"})
+    row, none = table.to_dict("records")
+    assert row["best"] == "FOXA1" and row["own_rank"] == 1 and row["found"] and row["match"] > 0.7 and row["windows"] == 3
+    assert pd.isna(none["own"]) and not none["found"] and np.isnan(none["own_rank"])
 
 
-def test_motif_filters_score_their_consensus_highest():
-    rng = np.random.default_rng(0)
-    for width in (5, 16, 20):
-        counts = rng.integers(0, 50, (4, width)).astype(float)
-        w = T.motif_filter(counts, 16)
-        assert w.shape == (4, 16)
-        assert abs(w.max(0).sum() - 2.0) < 1e-9
+def reasons(r):
+    "The rule of the verdict, written anew."
+    told = {f"only {r.positives} test positives": r.positives < 40, "AUROC may be below 0.65": r.auroc_low < 0.65,
+            "no better than 6-mers": r.auroc < r.kmer_auroc, "no better than one motif": r.auroc < r.motif_auroc}
+    return "weak: " + ", ".join(text for text, so in told.items() if so) if any(told.values()) else "use"
 
 
 def test_the_shipped_card_and_metrics_agree():
@@ -242,7 +266,7 @@ def test_the_shipped_card_and_metrics_agree():
     card = (DATA / "hepg2_model_card.md").read_text()
     for r in metrics.itertuples():
         assert f"| {r.label} | {r.positives} | {r.auroc:.3f} ({r.auroc_low:.3f}–{r.auroc_high:.3f})" in card
-    assert [T.verdict(r) for r in metrics.to_dict("records")] == list(metrics.verdict)
+    assert [reasons(r) for r in metrics.itertuples()] == list(metrics.verdict)
     dnase = metrics.set_index("label").loc["HepG2_DNase_None"]
     factors = metrics[metrics.label != "HepG2_DNase_None"]
     assert dnase.auroc >= 0.92
@@ -264,5 +288,5 @@ def test_the_shipped_weights_reproduce_the_stored_metrics():
     tracks = tracks[tracks.cell == "HepG2"]
     for target, label in (("DNase", "HepG2_DNase_None"), ("CTCF", "HepG2_CTCF_None"), ("MAX", "HepG2_Max_None")):
         y = is_bound(windows, read_regions(HG19 / tracks.file[target]))[::10]
-        got = T.auroc(p[:, model.index(label)], y)[0]
+        got = auroc(p[:, model.index(label)], y)[0]
         assert got == pytest.approx(metrics.quick_auroc[label], abs=2e-3)

@@ -18,6 +18,10 @@ class NoteKind(NamedTuple):
     detail: str = ""  # the numbers behind it; its {fields} are the values of the note
     column: str = ""  # the diagnostic of a run's tables that shows it
 
+    def with_detail(self, detail: str) -> str:
+        "The sentence with numbers in brackets before its full stop, or alone if there are none."
+        return f"{self.sentence.removesuffix('.')} ({detail})." if detail else self.sentence
+
 
 NOTES: dict[str, NoteKind] = {}
 
@@ -36,8 +40,7 @@ class Note:
     def sentence(self) -> str:
         "What the code means, with its numbers where the note has them."
         kind = NOTES.get(self.code, UNKNOWN)
-        detail = kind.detail.format(**dict(self.values)) if kind.detail and self.values else ""
-        return f"{kind.sentence.removesuffix('.')} ({detail})." if detail else kind.sentence
+        return kind.with_detail(kind.detail.format(**dict(self.values)) if kind.detail and self.values else "")
 
 
 UNKNOWN = NoteKind("A note that this version of deepmr does not know.")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from conftest import ROOT, toy_model
 from deepmr.cli import app
 from deepmr.core import InputError
-from deepmr.experiments import ExperimentFile, Input, experiment, obtain, read_experiment
+from deepmr.experiment_files import ExperimentFile, fetch_inputs, load_experiment, read_experiment
 from deepmr.models import fetch
 from deepmr.pipeline import plan
 from deepmr.regions import Genome, is_bound, read_windows
@@ -258,7 +258,7 @@ def test_all_files_that_are_missing_are_named_and_the_others_fetched(server, fil
     (files / "e.toml").write_text(TOML.replace('file = "g.fa"', f'url = "{url}/g.fa"'))
     code, out, errors = invoke("fetch", files / "e.toml")
     assert code == 2 and out.startswith("genome: ") and len(errors) == 1
-    assert "peaks.X_TF1_None: found no file" in errors[0] and "nor could 1 more be had: peaks.X_TF2_None" in errors[0]
+    assert "peaks.X_TF1_None: found no file" in errors[0] and "1 more failed: peaks.X_TF2_None" in errors[0]
 
 
 def test_what_cannot_be_fetched_does_not_keep_the_rest_from_being_fetched(server, files):
@@ -268,27 +268,31 @@ def test_what_cannot_be_fetched_does_not_keep_the_rest_from_being_fetched(server
     (files / "e.toml").write_text(text.replace("torch:own:load", "none.safetensors"))
     code, out, errors = invoke("fetch", files / "e.toml")
     assert code == 2 and len(errors) == 1 and "peaks.X_TF2_None: " in out
-    assert errors[0].count("none.safetensors") == 1 and "nor could 1 more be had: peaks.X_TF1_None" in errors[0]
+    assert errors[0].count("none.safetensors") == 1 and "1 more failed: peaks.X_TF1_None" in errors[0]
 
 
 def test_a_file_on_this_machine_is_compared_with_its_hash(files):
     right = hashlib.sha256((files / "g.fa").read_bytes()).hexdigest()
-    assert obtain("genome", Input.model_validate({"file": "g.fa", "sha256": right}, context=files), lambda _: None) == files / "g.fa"
-    with pytest.raises(InputError, match=f"genome: found .*g.fa with sha256 {right}, expected 0000"):
-        obtain("genome", Input.model_validate({"file": "g.fa", "sha256": "0" * 64}, context=files))
+    for digest in (right, "0" * 64):
+        (files / "e.toml").write_text(TOML.replace('file = "g.fa"', f'file = "g.fa"\nsha256 = "{digest}"'))
+        if digest == right:
+            assert fetch_inputs(read_experiment(files / "e.toml"), lambda _: None)["genome"] == files / "g.fa"
+        else:
+            with pytest.raises(InputError, match=f"genome: found .*g.fa with sha256 {right}, expected 0000"):
+                fetch_inputs(read_experiment(files / "e.toml"), lambda _: None)
 
 
 # --- windows and runs -------------------------------------------------------------------------------------------------
 
 def test_windows_follow_the_rule(files):
-    asked, protocols = experiment(files / "e.toml", announce=lambda _: None)
+    asked, protocols = load_experiment(files / "e.toml", announce=lambda _: None)
     assert protocols == ["default", "paper"] and asked.exposures == ("X_TF1_None", "X_TF2_None")
     windows = read_windows(asked.regions)
     assert len(windows) and (windows.start % 200 == 0).all() and (windows.end - windows.start == 120).all()
     for i, name in enumerate(("tf1", "tf2")):
         peaks = pd.read_csv(files / f"{name}.bed", sep="\t", names=["chrom", "start", "end"])
         assert [asked.exposures[i] in labels for labels in windows.labels] == is_bound(windows, peaks).tolist()
-    again, _ = experiment(files / "e.toml", announce=lambda _: None)
+    again, _ = load_experiment(files / "e.toml", announce=lambda _: None)
     assert again.regions == asked.regions  # the same content has the same name
 
 
@@ -300,13 +304,13 @@ def test_windows_follow_the_rule(files):
 def test_what_does_not_fit_the_model_or_the_genome(files, old, new, says):
     (files / "e.toml").write_text(TOML.replace(old, new))
     with pytest.raises(InputError, match=says):
-        experiment(files / "e.toml", announce=lambda _: None)
+        load_experiment(files / "e.toml", announce=lambda _: None)
 
 
 def test_an_exposure_without_a_window_is_named(files):
     (files / "tf2.bed").write_text("chr1\t10\t20\n")
     with pytest.raises(InputError, match=r"peaks.X_TF2_None: found no peak that covers half of the middle of a window on chr1"):
-        experiment(files / "e.toml", announce=lambda _: None)
+        load_experiment(files / "e.toml", announce=lambda _: None)
 
 
 def test_run_and_continue(files, monkeypatch):
@@ -333,13 +337,13 @@ def test_run_and_continue(files, monkeypatch):
 def test_the_small_experiment_asks_the_windows_that_ship(hg19, tmp_path):
     genome = f'\n[genome]\nfile = "{hg19 / "hg19_segments.fa.gz"}"\n'
     (tmp_path / "e.toml").write_text((ROOT / "experiments" / "hepg2.toml").read_text() + genome)
-    asked, _ = experiment(tmp_path / "e.toml", windows=2, announce=lambda _: None)
+    asked, _ = load_experiment(tmp_path / "e.toml", windows=2, announce=lambda _: None)
     p = plan(asked)
     assert asked.regions is None and sum(len(e) for e in p.windows.exposures) == 6 and set(p.windows.chrom) <= {"chr9", "chr22"}
 
 
 def test_runs_of_a_file_need_the_genome_only_through_it(files):
     "The windows lie where the genome says, with its sequence's digest."
-    asked, _ = experiment(files / "e.toml", announce=lambda _: None)
+    asked, _ = load_experiment(files / "e.toml", announce=lambda _: None)
     windows, genome = read_windows(asked.regions), Genome(files / "g.fa")
     assert all(hashlib.sha256(genome.fetch(w.chrom, w.start, w.end).encode()).hexdigest()[:16] == w.digest for w in windows.itertuples())

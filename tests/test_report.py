@@ -16,8 +16,9 @@ from conftest import toy_model
 from deepmr.cli import app
 from deepmr.core import InputError
 from deepmr.models import SequenceModel
+from deepmr.notes import NOTES, UNKNOWN
 from deepmr.pipeline import Experiment, read_local, run, table1
-from deepmr.report import WARNINGS, explain, report
+from deepmr.report import explain, report
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "X_<script>alert(1)</script>$_None"
@@ -33,7 +34,8 @@ def once(tmp_path_factory):
     (files / "sites.bed").write_text("".join(f"chr1\t{s}\t{s + 50}\n" for s in range(200, 2600, 300)))
     toy = toy_model()
     model = SequenceModel(toy.module, [EVIL, *toy.labels[1:]], toy.length, "toy")
-    experiment = Experiment(model, outcome="X_DNase_None", regions=str(files / "sites.bed"), genome=str(files / "g.fa"), windows=3, draws=6, seed=1)
+    experiment = Experiment(model=model, outcome="X_DNase_None", regions=str(files / "sites.bed"), genome=str(files / "g.fa"),
+                            windows=3, draws=6, seed=1)
     run(experiment, files / "run", command="deepmr table1 --genome '<g>.fa'", announce=lambda line: None)
     return files / "run", report(files / "run").read_text(encoding="utf-8")
 
@@ -116,7 +118,7 @@ def test_settings_versions_hashes_and_warnings_are_told(made):
     record, words = json.loads((out / "run.json").read_text()), " ".join(Page(text).text)
     assert all(record[k] in words for k in ("model_sha256", "windows_sha256", "source", "started", "command"))
     assert all(v in words for v in record["versions"].values())
-    assert "few_draws" in words and WARNINGS["few_draws"][0] in words and "3 of 3 windows" in words
+    assert "few_draws" in words and NOTES["few_draws"].sentence in words and "3 of 3 windows" in words
     assert "excludes zero" in words and "not finished" not in words
 
 
@@ -161,14 +163,29 @@ def test_command_says_where_the_page_is(made):
     assert (out / "report.html").read_text() == text
 
 
-def test_every_warning_of_the_package_is_explained():
-    codes = {"inactive_dropout", "windows_without_estimate", "weak_label", "own_motif_not_found"}
-    for module in ("mr", "meta"):
-        for node in ast.walk(ast.parse((ROOT / "deepmr" / f"{module}.py").read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "note":
-                codes.add(node.args[0].value)
-    assert len(codes) > 25 and codes == set(WARNINGS)
-    assert all(sentence.endswith(".") and sentence[0].islower() for sentence, _ in WARNINGS.values())
+def test_every_note_of_the_package_has_one_sentence():
+    raised = {"inactive_dropout", "windows_without_estimate", "weak_label", "own_motif_not_found"}  # named where they are stored
+    for path in (ROOT / "deepmr").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "note" and isinstance(node.args[0], ast.Constant):
+                raised.add(node.args[0].value)
+    assert len(raised) > 25 and raised == set(NOTES)
+    assert all(kind.sentence[-1] in ".?" and kind.sentence[0].isupper() for kind in NOTES.values())
+    for path in (ROOT / "deepmr").glob("*.py"):  # and no module has a second text for it
+        text = path.read_text(encoding="utf-8")
+        assert path.stem == "notes" or not [code for code, kind in NOTES.items() if kind.sentence in text], path.name
+
+
+def test_page_and_command_line_say_the_sentences_of_the_registry(made):
+    out, text = made
+    words, codes = " ".join(" ".join(Page(text).text).split()), {c for t in table1(out).warnings for c in re.findall(r"(\w+)(?: \(|;|$)", t)}
+    assert len(codes) >= 3 and all(words.count(NOTES[code].sentence) >= 1 for code in codes)
+    assert all(w["sentence"].startswith(NOTES[w["code"]].sentence.rstrip(".")) for w in explain(table1(out).warnings[0], read_local(out)))
+
+
+def test_a_code_of_a_later_version_is_no_obstacle(made):
+    local = read_local(made[0]).query("method == 'egger'")
+    assert explain("from_the_future (1/6)", local) == [{"code": "from_the_future", "count": "1 of 6 windows", "sentence": UNKNOWN.sentence}]
 
 
 def test_explanations_give_the_numbers_of_the_windows_that_warn(made):

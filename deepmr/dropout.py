@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import InputError
-from .models import SequenceModel
+from deepmr.core import InputError
+from deepmr.networks import SequenceModel
 
 # %% ../nbs/03_dropout.ipynb #fcd02b0d
 _CHANNEL = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -25,11 +25,11 @@ _UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)  # they also shift and 
 
 
 def _mask_shape(module: nn.Module, shape: torch.Size) -> tuple[int, ...]:
-    "Shape of a mask without the batch axis; channel dropout has one value per channel."
+    "Shape of a mask without the batch axis. Channel dropout has one value per channel."
     kept = tuple(shape[1:])
     return (kept[0], *(1 for _ in kept[1:])) if isinstance(module, _CHANNEL) else kept
 
-
+# %% ../nbs/03_dropout.ipynb #90aa3c71
 def dropout_layers(model: SequenceModel) -> dict[str, tuple[float, tuple[int, ...]]]:
     """Name -> (p, mask shape without batch) of every active dropout layer, in the order in which they are visited.
 
@@ -60,7 +60,8 @@ def dropout_layers(model: SequenceModel) -> dict[str, tuple[float, tuple[int, ..
 class MaskSampler:
     """Dropout masks of a model as a pure function of (seed, window, draw, layer).
 
-    Raises InputError where the model has no active dropout layer, or one that is not supported.
+    `layers` names them: (p, mask shape without batch). Raises InputError if the model has no active dropout layer, or
+    one that is not supported.
     """
 
     def __init__(self, model: SequenceModel, seed: int = 0):
@@ -71,23 +72,23 @@ class MaskSampler:
                              "without dropout there are no draws to take standard errors from")
 
     def keep(self, window: str, draw: int, layer: str) -> np.ndarray:
-        "Which units of a layer are kept: bool, shape of the layer without the batch axis."
+        "Which units of a layer are kept: bool, the layer's shape without the batch axis."
         p, shape = self.layers[layer]
         key = hashlib.blake2b(json.dumps([self.seed, str(window), int(draw), layer]).encode(), digest_size=16).digest()
         rng = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
         return rng.random(shape, dtype=np.float32) >= np.float32(p)
 
     def __call__(self, window: str, draw: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-        "Masks of one draw for one window: layer name -> values 0 or 1/(1-p), shape without the batch axis."
+        "Masks of one draw for one window: layer name -> values 0 or 1/(1-p), without the batch axis."
         return {layer: torch.from_numpy(self.keep(window, draw, layer)).to(self.device, dtype) / (1 - p)
                 for layer, (p, _) in self.layers.items()}
 
-# %% ../nbs/03_dropout.ipynb #2e73ed8a
+
 @contextlib.contextmanager
 def shared_masks(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Inside the `with` block every sequence of every batch passes the dropout layers under these masks.
 
-    The module must be in eval mode, so that its own dropout is off. Raises InputError for a layer it does not have.
+    The module must be in eval mode, so that its own dropout is off. InputError for a layer that it does not have.
     """
     modules = dict(module.named_modules())
     if unknown := sorted(set(masks) - set(modules)):

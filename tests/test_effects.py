@@ -9,8 +9,8 @@ from conftest import toy_model
 from deepmr.core import InputError
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.effects import make_engine, mutation_effects, replica, summarise, window_draws
-from deepmr.models import SequenceModel, max_batch_size, memory_for
 from deepmr.mutagenesis import saturate
+from deepmr.networks import SequenceModel, max_batch_size, memory_for
 from deepmr.propagate import Propagator, Window
 from deepmr.regions import one_hot
 
@@ -43,9 +43,9 @@ def test_masks_are_independent_over_draws_layers_and_windows(toy):
 def test_effects_do_not_depend_on_the_batch(toy, batch):
     x, model = dna(120, 1), toy_model()
     model.module.double()
-    reference = window_draws(make_engine(model, [0, 2], "naive"), x, MaskSampler(model), "w", 3)
+    reference = window_draws(make_engine(model, [0, 2], "plain"), x, MaskSampler(model), "w", 3)
     model.batch = batch
-    other = window_draws(make_engine(model, [0, 2], "naive"), x, MaskSampler(model), "w", 3)
+    other = window_draws(make_engine(model, [0, 2], "plain"), x, MaskSampler(model), "w", 3)
     np.testing.assert_allclose(other.effects, reference.effects, atol=1e-14)
 
 
@@ -78,7 +78,7 @@ class Whole(nn.Module):
         return self.drop(x.flatten(1)) @ self.w
 
 
-@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.filterwarnings("ignore:Out of memory")
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("error", OUT, ids=["gpu", "cpu"])
 @pytest.mark.parametrize("most, batch", [(40, 32), (9, 8), (1, 1)])
@@ -88,26 +88,26 @@ def test_where_memory_runs_out_the_batch_is_halved(toy, most, batch, off, error,
     toy = toy if off else SequenceModel(Whole(), toy.labels, 120)
     tight = SequenceModel(Tight(toy.module, most, error), toy.labels, 120)
     sampler = MaskSampler(tight)
-    want = window_draws(make_engine(SequenceModel(Tight(toy.module, 999, error), toy.labels, 120), [0, 2], "naive"), x, sampler, "w", 3, workers)
-    got = window_draws(make_engine(tight, [0, 2], "naive"), x, sampler, "w", 3, workers)
+    want = window_draws(make_engine(SequenceModel(Tight(toy.module, 999, error), toy.labels, 120), [0, 2], "plain"), x, sampler, "w", 3, workers)
+    got = window_draws(make_engine(tight, [0, 2], "plain"), x, sampler, "w", 3, workers)
     assert np.abs(got.effects).max() > 1e-4 and np.abs(got.effects - want.effects).max() <= off
     assert tight.predict(np.stack([x] * 50)).shape == (50, 3) and tight.batch == batch
-    with pytest.warns(UserWarning, match="memory ran out for 64 at a time, going on with 32; the last bits may differ"):
+    with pytest.warns(UserWarning, match="Out of memory at batch size 64; retrying with 32. The last bits may differ."):
         SequenceModel(Tight(toy.module, most, error), toy.labels, 120).predict(np.stack([x] * 64))
 
 
-@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.filterwarnings("ignore:Out of memory")
 @pytest.mark.parametrize("error", [*OUT, RuntimeError("a bug"), ValueError("out of memory")])
 def test_one_sequence_that_does_not_fit_is_one_error_and_other_errors_stay(toy, error):
     tight = SequenceModel(Tight(toy.module, 1, error), toy.labels, 120)
-    engine, sampler = make_engine(tight, [0, 2], "naive"), MaskSampler(tight)
+    engine, sampler = make_engine(tight, [0, 2], "plain"), MaskSampler(tight)
     tight.module.most = 0
     want = (InputError, "memory ran out for one sequence at a time") if error in OUT else (type(error), str(error))
     with pytest.raises(want[0], match=want[1]):
         window_draws(engine, dna(120, 1), sampler, "w", 2, 1)
 
 
-@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.filterwarnings("ignore:Out of memory")
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("most", [70, 7, 1])
 def test_where_memory_runs_out_fewer_positions_are_propagated_at_once(toy, most, workers, monkeypatch):

@@ -14,12 +14,14 @@ from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
+from deepmr.adapters import adapt, background_ensemble, stack
 from deepmr.cli import app
 from deepmr.core import InputError
 from deepmr.dropout import MaskSampler
-from deepmr.effects import PlainEngine, mutation_effects
-from deepmr.models import DeepSEA, Ensemble, SequenceModel, adapt, background_ensemble, fetch, load_model, read_weights, save_model, stack
+from deepmr.effects import make_engine, mutation_effects
+from deepmr.models import DeepSEA, fetch, load_model
 from deepmr.mutagenesis import saturate
+from deepmr.networks import Ensemble, SequenceModel, read_weights, save_model
 from deepmr.pipeline import Experiment, default_exposures, plan, resolve_labels, run
 from deepmr.propagate import Propagator
 from deepmr.training import load_checkpoint
@@ -175,7 +177,7 @@ def test_wrapped_networks_propagate(layout):
     columns = list(range(len(model.labels)))
     masks = MaskSampler(model, seed=1)("w", 0)
     reference, effects = Propagator(model, columns).draw(x, mutations, masks)
-    plain_reference, plain = PlainEngine(model, columns).draw(x, mutations, masks)
+    plain_reference, plain = make_engine(model, columns, "plain").draw(x, mutations, masks)
     assert plain.abs().max() > 1e-3 and (effects - plain).abs().max() < 1e-5
     assert (reference - plain_reference).abs().max() < 1e-5
 
@@ -229,11 +231,11 @@ def test_backgrounds_are_draws():
     assert isinstance(views, Ensemble) and len(views.members) == 4
     replaced = [int((m.module.keep == 0).sum()) for m in views.members]
     assert replaced == [12] * 4 and all(bool((m.module.keep + m.module.other.sum(1, keepdim=True) == 1).all()) for m in views.members)
-    found = {e: mutation_effects(views, dna(), "a", "b", engine=e, keep_draws=True) for e in ("naive", "propagate")}
-    assert np.allclose(found["naive"].draws_x, found["propagate"].draws_x, atol=1e-5, equal_nan=True)
+    found = {e: mutation_effects(views, dna(), "a", "b", engine=e, keep_draws=True) for e in ("plain", "propagate")}
+    assert np.allclose(found["plain"].draws_x, found["propagate"].draws_x, atol=1e-5, equal_nan=True)
     for k, member in enumerate(views.members):  # what a view does not show has no effect in it
         hidden = (member.module.keep[0, 0] == 0).numpy()
-        here = np.nan_to_num(found["naive"].draws_x.values[0, k])
+        here = np.nan_to_num(found["plain"].draws_x.values[0, k])
         assert np.abs(here[hidden]).max() < 1e-6 < np.abs(here[~hidden]).max()
 
 
@@ -305,7 +307,7 @@ def test_a_download_is_used_only_if_it_is_the_right_file(server, tmp_path):
     assert fetch(f"{url}/w", md5, kept / "w").read_bytes() == b"right"  # is there, and not asked for again
     with pytest.raises(InputError, match=f"is not the file with {md5.replace(':', ' ')}"):
         fetch(f"{url}/w", md5, kept / "new")
-    with pytest.raises(InputError, match=r"/none cannot be had as .*\(the server says 404"):
+    with pytest.raises(InputError, match=r"could not download .*/none to .*\(the server says 404"):
         fetch(f"{url}/none", md5, kept / "new")
     assert [f.name for f in kept.iterdir()] == ["w"]  # nothing wrong or half is left
 
@@ -366,7 +368,7 @@ def test_deepsea_from_a_file_of_kipoi(deepsea_files, layout):
     some = saturate(x[0])[np.array([0, 1, 1400, 1501, 2999])]
     masks = MaskSampler(model, seed=0)("w", 0)
     _, effects = Propagator(model, columns, check=False).draw(torch.from_numpy(x[0]), some, masks)
-    _, plain = PlainEngine(model, columns).draw(torch.from_numpy(x[0]), some, masks)
+    _, plain = make_engine(model, columns, "plain").draw(torch.from_numpy(x[0]), some, masks)
     assert plain.abs().max() > 1e-4 and (effects - plain).abs().max() < 1e-5
 
 
@@ -377,7 +379,7 @@ def test_deepsea_says_what_is_missing(deepsea_files, tmp_path, monkeypatch, trap
     with pytest.raises(InputError, match=r"found no predictor_names.txt .* expected the names of the model's 919 labels"):
         load_model(f"deepsea:{tmp_path / 'variant.pth'}")
     for spec in ("deepsea", "deepsea:variantEffects"):
-        with pytest.raises(InputError, match=r"predictor_names.txt cannot be had as .*no answer; is there a network"):
+        with pytest.raises(InputError, match=r"could not download .*predictor_names.txt to .*no answer; is there a network"):
             load_model(spec)
     (tmp_path / "predictor_names.txt").write_text("\n".join(LABELS))
     save_file({"2.0.weight": torch.ones(2)}, tmp_path / "w.safetensors")
@@ -456,8 +458,8 @@ def test_a_directory_of_kipoi(kipoi_dir, trap):
     assert model.addresses == ("CTCF#1", "CTCF#2", "DNase") and model.length == 60
     with torch.no_grad():
         assert np.allclose(model.predict(x), net(torch.from_numpy(x)[:, :, None]).numpy(), atol=1e-6)
-    effects = {e: mutation_effects(model, dna(), "CTCF#2", "DNase", n_draws=3, engine=e) for e in ("naive", "propagate")}
-    assert np.allclose(effects["naive"].bx, effects["propagate"].bx, atol=1e-5, equal_nan=True)
+    effects = {e: mutation_effects(model, dna(), "CTCF#2", "DNase", n_draws=3, engine=e) for e in ("plain", "propagate")}
+    assert np.allclose(effects["plain"].bx, effects["propagate"].bx, atol=1e-5, equal_nan=True)
     (folder / "weights.pth").write_bytes(trap.read_bytes())
     (folder / "ran").unlink()
     with pytest.raises(InputError, match="could run code"):

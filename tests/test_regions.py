@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from deepmr import regions as R
+from deepmr.core import InputError, cache_dir
 
 interval = st.tuples(st.integers(0, 400), st.integers(1, 120)).map(lambda t: (t[0], t[0] + t[1]))
 
@@ -34,7 +35,7 @@ def test_one_hot_can_be_read_back(dna):
 
 @given(st.text(min_size=1, max_size=20).filter(lambda s: set(s.upper()) - set("ACGT")))
 def test_one_hot_refuses_what_is_not_dna(text):
-    with pytest.raises(R.InputError, match="expected A, C, G or T"):
+    with pytest.raises(InputError, match="expected A, C, G or T"):
         R.one_hot(text)
 
 
@@ -69,7 +70,7 @@ def test_sampling_is_uniform_over_seeds():
     ("chr1\t1\t2\nchr1\t1.5\t9\n", "line 2: found '1.5'"), ("chr1\t-1\t2\n", "found start -1")])
 def test_bad_bed(tmp_path, text, message):
     (tmp_path / "a.bed").write_text(text)
-    with pytest.raises(R.InputError, match=message):
+    with pytest.raises(InputError, match=message):
         R.read_regions(tmp_path / "a.bed")
 
 
@@ -87,7 +88,7 @@ def test_bed_dialects_give_the_same_regions(tmp_path):
 @pytest.mark.parametrize("data", [gzip.compress(b"chr1\t1\t2\n", mtime=0)[:-6], b"\xff\xfe\x00\x00\x81"])
 def test_damaged_bed_is_one_sentence(tmp_path, data):
     (tmp_path / "a.bed").write_bytes(data)
-    with pytest.raises(R.InputError):
+    with pytest.raises(InputError):
         R.read_regions(tmp_path / "a.bed")
 
 
@@ -104,20 +105,20 @@ def test_genome_and_segments_agree(tmp_path_factory, dna, data):
     if b <= cut or a >= cut:
         assert R.Genome(folder / "s.fa").fetch("chr1", a, b) == dna[a:b]
     else:
-        with pytest.raises(R.InputError, match="not wholly inside"):
+        with pytest.raises(InputError, match="not wholly inside"):
             R.Genome(folder / "s.fa").fetch("chr1", a, b)
 
 
 def test_record_shorter_than_its_name_is_an_error(tmp_path):
     (tmp_path / "s.fa").write_text(">chr1:100-200\n" + "A" * 60 + "\n")
-    with pytest.raises(R.InputError, match=r"found 60 bases in the record chr1:100-200 of s.fa, expected 100"):
+    with pytest.raises(InputError, match=r"found 60 bases in the record chr1:100-200 of s.fa, expected 100"):
         R.Genome(tmp_path / "s.fa")
 
 
 @pytest.mark.parametrize("data", [b"", b"no fasta\n", gzip.compress(b">c\nACGT\n", mtime=0)[:-9], bytes(range(256))])
 def test_files_that_are_no_fasta(tmp_path, data):
     (tmp_path / "x.fa").write_bytes(data)
-    with pytest.raises(R.InputError, match=r"x.fa"):
+    with pytest.raises(InputError, match=r"x.fa"):
         R.Genome(tmp_path / "x.fa").fetch("c", 0, 1)
 
 
@@ -130,14 +131,14 @@ def test_network_is_asked_once_and_answers_are_checked(monkeypatch):
 
     assert R.Sequences(fetch=fetch("acgt"), announce=lambda _: None).get(window) == ["ACGT"]
     assert R.Sequences(fetch=fetch("TTTT"), announce=lambda _: None).get(window) == ["ACGT"] and len(asked) == 1
-    store = R.cache_dir() / "hg19_windows.json"
+    store = cache_dir() / "hg19_windows.json"
     store.write_text(json.dumps({"chr9:4-8": "AC"}))
-    with pytest.raises(R.InputError, match="found 2 bases in the cache"):
+    with pytest.raises(InputError, match="found 2 bases in the cache"):
         R.Sequences().get(window)
     store.unlink()
     with pytest.raises(R.SequenceUnavailable, match="UCSC did not answer"):
         R.Sequences(announce=lambda _: None).get(window)
-    with pytest.raises(R.InputError, match="differs from hg19's"):
+    with pytest.raises(InputError, match="differs from hg19's"):
         R.Sequences(fetch=fetch("ACGT"), announce=lambda _: None).get(window.assign(digest="0" * 16))
 
 

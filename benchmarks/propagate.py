@@ -1,7 +1,8 @@
-"""How much faster propagated mutagenesis is than the plain way.
+"""How much faster propagated mutagenesis is than the plain engine.
 
     python benchmarks/propagate.py table      # networks of several shapes: seconds, ratio, arithmetic, share of the peak
     python benchmarks/propagate.py growth     # with length, width, draws and windows
+    python benchmarks/propagate.py sources    # what each of a stage's three sources is worth
     python benchmarks/propagate.py deepsea    # one window, 50 draws, 37 labels, all cores: wall time and peak memory
     python benchmarks/propagate.py protocol   # the default model: the published protocol, measured on a part
     python benchmarks/propagate.py peers      # other tools on the same network, where they are installed
@@ -21,6 +22,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deepmr import propagate, stages
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.models import ConvNet, SequenceModel, load_model
 from deepmr.mutagenesis import predict_mutations, random_windows, saturate
@@ -190,7 +193,7 @@ def plain_batch(model, x, mutations, masks):
 
 
 def plain_seconds(model, x, mutations, masks, batch):
-    "One draw the plain way: batches of a part of the mutations, at least a second's worth, extrapolated to all."
+    "One draw of the plain engine: batches of a part of the mutations, at least a second's worth, extrapolated to all."
     with shared_masks(model.module, masks), torch.no_grad():
         done, spent = 0, 0.0
         while spent < 1 and done < len(mutations):
@@ -314,6 +317,46 @@ def growth(args):
     return {"growth": rows}
 
 
+def sources(args):
+    """A draw without one of a stage's sources, as a multiple of a draw with all three.
+
+    Without TapSource the rules take its place, without DroppedSource the bands, and without BandSource DroppedSource.
+    null: the network does not use the source.
+    """
+    whole, rows = propagate.as_stage, []
+
+    def only_known(ctx, graph, node, env):
+        return whole(ctx, graph, node, env) if env.get(("known", node)) is not None else None
+
+    without = {
+        "all three": lambda: mock.patch.object(propagate, "as_stage", whole),
+        "TapSource": lambda: mock.patch.object(propagate, "as_stage", only_known),
+        "DroppedSource": lambda: mock.patch.object(stages.BeforeDropout, "bands_pay", return_value=True),
+        "BandSource": lambda: mock.patch.object(stages.BeforeDropout, "bands_pay", return_value=False),
+    }
+    for name in args.networks or ["default (hepg2)", "DeepSEA"]:
+        model, outputs = get_model(name)
+        x = random_windows(1, model.length, seed=1)[0]
+        mutations, masks, engine = saturate(x.numpy()), MaskSampler(model)("window", 0), Propagator(model, outputs, check=False)
+        windows, spent = {}, {key: [] for key in without}
+        for key, patch in without.items():
+            with patch():
+                windows[key] = engine.window(x, mutations)
+                windows[key].draw(masks)
+        for _ in range(args.runs):
+            for key, patch in without.items():
+                with patch():
+                    spent[key].append(seconds(lambda: windows[key].draw(masks)))
+        whole_s = spent.pop("all three")
+        slower = {key: statistics.median(a / b for a, b in zip(times, whole_s)) for key, times in spent.items()}
+        kinds = {key: [type(v) for _, _, known in w.blocks for k, v in known.items() if isinstance(k, tuple)] for key, w in windows.items()}
+        slower |= {key: None for key in ("DroppedSource", "BandSource") if kinds[key] == kinds["all three"]}
+        rows.append({"network": name, "draw_s": statistics.median(whole_s), "times_slower_without": slower, "runs": args.runs})
+        listed = ", ".join(f"{k} {t:.2f}" if t else f"{k} not used" for k, t in slower.items())
+        print(f"{name:18} a draw {rows[-1]['draw_s']:.3f} s; times slower without {listed}", flush=True)
+    return {"sources": rows}
+
+
 def all_cores(model, outputs, windows, draws, workers):
     "Wall seconds of all draws of some windows, one draw a thread; no time is counted for making the engine."
     engine, sampler = Propagator(model, outputs, check=False), MaskSampler(model)
@@ -423,7 +466,7 @@ def peer_yuzu(add, model, x):
 
 
 def main():
-    kinds = {"table": table, "growth": growth, "deepsea": run_deepsea, "protocol": protocol, "peers": peers}
+    kinds = {"table": table, "growth": growth, "sources": sources, "deepsea": run_deepsea, "protocol": protocol, "peers": peers}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -61,7 +61,7 @@ def codes(notes: Iterable[Note]) -> tuple[str, ...]:
 NOTES |= {
     "dropped_unusable": NoteKind(
         "Some mutations have a standard error of zero, or a number that is not finite, and were left out.", "{n} mutations", "n"),
-    "too_few_mutations": NoteKind("Fewer than three mutations could be used, so there is no estimate.", "{n} of at least {least}", "n"),
+    "too_few_mutations": NoteKind("Too few mutations could be used, so there is no estimate.", "{n} of at least {least}", "n"),
     "weak_instruments": NoteKind(
         "The mutations move the exposure hardly more than the error of the draws does, so measurement error may pull the slope.",
         "mean F is {mean_f:.3g}, below {limit:g}", "mean_f"),

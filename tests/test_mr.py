@@ -1,6 +1,7 @@
-"deepmr.mr against R's numbers, brute force, and on awkward data."
+"The estimators of deepmr.mr, robust and draws_mr against R's numbers, brute force, and on awkward data."
 
 import contextlib
+import dataclasses
 import json
 import time
 import tracemalloc
@@ -12,33 +13,30 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from deepmr.core import InputError
+from deepmr.draws_mr import (
+    bootstrap_slopes,
+    divw_draws,
+    draw_slopes,
+    mask_bootstrap,
+    shrunk_correlation,
+    slope_matrix,
+    slope_per_draw,
+)
+from deepmr.mm import m_scale, mm_regression
 from deepmr.mr import (
-    _counts,
-    _exact_scale,
-    _kde_mode,
-    _line,
-    _replicates,
-    _s_estimate,
     at_roundoff,
     divw,
-    divw_draws,
     egger,
     from_effects,
     gls,
     i2_gx,
     ivw,
     leave_one_out,
-    mask_bootstrap,
-    mode_based,
     mvmr,
-    raps,
-    shrunk_correlation,
-    slope_matrix,
-    slope_per_draw,
     steiger,
     steiger_test,
-    weighted_median,
 )
+from deepmr.robust import mode_based, raps, weighted_median
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'reference'
@@ -192,11 +190,12 @@ def test_orientation_diagnostics():
 
 def test_line_against_statsmodels():
     sm = pytest.importorskip('statsmodels.api')
-    bx, _, by, byse = mutations(5)
+    bx, bxse, by, byse = mutations(5)
     fit = sm.WLS(by, sm.add_constant(bx), weights=byse**-2).fit()
-    mine = _line(bx, by, byse**-2)
-    same([mine['intercept'], mine['slope'], mine['q']], [*fit.params, fit.ssr], 'WLS')
-    same([mine['intercept_se'], mine['slope_se']], fit.bse / np.sqrt(fit.scale), 'WLS SE')
+    mine = egger(bx, bxse, by, byse, orient='none')
+    d, widen = mine.diagnostics, max(1, np.sqrt(fit.scale))
+    same([d['intercept'], mine.estimate, d['q_prime']], [*fit.params, fit.ssr], 'WLS')
+    same([d['intercept_se'], mine.se], fit.bse / np.sqrt(fit.scale) * widen, 'WLS SE')
 
 
 def test_random_effects_never_shrink_the_error():
@@ -228,14 +227,18 @@ def draws(seed, k=50, m=300, theta=0.6, noise=0.02):
     return x, y, np.repeat(np.arange(m // 3), 3)
 
 
+def counts(rng, n_boot, n):
+    return np.stack([np.bincount(taken, minlength=n) for taken in rng.integers(n, size=(n_boot, n))])
+
+
 def test_bootstrap_equals_resampling():
     x, y, pos = draws(0, k=6, m=12)
     w, n = np.random.default_rng(1).uniform(1, 2, 12), 25
     shuffled = np.random.default_rng(2).permutation(12)  # columns need not come sorted by position
     for two_way in (True, False):
-        fast = _replicates(x[:, shuffled], y[:, shuffled], w[shuffled], pos[shuffled], n, 5, two_way)
+        fast = bootstrap_slopes(x[:, shuffled], y[:, shuffled], w[shuffled], pos[shuffled], n, 5, two_way)
         rng = np.random.default_rng(5)
-        a, c = _counts(rng, n, 6), _counts(rng, n, 4) if two_way else np.ones((n, 4), int)
+        a, c = counts(rng, n, 6), counts(rng, n, 4) if two_way else np.ones((n, 4), int)
         for i in range(n):
             rows = np.repeat(np.arange(6), a[i])
             cols = np.concatenate([np.tile(np.flatnonzero(pos == p), c[i, p]) for p in range(4)])
@@ -243,8 +246,10 @@ def test_bootstrap_equals_resampling():
             same(fast[i], np.sum(w[cols] * bx * by) / np.sum(w[cols] * bx**2), 'replicate')
 
 
-def test_counts_are_multinomial():
-    c = _counts(np.random.default_rng(0), 4000, 7)
+def test_counts_of_draws_are_multinomial():
+    # with an exposure of 1 and an outcome of 8^k in draw k, a replicate's slope spells its counts in base 8
+    slopes = bootstrap_slopes(np.ones((7, 1)), 8.0 ** np.arange(7)[:, None], np.ones(1), n_boot=4000, two_way=False)
+    c = np.rint(7 * slopes).astype(int)[:, None] // 8 ** np.arange(7) % 8
     assert (c.sum(1) == 7).all()
     np.testing.assert_allclose(c.mean(0), 1, atol=0.06)
     np.testing.assert_allclose(c.var(0), 1 - 1 / 7, atol=0.08)
@@ -258,8 +263,8 @@ def test_bootstrap_is_reproducible_and_independent_of_chunks():
     )
     w = np.ones(300)
     same(
-        _replicates(x, y, w, pos, 50, 0, True, chunk_values=700),
-        _replicates(x, y, w, pos, 50, 0, True),
+        bootstrap_slopes(x, y, w, pos, 50, 0, chunk_values=700),
+        bootstrap_slopes(x, y, w, pos, 50, 0),
         'chunks',
         1e-12,
     )
@@ -301,7 +306,7 @@ def test_percentile_interval_is_of_the_replicates():
     x, y, pos = draws(4)
     r = mask_bootstrap(x, y, pos, n_boot=200, interval='percentile', level=0.8)
     se = y.std(0, ddof=1)
-    reps = _replicates(x, y, se**-2, pos, 200, 0, True)
+    reps = bootstrap_slopes(x, y, se**-2, pos, 200, 0)
     same([r.ci_low, r.ci_high], np.quantile(reps, [0.1, 0.9]), 'quantiles', 1e-6)
 
 
@@ -378,7 +383,7 @@ def test_result_is_frozen_and_plain():
     for r in (ivw(*mutations(0)), egger(*mutations(0)), mask_bootstrap(*draws(0), n_boot=20)):
         with pytest.raises(AttributeError):
             r.estimate = 0
-        json.dumps(vars(r))
+        json.dumps(dataclasses.asdict(r))
 
 
 OK = dict(bx=[0.1, 0.2, 0.3], bxse=[0.01] * 3, by=[0.1, 0.2, 0.2], byse=[0.01] * 3)
@@ -387,16 +392,16 @@ OK = dict(bx=[0.1, 0.2, 0.3], bxse=[0.01] * 3, by=[0.1, 0.2, 0.2], byse=[0.01] *
 @pytest.mark.parametrize(
     'change,message',
     [
-        (dict(by=[1, 2]), 'by has 2 values and bx has 3'),
-        (dict(bxse=[0.1, -0.1, 0.1]), 'bxse holds -0.1 at index 1'),
-        (dict(byse=[0, 0, 0]), 'byse is zero everywhere.*dropout'),
-        (dict(bx=['a', 'b', 'c']), 'bx holds .* values: expected numbers'),
-        (dict(bx=[]), 'bx is empty'),
-        (dict(bx=[[0.1, 0.2, 0.3]]), r'bx has shape \(1, 3\)'),
-        (dict(by=[None, 1, 2]), 'by holds object values'),
-        (dict(bx=[[1], [1, 2]]), 'bx is not an array'),
-        (dict(distribution='z'), "distribution is 'z': expected one of normal, t"),
-        (dict(level=0), 'level is 0'),
+        (dict(by=[1, 2]), '^by: found 2 values, expected 3 as in bx$'),
+        (dict(bxse=[0.1, -0.1, 0.1]), '^bxse: found -0.1 at index 1'),
+        (dict(byse=[0, 0, 0]), '^byse: found zero everywhere.*dropout'),
+        (dict(bx=['a', 'b', 'c']), '^bx: found .* values, expected numbers'),
+        (dict(bx=[]), '^bx: found an empty array'),
+        (dict(bx=[[0.1, 0.2, 0.3]]), r'^bx: found shape \(1, 3\)'),
+        (dict(by=[None, 1, 2]), '^by: found object values'),
+        (dict(bx=[[1], [1, 2]]), '^bx: found no array'),
+        (dict(distribution='z'), "^distribution: found 'z', expected one of normal, t"),
+        (dict(level=0), '^level: found 0'),
     ],
 )
 def test_bad_input(change, message):
@@ -406,33 +411,33 @@ def test_bad_input(change, message):
 
 
 def test_bad_options():
-    for kw, message in ((dict(model='mixed'), 'model is'), (dict(weights='x'), 'weights is')):
+    for kw, message in ((dict(model='mixed'), '^model: found'), (dict(weights='x'), '^weights: found')):
         with pytest.raises(InputError, match=message):
             ivw(**OK, **kw)
-    with pytest.raises(InputError, match='orient is'):
+    with pytest.raises(InputError, match=r'^orient: found'):
         egger(**OK, orient='up')
 
 
 @pytest.mark.parametrize(
     'args,kw,message',
     [
-        ((np.ones((5, 4)), RNG.random((5, 4))), {}, 'draws_x is the same in all 5 draws.*dropout'),
+        ((np.ones((5, 4)), RNG.random((5, 4))), {}, '^draws_x: found the same numbers in all 5 draws.*dropout'),
         (
             (RNG.random((5, 4)), RNG.random((4, 4))),
             {},
-            r'draws_y has shape \(4, 4\) and draws_x has \(5, 4\)',
+            r'^draws_y: found shape \(4, 4\), expected \(5, 4\) as in draws_x',
         ),
-        ((RNG.random(5), RNG.random(5)), {}, r'draws_x has shape \(5,\)'),
-        ((RNG.random((1, 5)), RNG.random((1, 5))), {}, r'draws_x has shape \(1, 5\)'),
-        ((RNG.random((5, 0)), RNG.random((5, 0))), {}, r'draws_x has shape \(5, 0\)'),
-        ((np.array([['a', 'b']] * 3), RNG.random((3, 2))), {}, 'draws_x holds'),
+        ((RNG.random(5), RNG.random(5)), {}, r'^draws_x: found shape \(5,\)'),
+        ((RNG.random((1, 5)), RNG.random((1, 5))), {}, r'^draws_x: found shape \(1, 5\)'),
+        ((RNG.random((5, 0)), RNG.random((5, 0))), {}, r'^draws_x: found shape \(5, 0\)'),
+        ((np.array([['a', 'b']] * 3), RNG.random((3, 2))), {}, '^draws_x: found'),
         (
             (RNG.random((5, 4)), RNG.random((5, 4))),
             dict(positions=[1, 2]),
-            r'positions has shape \(2,\): expected \(4,\)',
+            r'^positions: found shape \(2,\), expected \(4,\)',
         ),
-        ((RNG.random((5, 4)), RNG.random((5, 4))), dict(n_boot=1), 'n_boot is 1'),
-        ((RNG.random((5, 4)), RNG.random((5, 4))), dict(interval='bca'), "interval is 'bca'"),
+        ((RNG.random((5, 4)), RNG.random((5, 4))), dict(n_boot=1), '^n_boot: found 1'),
+        ((RNG.random((5, 4)), RNG.random((5, 4))), dict(interval='bca'), "^interval: found 'bca'"),
     ],
 )
 def test_bad_draws(args, kw, message):
@@ -490,11 +495,12 @@ def test_robust_does_not_depend_on_the_seed_or_on_units():
 def test_s_scale_is_a_minimum():
     bx, _, by, byse = mutations(3)
     x, y = np.stack([1 / byse, bx / byse], 1), by / byse
-    beta, s = _s_estimate(x, y, seed=0)
+    fit = mm_regression(x, y)
+    same(m_scale(y - x @ fit.first, 2), fit.scale, 'scale', 1e-12)
     rng = np.random.default_rng(0)
     for step in (1e-4, 1e-2, 1):
         for _ in range(50):
-            assert _exact_scale(y - x @ (beta + step * rng.normal(size=2)), 2) >= s * (1 - 1e-9)
+            assert m_scale(y - x @ (fit.first + step * rng.normal(size=2)), 2) >= fit.scale * (1 - 1e-9)
 
 
 def test_exact_fit_is_said():
@@ -560,14 +566,15 @@ def test_modes_are_rs_up_to_rs_grid(weighting, stderror, phi):
 def test_mode_is_the_global_maximum(seed, n, phi):
     rng = np.random.default_rng(seed)
     x, w = rng.standard_cauchy(n) * 10 ** rng.uniform(-3, 3), rng.uniform(0.01, 1, n)
-    h = phi * np.median(np.abs(x - np.median(x))) * n**-0.2
-    top = _kde_mode(x, w, h)
+    # with exposure effects of 1 the ratios are the outcome effects, and their weights 1 / byse^2
+    got = mode_based(np.ones(n), np.ones(n), x, w**-0.5, stderror='simple', phi=phi, n_boot=2)
+    h = got.diagnostics['bandwidth']
 
     def height(t):
         return np.sum(w * np.exp(-(((np.atleast_1d(t)[:, None] - x) / h) ** 2) / 2), 1)
 
     around = (x[:, None] + h * np.linspace(-1, 1, 41)).ravel()
-    assert height(top)[0] >= height(around).max() * (1 - 1e-9)
+    assert height(got.estimate)[0] >= height(around).max() * (1 - 1e-9)
 
 
 def test_mode_at_n_3000_is_near_the_truth_where_rs_is_not():
@@ -656,9 +663,9 @@ def test_gls_by_brute_force_with_dropped_rows():
 
 
 @pytest.mark.parametrize('rho,message', [
-    (None, 'rho has shape'), (np.ones((2, 2)), r'rho has shape \(2, 2\): expected \(3, 3\)'),
-    (np.ones((3, 3)), 'rho has no inverse'), (2 * np.eye(3), 'rho is not a correlation matrix'),
-    (np.triu(np.ones((3, 3))), 'rho is not a correlation matrix')])
+    (None, '^rho: found shape'), (np.ones((2, 2)), r'^rho: found shape \(2, 2\), expected \(3, 3\)'),
+    (np.ones((3, 3)), '^rho: found no inverse'), (2 * np.eye(3), '^rho: found no correlation matrix'),
+    (np.triu(np.ones((3, 3))), '^rho: found no correlation matrix')])
 def test_gls_refuses(rho, message):
     with pytest.raises(InputError, match=message):
         gls(**OK, rho=rho)
@@ -686,7 +693,7 @@ def test_mvmr_says_what_it_cannot_tell_apart():
     assert all(np.isnan(r.estimate) and 'exposures_not_distinct' in r.codes for r in out.values())
     few = mvmr(np.eye(3), np.ones((3, 3)), [1, 2, 3], [1, 1, 1])
     assert all(np.isnan(r.estimate) and 'too_few_mutations' in r.codes for r in few.values())
-    with pytest.raises(InputError, match='names has 1'):
+    with pytest.raises(InputError, match=r'^names: found 1'):
         mvmr(bx, np.ones((10, 2)), bx[:, 0], np.ones(10), names=['a'])
 
 
@@ -698,9 +705,9 @@ def test_leave_one_out_is_rs():
     same(got.se, want['se'][:60], 'errors')
     by_position = leave_one_out(*(d[c] for c in COLUMNS), groups=d['pos'])
     assert len(by_position.group) == 20 and by_position.most_influential in d['pos']
-    with pytest.raises(InputError, match='groups has shape'):
+    with pytest.raises(InputError, match=r'^groups: found shape'):
         leave_one_out(**OK, groups=[1])
-    with pytest.raises(InputError, match='allow no estimate'):
+    with pytest.raises(InputError, match=r'^bx: found no estimate'):
         leave_one_out([0.1, 0.2], [0.1] * 2, [0.1, 0.2], [0.1] * 2)
 
 
@@ -711,9 +718,9 @@ def test_steiger_is_rs():
         same(got.p, want['steiger_test'], key, 1e-9)
         assert got.exposure_first == want['correct_causal_direction']
         same([got.r_exposure**2, got.r_outcome**2], [want['r2_exp'], want['r2_out']], key)
-    with pytest.raises(InputError, match='r_exposure is 2'):
+    with pytest.raises(InputError, match=r'^r_exposure: found 2'):
         steiger_test(2, 0.1, 10, 10)
-    with pytest.raises(InputError, match='n_outcome is 3'):
+    with pytest.raises(InputError, match=r'^n_outcome: found 3'):
         steiger_test(0.2, 0.1, 10, 3)
 
 
@@ -736,7 +743,7 @@ def test_divw_draws_and_divw_agree():
     cov = ((x - bx) * (y - by)).sum(0) / (k - 1) / k
     se = [v.std(0, ddof=1) / k**0.5 for v in (x, y)]
     same(divw_draws(x, y, pos, n_boot=50).estimate, divw(bx, se[0], by, se[1], cov=cov).estimate, 'estimate')
-    with pytest.raises(InputError, match='cov is larger'):
+    with pytest.raises(InputError, match=r'^cov: found .* where bxse'):
         divw(bx, se[0], by, se[1], cov=10 * se[0] * se[1])
 
 
@@ -747,6 +754,21 @@ def test_slope_per_draw():
     np.testing.assert_allclose(r.diagnostics['slopes'], np.linspace(1, 2, 50), rtol=1e-12)
     same([r.estimate, r.se], [1.5, np.linspace(1, 2, 50).std(ddof=1)], 'mean and SD')
     assert r.ci_low < 1 < 2 < r.ci_high
+    same(slope_per_draw(x, y, weights='equal').diagnostics['slopes'], draw_slopes(x, y), 'equal weights', 1e-12)
+
+
+def test_draw_slopes_of_many_windows_at_once():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 5, 4, 9))
+    w = rng.uniform(1, 2, 9)
+    x[2, 1] = 0
+    got = draw_slopes(x.astype(np.float32), y, w)
+    assert got.shape == (5, 4) and np.isnan(got[2, 1]) and np.isfinite(got).sum() == 19
+    for k in range(5):
+        for i in range(4):
+            a = x[k, i].astype(np.float32).astype(float)
+            if (k, i) != (2, 1):
+                same(got[k, i], np.average(a * y[k, i], weights=w) / np.average(a**2, weights=w), 'slope', 1e-12)
 
 
 # ------------------------------------------------------------- one window of a dataset
@@ -805,14 +827,14 @@ def test_a_hole_is_dropped_and_a_reference_base_is_not():
 def test_datasets_that_do_not_fit():
     d = dataset()
     for call, message in (
-        (lambda: ivw(d.drop_vars('bxse')), 'has no bxse'),
-        (lambda: ivw(d, [1]), 'beside a dataset'),
-        (lambda: mask_bootstrap(d.drop_vars('draws_y')), 'keep_draws'),
-        (lambda: mask_bootstrap(d, np.ones((2, 2))), 'beside a dataset'),
-        (lambda: ivw(d.isel(alt=0, drop=True)), 'position and alt'),
-        (lambda: ivw(pytest.importorskip('xarray').concat([d, d], 'window')), '2 entries of window'),
-        (lambda: from_effects([1, 2]), 'expected an xarray.Dataset'),
-        (lambda: mvmr(d), 'with a dimension exposure'),
+        (lambda: ivw(d.drop_vars('bxse')), '^dataset: found no bxse'),
+        (lambda: ivw(d, [1]), '^bx: found a dataset beside bxse'),
+        (lambda: mask_bootstrap(d.drop_vars('draws_y')), '^dataset: .*keep_draws'),
+        (lambda: mask_bootstrap(d, np.ones((2, 2))), '^draws_x: found a dataset beside draws_y'),
+        (lambda: ivw(d.isel(alt=0, drop=True)), '^bx: .*position and alt'),
+        (lambda: ivw(pytest.importorskip('xarray').concat([d, d], 'window')), '^bx: found 2 entries of window'),
+        (lambda: from_effects([1, 2]), '^dataset: found a list, expected an xarray.Dataset'),
+        (lambda: mvmr(d), '^bx: .*with a dimension exposure'),
     ):
         with pytest.raises(InputError, match=message):
             call()
@@ -861,9 +883,9 @@ def test_raps_knows_no_units_and_no_order(seed, a, b, loss):
 
 def test_raps_says_what_it_cannot_do():
     data, c = weak(0, n=20)
-    with pytest.raises(InputError, match='cov is larger'):
+    with pytest.raises(InputError, match=r'^cov: found .* where bxse'):
         raps(*data, cov=c * 3)
-    with pytest.raises(InputError, match='loss is'):
+    with pytest.raises(InputError, match=r'^loss: found'):
         raps(*data, loss='median')
 
 
@@ -883,7 +905,7 @@ def test_slope_matrix_is_the_bootstrap_of_every_pair(seed, k, n_positions, outpu
 
 @pytest.mark.parametrize('draws', [np.zeros((3, 4)), np.zeros((1, 4, 2)), np.full((3, 4, 2), np.nan), 'text', [[['a']]]])
 def test_slope_matrix_refuses(draws):
-    with pytest.raises(InputError, match='draws has shape'):
+    with pytest.raises(InputError, match=r'^draws: found shape'):
         slope_matrix(draws)
 
 
@@ -979,7 +1001,7 @@ def test_fuzz_options(value):
     calls = [
         lambda k=k, f=f: f(**OK, **{k: value})
         for f, names in (
-            (ivw, ('model', 'weights', 'distribution', 'level', 'scale')),
+            (ivw, ('model', 'weights', 'distribution', 'level', 'seed')),
             (egger, ('orient', 'level')),
             (weighted_median, ('weighting', 'seed', 'level')),
             (mode_based, ('phi', 'stderror', 'seed')),
@@ -998,4 +1020,4 @@ def test_fuzz_options(value):
 def test_no_estimate_has_no_p():
     x = np.linspace(-1e-240, -2e-240, 9)
     e = ivw(x, np.ones(9), np.linspace(1, 2, 9), np.full(9, 1e150), robust=True)
-    assert np.isnan([e.estimate, e.se, e.p]).all() and any(w.startswith("not_finite") for w in e.warnings)
+    assert np.isnan([e.estimate, e.se, e.p]).all() and "not_finite" in e.codes

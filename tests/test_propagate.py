@@ -407,24 +407,40 @@ def test_an_output_that_is_not_one_tensor():
         Propagator(model, [0], check=False)
 
 
+class Made(TorchDispatchMode):
+    "The shapes of all tensors that are made under it."
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.shapes += [tuple(out.shape)] if isinstance(out, torch.Tensor) else []
+        return out
+
+
 def test_only_the_outputs_asked_for():
     "The last layer of 77 outputs is cut to two: nothing that the engine computes in a draw has 77 columns."
     make, length = ZOO["deepsea"]
     module = make()
     module[15] = nn.Linear(12, 77)
-    engine, widths = compare(module, length, outputs=[5, 2]), set()
-
-    class Widths(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            if isinstance(out, torch.Tensor) and out.dim() == 2:
-                widths.add(out.shape[1])
-            return out
-
+    engine = compare(module, length, outputs=[5, 2])
     x, masks = window(length), draw_masks(engine.model)
-    with Widths():
+    with Made() as made:
         engine.draw(x, saturate(x.numpy()), masks)
+    widths = {shape[1] for shape in made.shapes if len(shape) == 2}
     assert 2 in widths and 77 not in widths
+
+
+def test_building_is_bounded_for_long_dilated_networks():
+    "One mutation reaches 2,011 positions here. Building must not hold 2,011 positions x 6,033 rows x 8 channels."
+    blocks = [Residual(8, d, 11) for d in (20, 60, 120)]
+    model = as_model(nn.Sequential(nn.Conv1d(4, 8, 11, padding=5), *blocks, nn.Dropout(0.1), *head(8)), 4000, torch.float32)
+    with Made() as made:
+        engine = Propagator(model, check=False)
+    assert engine.block == 8 and engine.fallbacks == []
+    assert max(np.prod(shape) for shape in made.shapes) < 2**25
 
 
 @st.composite

@@ -741,6 +741,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.stages.dropout_after': ('stages.html#dropout_after', 'deepmr/stages.py'),
                                'deepmr.stages.find_stage': ('stages.html#find_stage', 'deepmr/stages.py'),
                                'deepmr.stages.fold_norms': ('stages.html#fold_norms', 'deepmr/stages.py'),
+                               'deepmr.stages.follow_in_place': ('stages.html#follow_in_place', 'deepmr/stages.py'),
+                               'deepmr.stages.in_place': ('stages.html#in_place', 'deepmr/stages.py'),
                                'deepmr.stages.last_linear': ('stages.html#last_linear', 'deepmr/stages.py'),
                                'deepmr.stages.mostly_kept': ('stages.html#mostly_kept', 'deepmr/stages.py'),
                                'deepmr.stages.name_of': ('stages.html#name_of', 'deepmr/stages.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NotTraceable', 'PropagationError', 'Window', 'Propagator']
 
-# %% ../nbs/04c_propagate.ipynb #a7bea5ec
+# %% ../nbs/04c_propagate.ipynb #788ce628
 import copy
 import hashlib
 import threading
@@ -58,9 +58,9 @@ from deepmr.rules import (
     substitutions,
     viewed,
 )
-from deepmr.stages import DROPOUTS, ELEMENTWISE, MAX_POOLS, VIEWS, Graph, as_stage, before_dropout, called, name_of
+from deepmr.stages import DROPOUTS, ELEMENTWISE, ELEMENTWISE_NAMES, MAX_POOLS, VIEWS, Graph, as_stage, before_dropout, called, name_of
 
-# %% ../nbs/04c_propagate.ipynb #4ce20ae9
+# %% ../nbs/04c_propagate.ipynb #62ecc7c9
 class NotTraceable(InputError):
     "The network cannot be propagated. The plain engine can still compute it."
 
@@ -68,14 +68,11 @@ class NotTraceable(InputError):
 class PropagationError(RuntimeError):
     "Propagated effects differ from those of the plain forward pass."
 
-# %% ../nbs/04c_propagate.ipynb #de99e289
+# %% ../nbs/04c_propagate.ipynb #b4ab6623
 POOLS = (*MAX_POOLS, nn.AvgPool1d, nn.AvgPool2d)
 ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 POOL_NAMES = {"max_pool1d": nn.MaxPool1d, "avg_pool1d": nn.AvgPool1d, "adaptive_avg_pool1d": nn.AdaptiveAvgPool1d,
               "adaptive_max_pool1d": nn.AdaptiveMaxPool1d}
-ELEMENTWISE_NAMES = set("""relu relu6 gelu elu selu celu leaky_relu sigmoid tanh silu mish softplus softsign threshold
-    hardtanh hardsigmoid hardswish logsigmoid exp expm1 log log1p abs neg sqrt rsqrt reciprocal square pow sin cos clamp
-    clamp_min clamp_max clip""".split())
 ARITHMETIC: dict[str, Callable[..., Tensor]] = {
     "add": torch.add, "iadd": torch.add, "sub": torch.sub, "isub": torch.sub, "mul": torch.mul, "imul": torch.mul, "div": torch.div,
     "truediv": torch.div, "itruediv": torch.div, "maximum": torch.maximum, "minimum": torch.minimum}
@@ -92,7 +89,7 @@ def call(node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: d
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
 
-# %% ../nbs/04c_propagate.ipynb #a646bc3f
+# %% ../nbs/04c_propagate.ipynb #d6771b6a
 def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
     "Pooling to a given length: to 1, or to a divisor of the length."
     sizes = m.output_size if isinstance(m.output_size, (tuple, list)) else (m.output_size,)
@@ -119,7 +116,7 @@ def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta
         return None
     return next((rule(ctx, m, v) for kinds, rule in MODULE_RULES if isinstance(m, kinds)), None)
 
-# %% ../nbs/04c_propagate.ipynb #a5ac2e80
+# %% ../nbs/04c_propagate.ipynb #29131fad
 def factor(v: LocalDelta, p: Tensor) -> Tensor | None:
     "A parameter (1, C, 1), (C, 1), (1, C, L) ... as (L or 1, C)."
     if v.flat or p.dim() > v.form:
@@ -150,7 +147,7 @@ def arithmetic(ctx: Context, f: Callable[..., Tensor], a: Any, b: Any) -> LocalD
     p = torch.as_tensor(p, dtype=v.ref.dtype, device=v.ref.device)
     return elementwise(ctx, (lambda z: f(z, p)) if left else (lambda z: f(p, z)), v)
 
-# %% ../nbs/04c_propagate.ipynb #363495a1
+# %% ../nbs/04c_propagate.ipynb #b73fd6e9
 def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "A function's or a method's rule, or None."
     name, rest = name_of(node), args[1:]
@@ -170,7 +167,7 @@ def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict
         return v
     return shape_rule(ctx, name, v, simple, kwargs)
 
-# %% ../nbs/04c_propagate.ipynb #3f6fe03d
+# %% ../nbs/04c_propagate.ipynb #46cdafdb
 def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: dict[str, Any]) -> Any:
     "Functions that cut, turn or reduce a map."
     if name == "getitem":
@@ -192,7 +189,7 @@ def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: 
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
-# %% ../nbs/04c_propagate.ipynb #6be6ebbb
+# %% ../nbs/04c_propagate.ipynb #c52aaa12
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "The value of a node from those of its inputs."
     inputs, shape = leaves([args, kwargs]), module is None and name_of(node) in SHAPES
@@ -213,7 +210,7 @@ def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequen
     dense = not shape and any(isinstance(a, Dense) for a in leaves([args, kwargs]))
     return paired(ref, mutant) if dense else BothValues(ref, mutant)
 
-# %% ../nbs/04c_propagate.ipynb #9aab4920
+# %% ../nbs/04c_propagate.ipynb #4c09c94e
 def paired(ref: Any, mutant: Any) -> Any:
     "What an operation gave for the reference and for the mutants, as a value; a nest of them where it gave several."
     if isinstance(ref, Tensor):
@@ -226,13 +223,13 @@ def plain_value(ctx: Context, a: Any, shape: bool, mutant: bool) -> Any:
     if isinstance(a, BothValues):
         return a.mutant if mutant else a.ref
     if isinstance(a, Dense) and not shape:
-        return a.ref + a.delta if mutant else a.ref
+        return a.ref + a.delta if mutant else a.ref.clone()  # the operation may work in place
     if isinstance(a, (LocalDelta, Dense, Strands)):  # only its shape is asked for
         v, n = parts(a)[0], len(parts(a)) * (ctx.n if mutant else 1)
         return torch.empty((n, *(v.native() if isinstance(v, LocalDelta) else v.ref).shape[1:]), device="meta")
     return a
 
-# %% ../nbs/04c_propagate.ipynb #5220fb98
+# %% ../nbs/04c_propagate.ipynb #6da1f01a
 def strand_by_strand(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Strands:
     "The node for each of the stacked values."
     n, out = max(len(a.parts) for a in leaves([args, kwargs]) if isinstance(a, Strands)), []
@@ -258,7 +255,7 @@ def unstacked(node: fx.Node, args: Sequence[Any]) -> Any:
         return found[0] if len(found) == 1 else None
     return None
 
-# %% ../nbs/04c_propagate.ipynb #6f465f22
+# %% ../nbs/04c_propagate.ipynb #6604be38
 def argument(a: Any, env: dict[Any, Any]) -> Any:
     "An argument's value. What several nodes read may not be overwritten by one of them."
     if not isinstance(a, fx.Node):
@@ -272,7 +269,7 @@ def frozen(v: Any) -> Any:
         return Strands([frozen(p) for p in v.parts])
     return replace(v, owned=False) if isinstance(v, LocalDelta) else v
 
-# %% ../nbs/04c_propagate.ipynb #7762d369
+# %% ../nbs/04c_propagate.ipynb #d74030f2
 class Carrier:
     "Carries differences through a network, node by node: as a stage, by a rule, or in full. Raises NotTraceable."
 
@@ -316,7 +313,7 @@ class Carrier:
                     env.pop(a, None)
         return env
 
-# %% ../nbs/04c_propagate.ipynb #399558e4
+# %% ../nbs/04c_propagate.ipynb #5e1603de
 FEW = 8  # positions at once where nothing is pooled
 SLIDING = 2**24  # numbers up to which a layer's rows slide in measuring; beyond, only the stretch is measured
 
@@ -342,7 +339,7 @@ class Stretch(NamedTuple):
         positions = min(self.length, self.touched + (3 * n // abs(self.step) if self.step else n))
         return positions * (min(self.height, 3 * n) if self.step else 3 * n) * self.channels
 
-# %% ../nbs/04c_propagate.ipynb #b7d36b5e
+# %% ../nbs/04c_propagate.ipynb #c812d468
 @torch.no_grad()
 def measured(carrier: Carrier) -> Reach:
     "Send a single position through. Raises NotTraceable."
@@ -373,7 +370,7 @@ def measured(carrier: Carrier) -> Reach:
         n = -(-n // 2)
     return Reach(n, [n.target if isinstance(n.target, str) else name_of(n) for n in ctx.in_full])
 
-# %% ../nbs/04c_propagate.ipynb #03369c26
+# %% ../nbs/04c_propagate.ipynb #5f25864f
 @torch.no_grad()
 def entering(carrier: Carrier, x: Tensor, at: int, n: int, seen: dict[Any, Any]) -> dict[Any, Any]:
     "What the masked part of the network needs of the substitutions at n positions of x from `at` on."
@@ -403,7 +400,7 @@ def read_outputs(carrier: Carrier, v: LocalDelta | Dense, n: int) -> tuple[Tenso
         out[rows.start:rows.stop, here] = d[:, channel[here]]
     return v.native()[0, some], out
 
-# %% ../nbs/04c_propagate.ipynb #ed3001ee
+# %% ../nbs/04c_propagate.ipynb #c5f3d7e5
 class Window:
     "One window, ready for any number of draws: what no mask changes is computed here, once. `Propagator.window` makes it."
 
@@ -436,7 +433,7 @@ class Window:
         effects[self.none.to(out.device)] = 0  # not a mutation
         return reference.clone(), effects
 
-# %% ../nbs/04c_propagate.ipynb #6ff941d5
+# %% ../nbs/04c_propagate.ipynb #3982dd83
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # of the largest prediction, if above 1; rounding: 100 times less
 
 
@@ -458,7 +455,7 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
     rows = [3 * s + rng.integers(0, 3 * min(block, length - s), n // 3) for s in starts]
     return np.unique(np.concatenate([[0, 1, 3 * length - 2, 3 * length - 1], *rows]))
 
-# %% ../nbs/04c_propagate.ipynb #d2f68b06
+# %% ../nbs/04c_propagate.ipynb #078b7db5
 @torch.no_grad()
 def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
@@ -478,7 +475,7 @@ def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None
     if not off <= TOLERANCE[model.dtype] * max(1., float(mutants.abs().max())):
         raise PropagationError(f"model {model.name}: propagated effects differ from the plain ones by {off:.1e}")
 
-# %% ../nbs/04c_propagate.ipynb #3973c33a
+# %% ../nbs/04c_propagate.ipynb #2e17d2e6
 class RecentWindows:
     "The last two windows, by their content."
 
@@ -511,7 +508,7 @@ def tried_out(carrier: Carrier, check: bool) -> Reach:
         self_check(carrier, reach.block)
     return reach
 
-# %% ../nbs/04c_propagate.ipynb #80fde5fc
+# %% ../nbs/04c_propagate.ipynb #059e466e
 class Propagator:
     """Effects of mutations by propagated differences: the numbers of the plain engine, exact up to rounding.
 

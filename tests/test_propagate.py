@@ -443,6 +443,50 @@ def test_building_is_bounded_for_long_dilated_networks():
     assert max(np.prod(shape) for shape in made.shapes) < 2**25
 
 
+IN_PLACE = {
+    "F.relu": lambda z: F.relu(z, inplace=True),
+    "F.relu, positional": lambda z: F.relu(z, True),
+    "F.elu": lambda z: F.elu(z, 0.5, True),
+    "relu_": lambda z: z.relu_(),
+    "statement": lambda z: (z.relu_(), z)[1],
+    "clamp_": lambda z: z.clamp_(min=0),
+    "sigmoid_": lambda z: torch.sigmoid_(z),
+    "mul_": lambda z: z.mul_(2),
+    "read before and after": lambda z: z + z.relu_(),
+    "twice": lambda z: (z.relu_(), z.mul_(2), z.sigmoid_(), z)[3],
+}
+
+
+@pytest.mark.parametrize("where", ["map", "rows"])
+@pytest.mark.parametrize("how", IN_PLACE)
+def test_functions_that_work_in_place(how, where):
+    class Overwrites(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.hidden, self.last, self.drop = nn.Conv1d(4, 6, 5), nn.Linear(6, 5), nn.Linear(5, 2), nn.Dropout(0.2)
+
+        def forward(self, x):
+            y = self.conv(x)
+            y = IN_PLACE[how](y) if where == "map" else torch.relu(y)
+            z = self.hidden(self.drop(y).amax(-1))
+            return self.last(IN_PLACE[how](z) if where == "rows" else torch.relu(z))
+
+    compare(Overwrites(), 30)
+
+
+def test_a_module_that_works_in_place_and_whose_input_is_read_again():
+    class Overwrites(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.drop = nn.Conv1d(4, 6, 5), nn.ReLU(inplace=True), nn.Dropout(0.2)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.drop(y + self.relu(y) + y).mean(2)
+
+    compare(Overwrites(), 30)
+
+
 @st.composite
 def networks(draw):
     """A random stack of what the engine knows, and its length."""

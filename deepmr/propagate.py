@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['NotTraceable', 'PropagationError', 'Window', 'Propagator']
 
-# %% ../nbs/04c_propagate.ipynb #1aae0ec6
+# %% ../nbs/04c_propagate.ipynb #788ce628
 import copy
 import hashlib
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -58,9 +58,9 @@ from deepmr.rules import (
     substitutions,
     viewed,
 )
-from deepmr.stages import DROPOUTS, ELEMENTWISE, MAX_POOLS, VIEWS, Graph, as_stage, before_dropout, called, name_of
+from deepmr.stages import DROPOUTS, ELEMENTWISE, ELEMENTWISE_NAMES, MAX_POOLS, VIEWS, Graph, as_stage, before_dropout, called, name_of
 
-# %% ../nbs/04c_propagate.ipynb #36fc7cb8
+# %% ../nbs/04c_propagate.ipynb #62ecc7c9
 class NotTraceable(InputError):
     "The network cannot be propagated. The plain engine can still compute it."
 
@@ -68,14 +68,11 @@ class NotTraceable(InputError):
 class PropagationError(RuntimeError):
     "Propagated effects differ from those of the plain forward pass."
 
-# %% ../nbs/04c_propagate.ipynb #420d3860
+# %% ../nbs/04c_propagate.ipynb #b4ab6623
 POOLS = (*MAX_POOLS, nn.AvgPool1d, nn.AvgPool2d)
 ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 POOL_NAMES = {"max_pool1d": nn.MaxPool1d, "avg_pool1d": nn.AvgPool1d, "adaptive_avg_pool1d": nn.AdaptiveAvgPool1d,
               "adaptive_max_pool1d": nn.AdaptiveMaxPool1d}
-ELEMENTWISE_NAMES = set("""relu relu6 gelu elu selu celu leaky_relu sigmoid tanh silu mish softplus softsign threshold
-    hardtanh hardsigmoid hardswish logsigmoid exp expm1 log log1p abs neg sqrt rsqrt reciprocal square pow sin cos clamp
-    clamp_min clamp_max clip""".split())
 ARITHMETIC: dict[str, Callable[..., Tensor]] = {
     "add": torch.add, "iadd": torch.add, "sub": torch.sub, "isub": torch.sub, "mul": torch.mul, "imul": torch.mul, "div": torch.div,
     "truediv": torch.div, "itruediv": torch.div, "maximum": torch.maximum, "minimum": torch.minimum}
@@ -92,7 +89,7 @@ def call(node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: d
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
 
-# %% ../nbs/04c_propagate.ipynb #a1502a8d
+# %% ../nbs/04c_propagate.ipynb #d6771b6a
 def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
     "Pooling to a given length: to 1, or to a divisor of the length."
     sizes = m.output_size if isinstance(m.output_size, (tuple, list)) else (m.output_size,)
@@ -119,7 +116,7 @@ def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta
         return None
     return next((rule(ctx, m, v) for kinds, rule in MODULE_RULES if isinstance(m, kinds)), None)
 
-# %% ../nbs/04c_propagate.ipynb #64bae510
+# %% ../nbs/04c_propagate.ipynb #29131fad
 def factor(v: LocalDelta, p: Tensor) -> Tensor | None:
     "A parameter (1, C, 1), (C, 1), (1, C, L) ... as (L or 1, C)."
     if v.flat or p.dim() > v.form:
@@ -150,7 +147,7 @@ def arithmetic(ctx: Context, f: Callable[..., Tensor], a: Any, b: Any) -> LocalD
     p = torch.as_tensor(p, dtype=v.ref.dtype, device=v.ref.device)
     return elementwise(ctx, (lambda z: f(z, p)) if left else (lambda z: f(p, z)), v)
 
-# %% ../nbs/04c_propagate.ipynb #1b129755
+# %% ../nbs/04c_propagate.ipynb #b73fd6e9
 def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "A function's or a method's rule, or None."
     name, rest = name_of(node), args[1:]
@@ -170,7 +167,7 @@ def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict
         return v
     return shape_rule(ctx, name, v, simple, kwargs)
 
-# %% ../nbs/04c_propagate.ipynb #0ced17e0
+# %% ../nbs/04c_propagate.ipynb #46cdafdb
 def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: dict[str, Any]) -> Any:
     "Functions that cut, turn or reduce a map."
     if name == "getitem":
@@ -192,7 +189,7 @@ def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: 
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
-# %% ../nbs/04c_propagate.ipynb #de3a65cf
+# %% ../nbs/04c_propagate.ipynb #c52aaa12
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "The value of a node from those of its inputs."
     inputs, shape = leaves([args, kwargs]), module is None and name_of(node) in SHAPES
@@ -213,7 +210,7 @@ def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequen
     dense = not shape and any(isinstance(a, Dense) for a in leaves([args, kwargs]))
     return paired(ref, mutant) if dense else BothValues(ref, mutant)
 
-# %% ../nbs/04c_propagate.ipynb #06322fc2
+# %% ../nbs/04c_propagate.ipynb #4c09c94e
 def paired(ref: Any, mutant: Any) -> Any:
     "What an operation gave for the reference and for the mutants, as a value; a nest of them where it gave several."
     if isinstance(ref, Tensor):
@@ -226,13 +223,13 @@ def plain_value(ctx: Context, a: Any, shape: bool, mutant: bool) -> Any:
     if isinstance(a, BothValues):
         return a.mutant if mutant else a.ref
     if isinstance(a, Dense) and not shape:
-        return a.ref + a.delta if mutant else a.ref
+        return a.ref + a.delta if mutant else a.ref.clone()  # the operation may work in place
     if isinstance(a, (LocalDelta, Dense, Strands)):  # only its shape is asked for
         v, n = parts(a)[0], len(parts(a)) * (ctx.n if mutant else 1)
         return torch.empty((n, *(v.native() if isinstance(v, LocalDelta) else v.ref).shape[1:]), device="meta")
     return a
 
-# %% ../nbs/04c_propagate.ipynb #c2b13bf3
+# %% ../nbs/04c_propagate.ipynb #6da1f01a
 def strand_by_strand(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Strands:
     "The node for each of the stacked values."
     n, out = max(len(a.parts) for a in leaves([args, kwargs]) if isinstance(a, Strands)), []
@@ -258,7 +255,7 @@ def unstacked(node: fx.Node, args: Sequence[Any]) -> Any:
         return found[0] if len(found) == 1 else None
     return None
 
-# %% ../nbs/04c_propagate.ipynb #93bdb30f
+# %% ../nbs/04c_propagate.ipynb #6604be38
 def argument(a: Any, env: dict[Any, Any]) -> Any:
     "An argument's value. What several nodes read may not be overwritten by one of them."
     if not isinstance(a, fx.Node):
@@ -272,7 +269,7 @@ def frozen(v: Any) -> Any:
         return Strands([frozen(p) for p in v.parts])
     return replace(v, owned=False) if isinstance(v, LocalDelta) else v
 
-# %% ../nbs/04c_propagate.ipynb #ae1ebfc9
+# %% ../nbs/04c_propagate.ipynb #d74030f2
 class Carrier:
     "Carries differences through a network, node by node: as a stage, by a rule, or in full. Raises NotTraceable."
 
@@ -294,8 +291,9 @@ class Carrier:
         "Let go of this thread's working memory."
         self._thread.__dict__.clear()
 
-    def run(self, ctx: Context, env: dict[Any, Any], nodes: Sequence[fx.Node]) -> dict[Any, Any]:
-        "Add the values of some nodes to env. With buffers, a value is forgotten after its last use."
+    def run(self, ctx: Context, env: dict[Any, Any], nodes: Sequence[fx.Node], keep: Collection[fx.Node] = (),
+            watch: Callable[[fx.Node], None] = lambda node: None) -> dict[Any, Any]:
+        "Add the values of some nodes to env. `watch` sees each node. Then values after their last use are forgotten, except those to keep."
         last, done = {a: n for n in nodes for a in n.all_input_nodes}, set[fx.Node]()
         value = lambda a: argument(a, env)
         for node in nodes:
@@ -309,13 +307,15 @@ class Carrier:
                 done.update(stage.nodes)
             else:
                 env[node] = evaluate(ctx, node, called(self.graph.modules, node), mapped(node.args, value), mapped(node.kwargs, value))
-            for a in node.all_input_nodes if ctx.buffers is not None else ():
-                if last[a] is node:
+            watch(node)
+            for a in node.all_input_nodes:
+                if last[a] is node and a not in keep:
                     env.pop(a, None)
         return env
 
-# %% ../nbs/04c_propagate.ipynb #1afd6e70
+# %% ../nbs/04c_propagate.ipynb #5e1603de
 FEW = 8  # positions at once where nothing is pooled
+SLIDING = 2**24  # numbers up to which a layer's rows slide in measuring; beyond, only the stretch is measured
 
 
 class Reach(NamedTuple):
@@ -325,42 +325,60 @@ class Reach(NamedTuple):
     fallbacks: list[str]  # nodes that cannot be carried
 
 
+class Stretch(NamedTuple):
+    "How much of a layer one position touches."
+
+    length: int  # positions of the layer
+    channels: int
+    touched: int  # positions
+    height: int  # rows at a position
+    step: int
+
+    def numbers(self, n: int) -> int:
+        "Numbers of the difference when n positions are mutated."
+        positions = min(self.length, self.touched + (3 * n // abs(self.step) if self.step else n))
+        return positions * (min(self.height, 3 * n) if self.step else 3 * n) * self.channels
+
+# %% ../nbs/04c_propagate.ipynb #c812d468
 @torch.no_grad()
 def measured(carrier: Carrier) -> Reach:
     "Send a single position through. Raises NotTraceable."
-    model, graph = carrier.model, carrier.graph
+    model, graph, stretches, full = carrier.model, carrier.graph, list[Stretch](), 0
     x = torch.zeros(4, model.length, dtype=model.dtype, device=model.device)
     x[0] = 1
-    ctx = Context(carrier.weights, 3, sliding=True)
+    ctx = Context(carrier.weights, 3, sliding=SLIDING)
+    env = {graph.input: substitutions(x, model.length // 2, 1)}
+
+    def watch(node: fx.Node) -> None:
+        nonlocal full
+        touched = [v for v in parts(env.get(node)) if isinstance(v, LocalDelta)]
+        stretches.extend(Stretch(v.length, v.ref.shape[1], len(v.delta), v.height, v.step) for v in touched)
+        if ctx.in_full and ctx.in_full[-1] is node:
+            full += sum(env[i].ref.numel() for i in node.all_input_nodes if isinstance(env[i], LocalDelta))
+
+    watch(graph.input)
     try:
-        env = carrier.run(ctx, {graph.input: substitutions(x, model.length // 2, 1)}, graph.nodes)
+        carrier.run(ctx, env, graph.nodes, watch=watch)
         if not isinstance(env[graph.output], (LocalDelta, Dense)):
             raise TypeError("its output is not one tensor that depends on the sequence")
     except Exception as error:  # an operation that only the network's own code can explain
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         raise NotTraceable(f"model: the network cannot be propagated ({reason})") from error
-    touched = [v for e in env.values() for v in parts(e) if isinstance(v, LocalDelta)]
-    full = [env[i].ref.numel() for n in ctx.in_full for i in n.all_input_nodes if isinstance(env[i], LocalDelta)]
-    pooled = any(abs(v.step) > 3 for v in touched)
-    n = model.length if pooled or max(v.delta.shape[0] for v in touched) < model.length / 8 else FEW
-    while n > 1 and numbers_held(touched, full, n) * model.dtype.itemsize > memory_for(model.device):
+    pooled = any(abs(v.step) > 3 for v in stretches)
+    n = model.length if pooled or max(v.touched for v in stretches) < model.length / 8 else FEW
+    while n > 1 and (3 * max(v.numbers(n) for v in stretches) + 12 * n * full) * model.dtype.itemsize > memory_for(model.device):
         n = -(-n // 2)
     return Reach(n, [n.target if isinstance(n.target, str) else name_of(n) for n in ctx.in_full])
 
-
-def numbers_held(touched: Sequence[LocalDelta], full: Sequence[int], n: int) -> int:
-    "Numbers held at once when n positions are mutated, from the stretches of one."
-    wide = [min(v.length, len(v.delta) + 3 * n // abs(v.step)) * min(v.height, 3 * n) * v.ref.shape[1] for v in touched]
-    return 3 * max(wide) + 12 * n * sum(full)
-
-# %% ../nbs/04c_propagate.ipynb #3f16b8fe
+# %% ../nbs/04c_propagate.ipynb #5f25864f
 @torch.no_grad()
 def entering(carrier: Carrier, x: Tensor, at: int, n: int, seen: dict[Any, Any]) -> dict[Any, Any]:
     "What the masked part of the network needs of the substitutions at n positions of x from `at` on."
     graph = carrier.graph
     ctx, masked = Context(carrier.weights, 3 * n, seen=seen), set(graph.masked)
-    env = carrier.run(ctx, {graph.input: substitutions(x, at, n)}, graph.fixed)
-    out: dict[Any, Any] = {n: frozen(v) for n, v in env.items() if any(u in masked for u in n.users)}
+    keep = {node for node in graph.fixed if any(u in masked for u in node.users)}
+    env = carrier.run(ctx, {graph.input: substitutions(x, at, n)}, graph.fixed, keep)
+    out: dict[Any, Any] = {node: frozen(env[node]) for node in keep}
     for drop, stage in graph.early.items():
         known = before_dropout(ctx, stage, env[drop.args[0]], called(graph.modules, drop).p)
         if known is not None:
@@ -382,7 +400,7 @@ def read_outputs(carrier: Carrier, v: LocalDelta | Dense, n: int) -> tuple[Tenso
         out[rows.start:rows.stop, here] = d[:, channel[here]]
     return v.native()[0, some], out
 
-# %% ../nbs/04c_propagate.ipynb #cc758cdd
+# %% ../nbs/04c_propagate.ipynb #c5f3d7e5
 class Window:
     "One window, ready for any number of draws: what no mask changes is computed here, once. `Propagator.window` makes it."
 
@@ -415,7 +433,7 @@ class Window:
         effects[self.none.to(out.device)] = 0  # not a mutation
         return reference.clone(), effects
 
-# %% ../nbs/04c_propagate.ipynb #e5a27262
+# %% ../nbs/04c_propagate.ipynb #3982dd83
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # of the largest prediction, if above 1; rounding: 100 times less
 
 
@@ -437,7 +455,7 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
     rows = [3 * s + rng.integers(0, 3 * min(block, length - s), n // 3) for s in starts]
     return np.unique(np.concatenate([[0, 1, 3 * length - 2, 3 * length - 1], *rows]))
 
-# %% ../nbs/04c_propagate.ipynb #2cff7f04
+# %% ../nbs/04c_propagate.ipynb #078b7db5
 @torch.no_grad()
 def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
@@ -457,7 +475,7 @@ def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None
     if not off <= TOLERANCE[model.dtype] * max(1., float(mutants.abs().max())):
         raise PropagationError(f"model {model.name}: propagated effects differ from the plain ones by {off:.1e}")
 
-# %% ../nbs/04c_propagate.ipynb #fa3654b0
+# %% ../nbs/04c_propagate.ipynb #2e17d2e6
 class RecentWindows:
     "The last two windows, by their content."
 
@@ -490,7 +508,7 @@ def tried_out(carrier: Carrier, check: bool) -> Reach:
         self_check(carrier, reach.block)
     return reach
 
-# %% ../nbs/04c_propagate.ipynb #bc93e8bd
+# %% ../nbs/04c_propagate.ipynb #059e466e
 class Propagator:
     """Effects of mutations by propagated differences: the numbers of the plain engine, exact up to rounding.
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/04_rules.ipynb #15631aca
+# %% ../nbs/04_rules.ipynb #efd9990c
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 T = TypeVar("T")
 Conv = nn.Conv1d | nn.Conv2d
 
-# %% ../nbs/04_rules.ipynb #66e79637
+# %% ../nbs/04_rules.ipynb #fb300993
 @dataclass
 class LocalDelta:
     "A reference activation, and what the mutations change of it at each position."
@@ -61,7 +61,7 @@ class LocalDelta:
         x = self.ref.T[None] if self.form == 3 else self.ref.T[None, :, None]
         return x.flatten(1) if self.flat else x
 
-# %% ../nbs/04_rules.ipynb #6ca42dd6
+# %% ../nbs/04_rules.ipynb #e8926aea
 @dataclass
 class Dense:
     "A reference (1, ...) and a difference for every row (n, ...)."
@@ -89,7 +89,7 @@ def parts(v: Any) -> list[Any]:
     "The values stacked in v, or v alone."
     return v.parts if isinstance(v, Strands) else [v]
 
-# %% ../nbs/04_rules.ipynb #26a8bf34
+# %% ../nbs/04_rules.ipynb #5157bb3b
 def substitutions(x: Tensor, at: int, positions: int) -> LocalDelta:
     "The one-hot window x (4, L) with the three substitutions at each of `positions` positions from `at` on."
     ref = x.T.contiguous()
@@ -97,7 +97,7 @@ def substitutions(x: Tensor, at: int, positions: int) -> LocalDelta:
     other = (here == 0).nonzero()[:, 1].view(-1, 3)  # the three other bases, in the order ACGT
     return LocalDelta(ref, F.one_hot(other, 4).to(x.dtype) - here[:, None], at, first=-3 * at, step=3)
 
-# %% ../nbs/04_rules.ipynb #84e64387
+# %% ../nbs/04_rules.ipynb #b51e95d7
 def leaves(x: Any) -> list[Any]:
     "Everything inside nested tuples, lists, dicts and slices."
     if isinstance(x, slice):
@@ -130,7 +130,7 @@ def differences(values: Iterable[Any]) -> Iterator[Tensor]:
         elif isinstance(v, Strands):
             yield from differences(v.parts)
 
-# %% ../nbs/04_rules.ipynb #fd24e636
+# %% ../nbs/04_rules.ipynb #979c74c1
 def spread(v: LocalDelta, k: int, stride: int, dilation: int, padding: int, length: int) -> tuple[int, int, int, int, int, list[int]]:
     "What k taps make of v: touched outputs lo to hi (of `length`), first, step and height, and each tap's row offset."
     extent = dilation * (k - 1)
@@ -147,7 +147,7 @@ def tap_range(at: int, end: int, j: int, stride: int, dilation: int, padding: in
     b = min(hi, (end - 1 + padding - j * dilation) // stride + 1)
     return a, max(0, b - a), a * stride - padding + j * dilation - at
 
-# %% ../nbs/04_rules.ipynb #492a1b5f
+# %% ../nbs/04_rules.ipynb #43c10669
 def last_item(a: Any) -> Any:
     "The size along the sequence, which comes last in a tuple."
     return a[-1] if isinstance(a, (tuple, list)) else a
@@ -176,7 +176,7 @@ def run_ref(m: nn.Module, v: LocalDelta) -> Tensor:
     out = m(v.native())
     return (out[0, :, 0] if out.dim() == 4 else out[0]).T.contiguous()
 
-# %% ../nbs/04_rules.ipynb #38bfb3dc
+# %% ../nbs/04_rules.ipynb #8dfabb4b
 def kernel(m: Conv) -> Tensor:
     "Weights (O, C/groups, k) of a convolution along the sequence."
     return m.weight.detach().flatten(2)
@@ -191,7 +191,7 @@ def banded(by_input: Tensor, size: int, dilation: int) -> Tensor:
             out[f + j * dilation, :, f] = by_input[:, j]
     return out.flatten(2).flatten(0, 1)
 
-# %% ../nbs/04_rules.ipynb #a8695676
+# %% ../nbs/04_rules.ipynb #127204a4
 class Weights:
     "A network's weights, re-laid-out once for all threads. Of the fully connected layer `cut`, only the rows `outputs` are kept."
 
@@ -233,7 +233,7 @@ class Weights:
         w, _ = self.matrix(node, m)
         return self._once((node or m, "blocks"), lambda: w.view(len(w), -1, length).permute(2, 1, 0).contiguous())
 
-# %% ../nbs/04_rules.ipynb #2054fc76
+# %% ../nbs/04_rules.ipynb #2cbaaa6b
 class Buffers:
     "The working memory of one thread."
 
@@ -260,12 +260,12 @@ class Buffers:
         self.free = [b for b in self.free if b is not chosen]
         return chosen[:size].view(shape)
 
-# %% ../nbs/04_rules.ipynb #356108d2
+# %% ../nbs/04_rules.ipynb #1d732de1
 class Context:
-    "What a rule may know and use. `sliding` keeps rows sliding even where all of them touch: to measure how far a mutation reaches."
+    "What a rule may know and use. Up to `sliding` numbers, rows slide even where all of them touch: to measure a mutation's reach."
 
     def __init__(self, weights: Weights, n: int, masks: Mapping[Any, Tensor] | None = None, buffers: Buffers | None = None,
-                 seen: dict[Any, Any] | None = None, sliding: bool = False):
+                 seen: dict[Any, Any] | None = None, sliding: int = 0):
         self.weights, self.n, self.masks, self.buffers, self.sliding = weights, n, masks or {}, buffers, sliding
         self._seen = {} if seen is None else seen
         self.node: Any = None  # the fx.Node at work
@@ -297,7 +297,7 @@ class Context:
         "The difference of v in memory that may be overwritten."
         return v.delta if v.owned else self.empty(v.delta.shape, v.delta).copy_(v.delta)
 
-# %% ../nbs/04_rules.ipynb #dbfb8c5b
+# %% ../nbs/04_rules.ipynb #bd150620
 def all_rows(ctx: Context, v: LocalDelta) -> LocalDelta:
     "v with every one of the n rows at every touched position (step 0)."
     out = ctx.zeros((v.delta.shape[0], ctx.n, v.delta.shape[2]), v.delta)
@@ -308,9 +308,9 @@ def all_rows(ctx: Context, v: LocalDelta) -> LocalDelta:
 
 def capped(ctx: Context, v: LocalDelta, extent: int) -> LocalDelta:
     "v, with all rows if it would have as many after spreading over `extent` more positions."
-    if ctx.sliding or v.step == 0 or v.height + abs(v.step) * extent < ctx.n:
-        return v
-    return all_rows(ctx, v)
+    height = v.height + abs(v.step) * extent
+    slides = height < ctx.n or (len(v.delta) + extent) * height * v.delta.shape[2] < ctx.sliding
+    return v if v.step == 0 or slides else all_rows(ctx, v)
 
 
 def in_full(ctx: Context, v: Any) -> Any:
@@ -325,7 +325,7 @@ def in_full(ctx: Context, v: Any) -> Any:
         d = d[:, :, None]
     return Dense(v.native().contiguous(), d.flatten(1) if v.flat else d)
 
-# %% ../nbs/04_rules.ipynb #bba6be51
+# %% ../nbs/04_rules.ipynb #361bce73
 def convolution(ctx: Context, m: Conv, v: LocalDelta) -> LocalDelta | None:
     "A convolution along the sequence with any stride, dilation, groups and zero padding; None for any other."
     if v.flat or m.padding_mode != "zeros" or not is_flat_2d(m, v.form):
@@ -359,7 +359,7 @@ def add_tap(out: Tensor, x: Tensor, w: Tensor) -> None:
         else:
             y.baddbmm_(z, w[g].expand(len(z), c, o))
 
-# %% ../nbs/04_rules.ipynb #503561ad
+# %% ../nbs/04_rules.ipynb #7afc6c08
 def pooling(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | None:
     "Max- or mean-pooling along the sequence; None for ceil_mode, indices and other rarities."
     if v.flat or not is_flat_2d(m, v.form) or m.ceil_mode or getattr(m, "return_indices", False):
@@ -384,7 +384,7 @@ def mean_pool(ctx: Context, v: LocalDelta, ref: Tensor, k: int, s: int, d: int, 
             here.add_(v.delta[l:l + (n - 1) * s + 1:s], alpha=1 / k)
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, owned=True)
 
-# %% ../nbs/04_rules.ipynb #9be74969
+# %% ../nbs/04_rules.ipynb #50aafbbf
 def raise_to(out: Tensor, x: Tensor) -> None:
     "out = max(out, x)"
     if out.numel():
@@ -411,7 +411,7 @@ def max_pool(ctx: Context, v: LocalDelta, ref: Tensor, k: int, s: int, d: int, p
     out -= ref[lo:hi, None]
     return replace(v, ref=ref, delta=out, at=lo, first=first, step=step, owned=True)
 
-# %% ../nbs/04_rules.ipynb #9be5a52a
+# %% ../nbs/04_rules.ipynb #762f32ac
 def elementwise(ctx: Context, f: Callable[[Tensor], Tensor], v: LocalDelta | Dense) -> LocalDelta | Dense:
     "f of every number."
     ref = ctx.once(lambda: f(v.ref.clone()))  # f may work in place
@@ -437,7 +437,7 @@ def dropout(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta | D
         return Dense(v.ref * mask, v.delta * mask)
     return scaled(ctx, v, mask_by_position(mask, v))
 
-# %% ../nbs/04_rules.ipynb #acdb8fa7
+# %% ../nbs/04_rules.ipynb #8362b692
 def mask_by_position(mask: Tensor, v: LocalDelta) -> Tensor:
     "A mask (C, L), (C, 1), (C, 1, L) or, for a flat v, (C * L,) as (L or 1, C)."
     return mask.reshape(v.ref.shape[1], -1).T
@@ -450,7 +450,7 @@ def batch_norm(ctx: Context, m: nn.BatchNorm1d | nn.BatchNorm2d, v: LocalDelta) 
     scale = torch.rsqrt(m.running_var + m.eps) * (m.weight if m.affine else 1)
     return scaled(ctx, v, scale[None], ctx.once(lambda: run_ref(m, v)))
 
-# %% ../nbs/04_rules.ipynb #e0c7aea7
+# %% ../nbs/04_rules.ipynb #0740d394
 def moving_columns(x: Tensor, below: float) -> tuple[Tensor, Tensor | None]:
     "The columns of x (rows, C) that are not all 0, and their numbers; x itself and None unless they are few enough."
     some = x.abs().sum(0).nonzero()[:, 0]  # faster than any(), which is not vectorised
@@ -471,7 +471,7 @@ def linear(ctx: Context, m: nn.Linear, v: LocalDelta | Dense) -> Dense | None:
         out[rows].addmm_(d, blocks[l] if some is None else blocks[l].index_select(0, some))
     return Dense(ctx.once(lambda: F.linear(v.native(), weight, bias)), out)
 
-# %% ../nbs/04_rules.ipynb #d8f04689
+# %% ../nbs/04_rules.ipynb #079537e3
 def without_positions(v: LocalDelta, ref: Tensor, delta: Tensor, keep: bool) -> Dense:
     "v reduced over its positions to ref (C,) and delta (n, C), with or without the reduced axes."
     axes = (1,) * ((v.form - 2) if keep else (v.form - 3))
@@ -503,7 +503,7 @@ def global_max(ctx: Context, v: LocalDelta, keep: bool) -> Dense:
     raise_to(out, torch.maximum(before[lo.to(out.device)], after[hi.to(out.device)]))
     return without_positions(v, top, out - top, keep)
 
-# %% ../nbs/04_rules.ipynb #e81c6cf3
+# %% ../nbs/04_rules.ipynb #e4486a0f
 def aligned(ctx: Context, values: Sequence[LocalDelta]) -> list[LocalDelta]:
     "Several values on the same positions and rows."
     if len({v.step for v in values}) > 1:
@@ -531,7 +531,7 @@ def added(ctx: Context, ref: Tensor, small: LocalDelta, large: LocalDelta) -> Lo
     out[at:at + len(small.delta), top:top + small.height] += small.delta
     return replace(large, ref=ref, delta=out, owned=True)
 
-# %% ../nbs/04_rules.ipynb #79d279fb
+# %% ../nbs/04_rules.ipynb #51d923d2
 def combined(ctx: Context, f: Callable[..., Tensor], a: LocalDelta, b: LocalDelta) -> LocalDelta | None:
     "f(a, b), number by number."
     if (a.ref.shape, a.form, a.flat) != (b.ref.shape, b.form, b.flat):
@@ -559,7 +559,7 @@ def concatenated(ctx: Context, values: Sequence[Any], dim: int = 0) -> LocalDelt
     values = aligned(ctx, values)
     return replace(values[0], ref=ref, delta=torch.cat([v.delta for v in values], 2))
 
-# %% ../nbs/04_rules.ipynb #32265770
+# %% ../nbs/04_rules.ipynb #93d7553b
 def viewed(v: LocalDelta, out: Tensor) -> LocalDelta | None:
     "v after a view that made `out` of v.native()."
     width, length = v.ref.shape[1], v.length
@@ -583,7 +583,7 @@ def channels(v: LocalDelta, which: Tensor) -> LocalDelta:
     which = which.to(v.ref.device)
     return replace(v, ref=v.ref[:, which].contiguous(), delta=v.delta[..., which].contiguous(), owned=True)
 
-# %% ../nbs/04_rules.ipynb #c99d09f7
+# %% ../nbs/04_rules.ipynb #93fda42f
 def flipped(v: LocalDelta, dims: int | Sequence[int]) -> LocalDelta | None:
     "v with its channels, its positions or both in reverse order."
     axes = {d % v.form for d in ((dims,) if isinstance(dims, int) else dims)}
@@ -596,7 +596,7 @@ def flipped(v: LocalDelta, dims: int | Sequence[int]) -> LocalDelta | None:
                     first=v.first + v.step * (v.length - 1), step=-v.step, owned=True)
     return v
 
-# %% ../nbs/04_rules.ipynb #f0faa9bb
+# %% ../nbs/04_rules.ipynb #1dcf65ef
 def indexed(v: LocalDelta, index: Any) -> LocalDelta | None:
     "v[index] for what stays a map: channels, a stretch of positions, or a new axis."
     index = index if isinstance(index, tuple) else (index,)

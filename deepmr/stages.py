@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/04b_stages.ipynb #0c5a6bec
+# %% ../nbs/04b_stages.ipynb #5cb49902
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,12 +32,15 @@ from deepmr.rules import (
     taps_of,
 )
 
-# %% ../nbs/04b_stages.ipynb #b5b6fb37
+# %% ../nbs/04b_stages.ipynb #abbea0e8
 ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.SiLU,
                nn.Mish, nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid)
 RISING = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Tanh, nn.Softplus)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d)
+ELEMENTWISE_NAMES = set("""relu relu6 gelu elu selu celu leaky_relu sigmoid tanh silu mish softplus softsign threshold
+    hardtanh hardsigmoid hardswish logsigmoid exp expm1 log log1p abs neg sqrt rsqrt reciprocal square pow sin cos clamp
+    clamp_min clamp_max clip""".split())
 VIEWS = {"view", "reshape", "flatten", "squeeze", "unsqueeze"}
 Modules = dict[Any, Any]  # the target of a node -> nn.Module
 
@@ -63,7 +66,28 @@ class Tracer(fx.Tracer):
                 return ""
             raise
 
-# %% ../nbs/04b_stages.ipynb #15a2c179
+# %% ../nbs/04b_stages.ipynb #a846be8f
+def in_place(node: fx.Node, m: Any) -> bool:
+    "Does the node, which calls module m or a function, overwrite its input?"
+    if m is not None:
+        return getattr(m, "inplace", False) is True
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    flagged = node.kwargs.get("inplace") is True or (name in ELEMENTWISE_NAMES and any(a is True for a in node.args[1:]))
+    return flagged or (name.endswith("_") and not name.endswith("__")) or name in ("iadd", "isub", "imul", "itruediv")
+
+
+def follow_in_place(graph: fx.GraphModule) -> None:
+    "Let nodes after one that works in place read its output where they read its input."
+    modules, nodes = dict(graph.named_modules()), list(graph.graph.nodes)
+    for i, node in enumerate(nodes):
+        source = next(iter(node.args), None)
+        if isinstance(source, fx.Node) and in_place(node, called(modules, node)):
+            for later in nodes[i + 1:]:
+                later.replace_input_with(source, node)
+
+# %% ../nbs/04b_stages.ipynb #f93b5e1b
 def fold_norms(graph: fx.GraphModule) -> None:
     "Make batch normalisation (eval mode) right after a convolution part of the convolution."
     modules, nodes = dict(graph.named_modules()), list(graph.graph.nodes)
@@ -79,7 +103,7 @@ def fold_norms(graph: fx.GraphModule) -> None:
         norm.replace_all_uses_with(conv)
         graph.graph.erase_node(norm)
 
-# %% ../nbs/04b_stages.ipynb #30ab25fd
+# %% ../nbs/04b_stages.ipynb #69043652
 def pool_first(graph: fx.GraphModule) -> None:
     "Move a rising function that stands alone before a max-pooling behind it."
     modules = dict(graph.named_modules())
@@ -94,13 +118,14 @@ def pool_first(graph: fx.GraphModule) -> None:
 
 
 def traced(module: nn.Module) -> fx.GraphModule:
-    "The network as a graph, rewritten by both. Raises whatever tracing raises: it runs the network's own code."
+    "The network as a graph, rewritten. Raises whatever tracing raises: it runs the network's own code."
     graph = fx.GraphModule(module, Tracer().trace(module))
+    follow_in_place(graph)
     fold_norms(graph)
     pool_first(graph)
     return graph
 
-# %% ../nbs/04b_stages.ipynb #531d43bb
+# %% ../nbs/04b_stages.ipynb #0b3d977b
 @dataclass
 class Stage:
     "conv -> max-pool -> elementwise ... -> dropout -> flatten -> linear, as far as present."
@@ -132,7 +157,7 @@ class Stage:
         self.nodes += (node,)
         return True
 
-# %% ../nbs/04b_stages.ipynb #7de14cc7
+# %% ../nbs/04b_stages.ipynb #016f31ee
 def find_stage(conv: fx.Node, modules: Modules) -> Stage | None:
     "The stage that begins with this node; None if the node is no ordinary convolution."
     m = called(modules, conv)
@@ -163,7 +188,7 @@ def dropout_after(node: fx.Node, modules: Modules) -> fx.Node | None:
             return None
     return None
 
-# %% ../nbs/04b_stages.ipynb #5156b2dc
+# %% ../nbs/04b_stages.ipynb #2459f77f
 def before_masks(nodes: Sequence[fx.Node], modules: Modules) -> set[fx.Node]:
     "The nodes whose value depends on no mask."
     out: set[fx.Node] = set()
@@ -184,7 +209,7 @@ def last_linear(node: Any, modules: Modules) -> fx.Node | None:
         node = node.args[0]
     return None
 
-# %% ../nbs/04b_stages.ipynb #efa27559
+# %% ../nbs/04b_stages.ipynb #83367129
 class Graph:
     "A network's nodes in order. Raises whatever tracing the network raises."
 
@@ -202,7 +227,7 @@ class Graph:
             if isinstance(called(self.modules, drop), DROPOUTS) and drop.args[0] in fixed and len(drop.users) == 1:
                 self.early[drop] = stage
 
-# %% ../nbs/04b_stages.ipynb #72e16db1
+# %% ../nbs/04b_stages.ipynb #a0fcf7c2
 class PooledRows:
     "Which rows touch a pooled position, and where among them the rows of each of its positions and taps lie."
 
@@ -229,7 +254,7 @@ class PooledRows:
             if 0 <= i < len(v.delta) and self.lo <= q * self.size + f < self.hi:
                 yield n, f, i, top
 
-# %% ../nbs/04b_stages.ipynb #b78f4103
+# %% ../nbs/04b_stages.ipynb #2af0568a
 @dataclass
 class StageRef:
     "The reference through a stage: after the convolution, the activations and the dropout, (L, C) each, and the mask."
@@ -253,7 +278,7 @@ def stage_ref(ctx: Context, stage: Stage, v: LocalDelta, before: Tensor | None) 
     mask = mask_by_position(mask, replace(v, ref=active)).expand(active.shape).contiguous()
     return StageRef(conv, active, active * mask, mask)
 
-# %% ../nbs/04b_stages.ipynb #53f018d8
+# %% ../nbs/04b_stages.ipynb #540a3851
 class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
@@ -272,7 +297,7 @@ class TapSource:
             out[f].narrow(0, top, self.rows.height).addmm_(x, (w if some is None else w.index_select(1, some)).T)
         return out.amax(0) if len(out) > 1 else out[0]
 
-# %% ../nbs/04b_stages.ipynb #e18740ed
+# %% ../nbs/04b_stages.ipynb #d4b59f10
 CALL_COST = 200_000  # multiply-adds that take as long as calling one small product
 
 
@@ -297,7 +322,7 @@ class BeforeDropout:
         apart = r.size * k * (CALL_COST + dropped * r.height * width)
         return r.q1 > r.q0 and len(self.moves) > 0 and dropped * inputs * r.tall * r.size * width < apart
 
-# %% ../nbs/04b_stages.ipynb #4203ecfa
+# %% ../nbs/04b_stages.ipynb #5dec9795
 class DroppedSource:
     "The convolution of v * mask, from that of v: only what the mask takes away is multiplied."
 
@@ -326,7 +351,7 @@ class DroppedSource:
                 out[top:top + self.rows.height, f].addmm_(x, w[n % len(w)], alpha=-self.scale)
         return out.amax(1)
 
-# %% ../nbs/04b_stages.ipynb #d84e34b0
+# %% ../nbs/04b_stages.ipynb #ac992b6a
 class Bands:
     "The moving channels that each pooled position reads: their rows, and where their mask and weights stand."
 
@@ -348,7 +373,7 @@ class Bands:
         self.rows, self.mask_at, self.band_at = torch.cat(rows), torch.cat(mask_at), torch.cat(band_at)
         self.ends = torch.tensor([0, *self.counts], device=v.ref.device).cumsum(0)
 
-# %% ../nbs/04b_stages.ipynb #b6c7f631
+# %% ../nbs/04b_stages.ipynb #3d9cde84
 class BandSource:
     "As DroppedSource, with one product for each pooled position."
 
@@ -371,7 +396,7 @@ class BandSource:
             out.addmm_(self.x[a:b].T, self.w[a:b], alpha=-self.scale)
         return out.view(whole.shape).amax(1)
 
-# %% ../nbs/04b_stages.ipynb #03ea6e14
+# %% ../nbs/04b_stages.ipynb #0d967d48
 class MapSink:
     "Keeps the differences that a stage makes as a map for what follows."
 
@@ -390,7 +415,7 @@ class MapSink:
         "The map, once every position was taken."
         return self.out
 
-# %% ../nbs/04b_stages.ipynb #40ea67f4
+# %% ../nbs/04b_stages.ipynb #6af8c605
 class LinearSink:
     "Multiplies each position's differences with its block of a fully connected layer's weights."
 
@@ -425,7 +450,7 @@ class LinearSink:
             self.out = self.out.index_select(1, place)
         return Dense(self.ctx.once(lambda: F.linear(self.r.masked.T.reshape(1, -1), self.weight, self.bias), "linear"), self.out)
 
-# %% ../nbs/04b_stages.ipynb #751c3a81
+# %% ../nbs/04b_stages.ipynb #dead6569
 def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | Bands | None = None,
               before: Tensor | None = None) -> LocalDelta | Dense:
     "A stage for v; or for v * before, from what is known of v once a window."
@@ -451,7 +476,7 @@ def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | 
         sink.take(q, value, active, kept)
     return sink.result()
 
-# %% ../nbs/04b_stages.ipynb #1db8671b
+# %% ../nbs/04b_stages.ipynb #bb4dbb1c
 def can_slide(ctx: Context, conv: nn.Module, v: Any) -> bool:
     "Is v a map whose rows slide along it, before and after the convolution?"
     if not isinstance(v, LocalDelta) or v.flat or v.step == 0 or not is_flat_2d(conv, v.form):
@@ -477,7 +502,7 @@ def before_dropout(ctx: Context, stage: Stage, v: Any, p: float) -> Any:
     ctx.part = 0
     return Strands(out) if isinstance(v, Strands) else out[0]
 
-# %% ../nbs/04b_stages.ipynb #e6184011
+# %% ../nbs/04b_stages.ipynb #fe2c9313
 def as_stage(ctx: Context, graph: Graph, node: fx.Node, env: dict[Any, Any]) -> Stage | None:
     "Compute the whole stage that begins at a node, if one does, and put its value into env. Returns the stage."
     if ctx.buffers is None:

@@ -407,24 +407,84 @@ def test_an_output_that_is_not_one_tensor():
         Propagator(model, [0], check=False)
 
 
+class Made(TorchDispatchMode):
+    "The shapes of all tensors that are made under it."
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.shapes += [tuple(out.shape)] if isinstance(out, torch.Tensor) else []
+        return out
+
+
 def test_only_the_outputs_asked_for():
     "The last layer of 77 outputs is cut to two: nothing that the engine computes in a draw has 77 columns."
     make, length = ZOO["deepsea"]
     module = make()
     module[15] = nn.Linear(12, 77)
-    engine, widths = compare(module, length, outputs=[5, 2]), set()
-
-    class Widths(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            if isinstance(out, torch.Tensor) and out.dim() == 2:
-                widths.add(out.shape[1])
-            return out
-
+    engine = compare(module, length, outputs=[5, 2])
     x, masks = window(length), draw_masks(engine.model)
-    with Widths():
+    with Made() as made:
         engine.draw(x, saturate(x.numpy()), masks)
+    widths = {shape[1] for shape in made.shapes if len(shape) == 2}
     assert 2 in widths and 77 not in widths
+
+
+def test_building_is_bounded_for_long_dilated_networks():
+    "One mutation reaches 2,011 positions here. Building must not hold 2,011 positions x 6,033 rows x 8 channels."
+    blocks = [Residual(8, d, 11) for d in (20, 60, 120)]
+    model = as_model(nn.Sequential(nn.Conv1d(4, 8, 11, padding=5), *blocks, nn.Dropout(0.1), *head(8)), 4000, torch.float32)
+    with Made() as made:
+        engine = Propagator(model, check=False)
+    assert engine.block == 8 and engine.fallbacks == []
+    assert max(np.prod(shape) for shape in made.shapes) < 2**25
+
+
+IN_PLACE = {
+    "F.relu": lambda z: F.relu(z, inplace=True),
+    "F.relu, positional": lambda z: F.relu(z, True),
+    "F.elu": lambda z: F.elu(z, 0.5, True),
+    "relu_": lambda z: z.relu_(),
+    "statement": lambda z: (z.relu_(), z)[1],
+    "clamp_": lambda z: z.clamp_(min=0),
+    "sigmoid_": lambda z: torch.sigmoid_(z),
+    "mul_": lambda z: z.mul_(2),
+    "read before and after": lambda z: z + z.relu_(),
+    "twice": lambda z: (z.relu_(), z.mul_(2), z.sigmoid_(), z)[3],
+}
+
+
+@pytest.mark.parametrize("where", ["map", "rows"])
+@pytest.mark.parametrize("how", IN_PLACE)
+def test_functions_that_work_in_place(how, where):
+    class Overwrites(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.hidden, self.last, self.drop = nn.Conv1d(4, 6, 5), nn.Linear(6, 5), nn.Linear(5, 2), nn.Dropout(0.2)
+
+        def forward(self, x):
+            y = self.conv(x)
+            y = IN_PLACE[how](y) if where == "map" else torch.relu(y)
+            z = self.hidden(self.drop(y).amax(-1))
+            return self.last(IN_PLACE[how](z) if where == "rows" else torch.relu(z))
+
+    compare(Overwrites(), 30)
+
+
+def test_a_module_that_works_in_place_and_whose_input_is_read_again():
+    class Overwrites(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.drop = nn.Conv1d(4, 6, 5), nn.ReLU(inplace=True), nn.Dropout(0.2)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.drop(y + self.relu(y) + y).mean(2)
+
+    compare(Overwrites(), 30)
 
 
 @st.composite

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
-from deepmr.evaluation import motif_baseline, motif_table
+from deepmr.evaluation import label_warnings, motif_baseline, motif_table, planting_table
 from deepmr.models import ConvNet, load_model
 from deepmr.regions import Genome, is_bound, one_hot, read_regions, tile
 from deepmr.training import Recipe, auroc, average_precision, jaspar, label_auroc, predict_logits, train
@@ -251,6 +251,24 @@ def test_a_map_made_by_a_motif_is_matched_to_it_and_its_family():
     row, none = table.to_dict("records")
     assert row["best"] == "FOXA1" and row["own_rank"] == 1 and row["found"] and row["match"] > 0.7 and row["windows"] == 3
     assert pd.isna(none["own"]) and not none["found"] and np.isnan(none["own_rank"])
+
+
+def test_a_planted_motif_is_found_by_the_network_that_learnt_it_and_by_no_other(toy, trained):
+    rng = np.random.default_rng(2)
+    own = np.eye(4)[:, ["ACGT".index(c) for c in "TGACTCAT"]] * 9
+    motifs = {f"M{i}": rng.dirichlet([0.1] * 4, 8).T * 100 for i in range(12)} | {"FOS::JUN": own}
+    data = replace(toy, targets=("JUN", "M3"))
+    table = planting_table(trained.module, data, motifs).set_index("label")
+    learnt, noise = table.loc["motif"], table.loc["noise"]
+    assert learnt.own == learnt.best == "FOS::JUN" and learnt["rank"] == 1 and learnt.z > 2 and learnt.effect == learnt.best_effect > 1
+    assert learnt.share > 0.95 and learnt.found and abs(noise.effect) < learnt.effect / 4
+    torch.manual_seed(0)
+    fresh = planting_table(ConvNet(n_labels=2, **SMALL), data, motifs).set_index("label")
+    assert abs(fresh.effect["motif"]) < learnt.effect / 10
+    pd.testing.assert_frame_equal(table, planting_table(trained.module, data, motifs).set_index("label"))
+    assert list(planting_table(trained.module, replace(toy, targets=("JUN", "DNASE")), motifs).label) == ["motif"]
+    metrics = pd.DataFrame({"label": ["motif", "noise"], "verdict": "use"})
+    assert label_warnings(metrics, table.assign(found=[True, False]).reset_index()) == {"noise": ["own_motif_not_found"]}
 
 
 def reasons(r):

@@ -127,12 +127,13 @@ def average_precision(score: np.ndarray, y: np.ndarray, weight: np.ndarray | Non
 
 # %% ../nbs/12b_training.ipynb #38341390
 @torch.no_grad()
-def motif_hits(data: TrainingData, rows: np.ndarray, motifs: Sequence[np.ndarray], size: int = 256) -> np.ndarray:
-    "Best log-odds (n, M) of M motifs, counts (4, width) each, at any place and on either strand of the windows."
+def motif_hits(data: TrainingData, rows: np.ndarray, motifs: Sequence[np.ndarray], size: int = 256, centre: int | None = None) -> np.ndarray:
+    "Best log-odds (n, M) of M motifs, counts (4, width) each, on either strand of the windows or of their central `centre` bp."
+    edge = max(0, data.length - (centre or data.length)) // 2
     widest = max(counts.shape[1] for counts in motifs)
     odds = np.stack([np.pad(motif_log_odds(c), ((0, 0), (0, widest - c.shape[1]))) for c in motifs])
     both = torch.from_numpy(np.concatenate([odds, odds[:, ::-1, ::-1]])).float()
-    best = [F.conv1d(data.batch(rows[i:i + size]), both).amax(2) for i in range(0, len(rows), size)]
+    best = [F.conv1d(data.batch(rows[i:i + size])[:, :, edge:data.length - edge], both).amax(2) for i in range(0, len(rows), size)]
     return torch.cat(best).reshape(len(rows), 2, len(motifs)).amax(1).numpy()
 
 
@@ -157,7 +158,7 @@ def best_versions(data: TrainingData, motifs: dict[str, dict[str, np.ndarray]], 
 def label_weights(data: TrainingData, share: float) -> torch.Tensor:
     "Weights (K,) that sum to 1: `share` to the focus labels; within a group inverse to the root of the entropy."
     rows = data.rows("train")
-    p = (data.y[rows].sum(0) + 1) / (data.known[rows].sum(0) + 2)
+    p = (data.y[rows].sum(0) + 1) / (data.in_loss(rows).sum(0) + 2)
     weight = (-p * np.log(p) - (1 - p) * np.log(1 - p)) ** -0.5
     for group, part in ((data.focus, share), (~data.focus, 1 - share)):
         weight[group] *= part / max(weight[group].sum(), 1e-12)
@@ -298,7 +299,7 @@ def train_epoch(run: _Run, data: TrainingData, drawn: tuple[np.ndarray, np.ndarr
     total, (rows, shift, flip) = 0.0, drawn
     for i, brake in zip(range(0, len(rows) - batch_size + 1, batch_size), brakes):
         now = slice(i, i + batch_size)
-        y, known = (torch.from_numpy(a[rows[now]]).float() for a in (data.y, data.known))
+        y, known = (torch.from_numpy(a).float() for a in (data.y[rows[now]], data.in_loss(rows[now])))
         loss = masked_loss(fast_logits(run.net, data.batch(rows[now], shift[now], flip[now])), y, known, weight)
         run.step(loss, brake, decay)
         total += loss.item()

@@ -1,5 +1,8 @@
 """Training: learning, determinism, resumption, masking, data loading, and the shipped weights on real windows."""
+import gzip
 import pickle
+import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +15,11 @@ from typer.testing import CliRunner
 
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
-from deepmr.evaluation import motif_baseline, motif_table
+from deepmr.evaluation import label_warnings, motif_baseline, motif_table, planting_table
 from deepmr.models import ConvNet, load_model
 from deepmr.regions import Genome, is_bound, one_hot, read_regions, tile
 from deepmr.training import Recipe, auroc, average_precision, jaspar, label_auroc, predict_logits, train
-from deepmr.training_data import held_out_windows, load_data, toy_data
+from deepmr.training_data import ALL_SOURCES, DataOptions, held_out_windows, load_data, toy_data
 
 ROOT = Path(__file__).resolve().parents[1]
 HG19 = ROOT.parent / "shared" / "hg19"
@@ -250,6 +253,24 @@ def test_a_map_made_by_a_motif_is_matched_to_it_and_its_family():
     assert pd.isna(none["own"]) and not none["found"] and np.isnan(none["own_rank"])
 
 
+def test_a_planted_motif_is_found_by_the_network_that_learnt_it_and_by_no_other(toy, trained):
+    rng = np.random.default_rng(2)
+    own = np.eye(4)[:, ["ACGT".index(c) for c in "TGACTCAT"]] * 9
+    motifs = {f"M{i}": rng.dirichlet([0.1] * 4, 8).T * 100 for i in range(12)} | {"FOS::JUN": own}
+    data = replace(toy, targets=("JUN", "M3"))
+    table = planting_table(trained.module, data, motifs).set_index("label")
+    learnt, noise = table.loc["motif"], table.loc["noise"]
+    assert learnt.own == learnt.best == "FOS::JUN" and learnt["rank"] == 1 and learnt.z > 2 and learnt.effect == learnt.best_effect > 1
+    assert learnt.share > 0.95 and learnt.found and abs(noise.effect) < learnt.effect / 4
+    torch.manual_seed(0)
+    fresh = planting_table(ConvNet(n_labels=2, **SMALL), data, motifs).set_index("label")
+    assert abs(fresh.effect["motif"]) < learnt.effect / 10
+    pd.testing.assert_frame_equal(table, planting_table(trained.module, data, motifs).set_index("label"))
+    assert list(planting_table(trained.module, replace(toy, targets=("JUN", "DNASE")), motifs).label) == ["motif"]
+    metrics = pd.DataFrame({"label": ["motif", "noise"], "verdict": "use"})
+    assert label_warnings(metrics, table.assign(found=[True, False]).reset_index()) == {"noise": ["own_motif_not_found"]}
+
+
 def reasons(r):
     "The rule of the verdict, written anew."
     told = {f"only {r.positives} test positives": r.positives < 40, "AUROC may be below 0.65": r.auroc_low < 0.65,
@@ -290,3 +311,171 @@ def test_the_shipped_weights_reproduce_the_stored_metrics():
         y = is_bound(windows, read_regions(HG19 / tracks.file[target]))[::10]
         got = auroc(p[:, model.index(label)], y)[0]
         assert got == pytest.approx(metrics.quick_auroc[label], abs=2e-3)
+
+
+# --- further labels and windows ----------------------------------------------------------------------------------------
+
+def write_sources(folder: Path) -> None:
+    "A directory with consensus tracks, weak peaks, sites and DNase beside what `write_directory` makes."
+    write_directory(folder, 40_000)
+
+    def peaks(name, size, step, shift=0):
+        rows = [(c, s + shift, s + shift + size) for c in ("chr1", "chr2", "chr16", "chr8") for s in range(2000, 39_000, step)]
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text("".join(f"{c}\t{s}\t{e}\n" for c, s, e in rows))
+
+    peaks("dnase.bed", 600, 1000)
+    peaks("a.narrowPeak", 300, 4000)
+    peaks("new.bed", 600, 3000)
+    peaks("far.bed", 300, 4000, shift=2500)
+    peaks("weak/REST.narrowPeak.gz", 300, 2000)
+    (folder / "weak" / "REST.narrowPeak.gz").write_bytes(gzip.compress((folder / "weak" / "REST.narrowPeak.gz").read_bytes()))
+    tracks = pd.read_csv(folder / "tracks.tsv", sep="\t")
+    tracks.loc[len(tracks)] = dict(cell="HepG2", target="DNase", track="DNase", file="dnase.bed")
+    tracks.loc[len(tracks)] = dict(cell="K562", target="DNase", track="DNase", file="dnase.bed")
+    tracks.loc[len(tracks)] = dict(cell="HepG2", target="ZNF274", track="ZNF274", file="far.bed")
+    tracks.to_csv(folder / "tracks.tsv", sep="\t", index=False)
+    further = [("MAX", "new.bed", "no"), ("NEW", "new.bed", "no"), ("MIXED", "new.bed", "yes"), ("REST", "a.narrowPeak", "no"),
+               ("ZNF274", "a.narrowPeak", "no"), ("RARE", "empty.narrowPeak", "no")]
+    pd.DataFrame([dict(cell="HepG2", target=t, track=f"consensus_{t}", file=f, doubtful=d) for t, f, d in further]
+                 ).to_csv(folder / "consensus.tsv", sep="\t", index=False)
+    bases = ["".join(r) for r in np.random.default_rng(9).choice(list("ACGT"), (6, 200))]
+    pd.DataFrame({"chrom": ["chr1", "chr2", "chr1", "chr8", "chr16", "chr3"], "summit": range(1000, 7000, 1000),
+                  "cell": ["HepG2", "K562", "hESC", "HepG2", "HepG2", "HepG2"], "sequence": bases,
+                  "bound_in_hepg2": ["NEW,REST", "", "MAX,MIXED", "NEW", "NEW", "ZNF274"]}
+                 ).to_csv(folder / "sites.tsv.gz", sep="\t", index=False)
+
+
+OPTIONS = DataOptions(consensus="consensus.tsv", weak="weak", sites="sites.tsv.gz", pooled=1000, decoys=3)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    write_sources(folder)
+    return folder, load_data(folder, min_positives=5, options=OPTIONS)
+
+
+def column(data, label):
+    k = data.labels.index(label)
+    return data.y[:, k], data.known[:, k], data.in_loss(np.arange(len(data.y)))[:, k]
+
+
+def test_further_labels_are_named_as_what_they_are(sources):
+    _, data = sources
+    assert dict(zip(data.labels, data.sources)) == {
+        "HepG2_NRSF_None": "peaks", "HepG2_DNase_None": "peaks", "HepG2_ZNF274_None": "peaks",
+        "HepG2_MAX_None": "consensus", "HepG2_NEW_None": "consensus", "AnyCell_MAX_None": "pooled", "AnyCell_ZNF274_None": "pooled",
+        "HepG2_decoy01_None": "decoy", "HepG2_decoy02_None": "decoy", "HepG2_decoy03_None": "decoy",
+        "K562_MAX_None|HaibMax": "peaks", "K562_MAX_None|SydhMax": "peaks", "K562_DNase_None": "peaks"}
+    assert data.focus.tolist() == [not label.startswith("K562") for label in data.labels]
+
+
+def test_without_options_nothing_changes(sources):
+    folder, more = sources
+    data = load_data(folder, min_positives=5)
+    assert data.taught is None and not {"consensus", "pooled", "decoy"} & set(data.sources)
+    n = len(data.windows)
+    for label in data.labels:
+        np.testing.assert_array_equal(column(data, label)[:2], [a[:n] for a in column(more, label)[:2]])
+    assert not more.known[n:].any()  # no network is judged by sites
+
+
+def test_doubtful_negatives_stay_out_of_the_loss_but_are_judged(sources):
+    _, data = sources
+    y, known, taught = column(data, "HepG2_MAX_None")
+    other = column(data, "K562_MAX_None|HaibMax")[0]
+    assert (known & other & ~y).any()
+    np.testing.assert_array_equal((known & ~taught), known & other & ~y)
+    y, known, taught = column(data, "HepG2_NRSF_None")  # has weak peaks, at every second of which there is none of its own
+    assert (known & ~taught).any() and not (known & ~taught & y).any()
+    _, known, taught = column(data, "HepG2_NEW_None")  # no other cell has it
+    assert taught[known].all()
+
+
+def test_pooled_labels_are_those_of_any_cell(sources):
+    _, data = sources
+    y, known, _ = column(data, "AnyCell_MAX_None")
+    parts = [column(data, label) for label in ("HepG2_MAX_None", "K562_MAX_None|HaibMax", "K562_MAX_None|SydhMax")]
+    np.testing.assert_array_equal(y[known], np.any([p[0] for p in parts], 0)[known])
+
+
+def test_decoys_are_whole_open_peaks_matched_in_size(sources):
+    _, data = sources
+    opened = column(data, "HepG2_DNase_None")[0]
+    sizes = []
+    for j in (1, 2, 3):
+        y = column(data, f"HepG2_decoy0{j}_None")[0]
+        assert not (y & ~opened).any()
+        neighbours = opened[:-1] & opened[1:] & (np.diff(data.windows.start) == 200)
+        assert (y[:-1] == y[1:])[neighbours].all()  # never a part of a peak
+        sizes.append(y.sum())
+    assert min(sizes) > 0 and max(sizes) <= opened.sum() / 2 + 5
+
+
+def test_sites_teach_and_stand_in_the_middle_of_an_empty_window(sources):
+    folder, data = sources
+    table = pd.read_csv(folder / "sites.tsv.gz", sep="\t", keep_default_na=False)
+    sites = np.arange(len(data.windows))[-4:]  # those on chr8 and chr16 are left out
+    assert data.windows.chrom.iloc[sites].tolist() == ["chr1", "chr2", "chr1", "chr3"]
+    kept = table[~table.chrom.isin(["chr8", "chr16"])]
+    np.testing.assert_array_equal(data.batch(sites)[:, :, 400:600], one_hot(list(kept.sequence)))
+    np.testing.assert_array_equal(data.batch(sites, shift=30)[:, :, 370:570], one_hot(list(kept.sequence)))
+    want = {"HepG2_DNase_None": [1, 0, 0, 1], "K562_DNase_None": [0, 1, 0, 0], "HepG2_NEW_None": [1, 0, 0, 0], "HepG2_MAX_None": [0, 0, 1, 0]}
+    for label, y in want.items():
+        got = [a[sites].tolist() for a in column(data, label)]
+        assert got == [[bool(v) for v in y], [False] * 4, [True] * 4]
+    for label, y in {"HepG2_NRSF_None": [1, 0, 0, 0], "AnyCell_MAX_None": [0, 0, 1, 0], "HepG2_ZNF274_None": [0] * 4,  # its two tracks disagree
+                     "K562_MAX_None|HaibMax": [0] * 4, "HepG2_decoy01_None": [0] * 4}.items():
+        assert [a[sites].tolist() for a in column(data, label)] == [[bool(v) for v in y], [False] * 4, [bool(v) for v in y]]
+
+
+def test_same_seed_same_data_and_another_seed_other_decoys(sources):
+    folder, data = sources
+    again, other = (load_data(folder, min_positives=5, options=replace(OPTIONS, seed=seed)) for seed in (0, 1))
+    np.testing.assert_array_equal(again.codes, data.codes)
+    np.testing.assert_array_equal(again.y, data.y)
+    decoys = np.array(data.sources) == "decoy"
+    assert (other.y[:, decoys] != data.y[:, decoys]).any() and (other.y[:, ~decoys] == data.y[:, ~decoys]).all()
+    assert (other.codes != data.codes).any()
+
+
+def test_a_network_learns_from_all_sources(sources, tmp_path):
+    _, data = sources
+    recipe = replace(RECIPE, epochs=1, architecture=SMALL | {"length": 1000})
+    model = train(data, tmp_path, recipe)
+    assert model.labels == data.labels
+
+
+def test_what_a_source_lacks_is_said(tmp_path):
+    write_sources(tmp_path)
+    for options, message in ((DataOptions(consensus="none.tsv"), "data: found no file .*none.tsv, expected a table of further tracks"),
+                             (DataOptions(sites="none.gz"), "data: found no file .*none.gz, expected a table of open sites"),
+                             (DataOptions(sites="tracks.tsv"), "data: found no column bound_in_hepg2, chrom, sequence, summit in"),
+                             (DataOptions(decoys=2), "decoys: found no factor of HepG2 with 150 to")):
+        with pytest.raises(InputError, match=message):
+            load_data(tmp_path, options=options)
+    tracks = pd.read_csv(tmp_path / "tracks.tsv", sep="\t")
+    tracks[tracks.target != "DNase"].replace("K562", "GM").to_csv(tmp_path / "tracks.tsv", sep="\t", index=False)
+    with pytest.raises(InputError, match="decoys: found no track DNase of GM"):
+        load_data(tmp_path, cell="GM", options=DataOptions(decoys=1))
+
+
+def test_the_real_sources_cover_the_published_table():
+    if not (HG19 / "tracks_consensus.tsv").is_file():
+        pytest.skip("needs ../shared/hg19 with tracks_consensus.tsv")
+    data = load_data(HG19, options=ALL_SOURCES)
+    test = data.rows("test")
+    positives = dict(zip(data.labels, (data.y & data.known)[test].sum(0)))
+    assert sum(label.startswith("HepG2") for label in data.labels) >= 300
+    assert sum(n >= 40 for label, n in positives.items() if label.startswith(("HepG2", "AnyCell"))) >= 300
+    for target in "CEBPD HDAC2 FOSL2 TAF1 ELF1 RXRA EZH2 HNF4G".split():
+        assert positives[f"HepG2_{target}_None"] >= 40
+    for target in "NFIC BHLHE40 SP2 SP1 TCF12".split():
+        assert positives[f"AnyCell_{target}_None"] >= 40
+    decoys = [k for k, s in enumerate(data.sources) if s == "decoy"]
+    opened = data.labels.index("HepG2_DNase_None")
+    assert len(decoys) == 24 and not (data.y[:, decoys] & ~data.y[:, [opened]]).any()
+    assert "HepG2_SP1_None" not in data.labels  # its set was mixed up with another factor's
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert usage * (1 if sys.platform == "darwin" else 1024) < 6e9

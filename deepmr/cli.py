@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'main']
 
-# %% ../nbs/14_cli.ipynb #2dbd696b
+# %% ../nbs/14_cli.ipynb #52b90dac
 import codecs
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from . import __version__
 
@@ -50,6 +50,18 @@ class _OneLine(TyperGroup):
         if alone:
             sys.exit(code)
         return code
+
+
+class _Once(TyperCommand):
+    "A command that refuses an option with one value if it is given twice, where the first value would be lost."
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        "Parse the arguments of the command."
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            if given.count(option) > 1 and not getattr(option, "multiple", False) and not getattr(option, "is_flag", False):
+                raise _UsageError(f"{option.opts[0]}: found {given.count(option)} values, expected one", ctx)
+        return super().parse_args(ctx, args)
 
 # %% ../nbs/14_cli.ipynb #65e80d68
 app = typer.Typer(name="deepmr", cls=_OneLine, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -102,8 +114,11 @@ def _write_everywhere() -> None:
 # %% ../nbs/14_cli.ipynb #accad30e
 MODELS = ("'hepg2' (in the package), FILE.safetensors, 'torch:package.module:factory[:weights]', 'deepsea[:FILE]', 'kipoi:NAME' or "
           "'kipoi-dir:PATH'. Several of these with commas between are an ensemble.")
-Exposures = Annotated[str, typer.Option(show_default="all of the outcome's cell", help=(
-    "Labels that may cause the outcome, separated by commas. 'label#2' or a number where a name repeats (see deepmr labels)."))]
+Exposures = Annotated[list[str] | None, typer.Option(metavar="LABELS", show_default="all of the outcome's cell", help=(
+    "Labels that may cause the outcome, separated by commas, or the option repeated. 'label#2' or a number where a name repeats (see deepmr "
+    "labels)."))]
+Chromosomes = Annotated[list[str] | None, typer.Option(metavar="NAMES", show_default="all", help=(
+    "Only windows on these chromosomes, separated by commas, or the option repeated."))]
 Regions = Annotated[str | None, typer.Option(show_default="bound windows in the package", help="BED or narrowPeak of the windows to ask about.")]
 Run = Annotated[str, typer.Argument(help="Run directory of deepmr table1 or deepmr run.", show_default=False)]
 
@@ -181,8 +196,72 @@ def _command(command: Callable[..., None]) -> Callable[..., None]:
     flat.__name__, flat.__doc__, flat.__module__ = command.__name__, command.__doc__, command.__module__
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command()(flat)
+    app.command(cls=_Once)(flat)
     return command
+
+# %% ../nbs/14_cli.ipynb #9b1b54a0
+def _listed(given: Iterable[str] | str | None) -> tuple[str, ...]:
+    "The parts between commas of an option that may be repeated."
+    texts = [given] if isinstance(given, str) else given or []
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+
+
+def _peaks(given: Iterable[str] | None) -> dict[str, str] | str | None:
+    "Files by label from LABEL=FILE, or the one file that serves all. InputError: neither."
+    from deepmr.core import InputError
+    if not (parts := _listed(given)):
+        return None
+    pairs = [part.partition("=") for part in parts]
+    bare = [label for label, equals, _ in pairs if not equals]
+    if len(bare) == len(parts) == 1:
+        return bare[0]
+    if bare:
+        raise InputError(f"peaks: found {bare[0]!r} without a label, expected LABEL=FILE for each exposure, or one file for all")
+    labels = [label.strip() for label, _, _ in pairs]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise InputError(f"peaks: found {twice[0]} twice, expected one file for each exposure")
+    return {label: file.strip() for label, (_, _, file) in zip(labels, pairs)}
+
+
+def _say_idle(machine: _Machine, model: str, trust_code: bool) -> None:
+    "Say which options do nothing beside the others."
+    say = machine.execution().announce
+    if machine.workers is not None and getattr(machine, "scheduler", None) is not None:
+        say("note: --workers has no effect: with --scheduler, the cluster's workers do the windows")
+    if trust_code and "kipoi" not in model:
+        say("note: --trust-code has no effect: only models of Kipoi need it")
+
+# %% ../nbs/14_cli.ipynb #d14f276d
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".h5", ".onnx")
+
+
+def _check_model(spec: str) -> None:
+    "Raise InputError for a file of weights that lacks the function which makes its network."
+    from deepmr.core import InputError
+    for part in _listed(spec):
+        if ":" not in part and Path(part).suffix.lower() in _WEIGHTS:
+            raise InputError(f"model: found {part!r}, weights without a network, expected 'torch:package.module:function:{part}' with the function "
+                             "that makes the network")
+
+
+@contextmanager
+def _own_labels(model: str, outcome: str, trust_code: bool) -> Iterator[None]:
+    "Where the model does not know the outcome and no label of it is near, or the outcome is the default, list the model's labels."
+    from deepmr.core import InputError, did_you_mean
+    try:
+        yield
+    except InputError as error:
+        if not str(error).startswith("label: "):
+            raise
+        from deepmr.models import load_model
+        loaded = load_model(model, trust_code=trust_code)
+        known = (*loaded.labels, *loaded.addresses, *map(str, range(len(loaded.labels))))
+        if outcome in known or (did_you_mean(outcome, loaded.labels) and outcome != _Question.outcome):
+            raise
+        more = f" and {len(loaded.labels) - 20} more (deepmr labels {model})" if len(loaded.labels) > 20 else ""
+        default = " (the default)" if outcome == _Question.outcome else ""
+        raise InputError(f"outcome: found {outcome!r}{default}, which model {loaded.name} does not predict, "
+                         f"expected one of {', '.join(loaded.addresses[:20])}{more}") from None
 
 # %% ../nbs/14_cli.ipynb #86c77371
 class _Bar:
@@ -240,11 +319,24 @@ def _print_warnings(table: "pd.DataFrame") -> None:
         some = ", ".join(exposures[:6]) + (", …" if len(exposures) > 6 else "")
         typer.echo(f"warning {code}: {len(exposures)} of {len(table)} exposures ({some}). {NOTES.get(code, UNKNOWN).sentence}")
 
-# %% ../nbs/14_cli.ipynb #36c9a888
+# %% ../nbs/14_cli.ipynb #6ffc1f7b
+def _print_model(spec: str) -> None:
+    "Print where the weights of each network of the user's own come from."
+    for part in _listed(spec):
+        if part.startswith("torch:"):
+            weights = part.split(":", 3)[3:]
+            typer.echo(f"model: {part}, weights: {weights[0] if weights else 'as the function returned them'}")
+
+
 def _print_plan(p: "Plan", protocol: str, out: str) -> None:
     "Print what a run is going to do."
     from deepmr.pipeline import disk_needed, get_protocol
+    from deepmr.regions import read_windows
+    if isinstance(p.experiment.model, str):
+        _print_model(p.experiment.model)
     typer.echo(f"windows: {p.source}")
+    if p.experiment.regions is not None and len(p.exposures) > 1 and read_windows(p.experiment.regions).labels.isna().all():
+        typer.echo(f"note: {Path(p.experiment.regions).name} names no exposures, so its windows serve all {len(p.exposures)}")
     for note in p.notes:
         typer.echo(f"note: {note.sentence}")
     size = f"{len(p.windows)} windows x {p.experiment.draws} draws x {3 * p.model.length} mutations"
@@ -288,26 +380,38 @@ def _carry_out(experiment: "Experiment", protocols: list[str], out: str, machine
     from deepmr.plots import draw_figures
     _print_files(out, draw_figures(out))
 
-# %% ../nbs/14_cli.ipynb #9b1b54a0
-def _listed(text: str) -> tuple[str, ...]:
-    "The parts of a text between commas."
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+# %% ../nbs/14_cli.ipynb #e6a9eaba
+def _with_windows(asked: "Experiment", peaks: dict[str, str] | str | None, chromosomes: tuple[str, ...], say: Callable[[str], None]) -> "Experiment":
+    "An experiment in the windows that --peaks, --regions and --chromosomes ask for. InputError: they contradict each other."
+    from deepmr.core import InputError
+    from deepmr.experiment_files import on_chromosomes, with_peaks
+    if peaks is None:
+        return dataclasses.replace(asked, regions=on_chromosomes(asked.regions, chromosomes, say)) if chromosomes else asked
+    if asked.regions is not None:
+        raise InputError("regions: found --regions beside --peaks, expected either: windows come from one of them")
+    if isinstance(peaks, dict) and asked.exposures and set(asked.exposures) != set(peaks):
+        raise InputError("exposures: found other labels than those of --peaks, expected either option: with LABEL=FILE the exposures are given")
+    return with_peaks(asked, peaks, chromosomes, "peaks", say)
 
-
+# %% ../nbs/14_cli.ipynb #89005f05
 PROTOCOL_HELP = ("default: two-way bootstrap, Paule-Mandel, intervals for windows and network; windows: the same without the network's error; "
                  "reml: as windows, with REML; median: weighted median, for an ensemble; paper: MR-Egger, DerSimonian-Laird. Several, "
                  "separated by commas, are shown side by side. The first makes table1.csv.")
+PEAKS_HELP = ("LABEL=FILE for each exposure, separated by commas, or the option repeated; or one FILE for all exposures. Windows are made from these "
+              "BED or narrowPeak files, on --chromosomes of --genome.")
 
-
+# %% ../nbs/14_cli.ipynb #3a5afc72
 @_command
 def table1(
     question: _Question,
     details: _Details,
     machine: _Cluster,
-    exposures: Exposures = "",
+    exposures: Exposures = None,
     regions: Regions = None,
+    peaks: Annotated[list[str] | None, typer.Option(metavar="FILES", show_default="none", help=PEAKS_HELP)] = None,
+    chromosomes: Chromosomes = None,
     windows: Annotated[int, typer.Option(help="Windows per exposure.")] = 25,
-    protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "default",
+    protocol: Annotated[list[str] | None, typer.Option(metavar="NAMES", show_default="default", help=PROTOCOL_HELP)] = None,
     directions: Annotated[bool, typer.Option("--directions", show_default="off", help=(
         "Show the reverse effects (outcome on exposure) and Steiger's test, too."))] = False,
     out: Annotated[str, typer.Option(help="Run directory. An unfinished run in it is continued.")] = "runs/table1",
@@ -318,10 +422,14 @@ def table1(
     estimate a causal effect per window (Mendelian randomization), and combine them (random effects).
     """
     from deepmr.pipeline import Experiment, get_protocol
-    protocols = [get_protocol(name.strip()).name for name in protocol.split(",")]
+    _check_model(question.model)
+    _say_idle(machine, question.model, details.trust_code)
+    protocols = [get_protocol(name.strip()).name for text in protocol or ["default"] for name in text.split(",")]
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions,
                        windows=windows, protocol=protocols[0])
-    _carry_out(asked, protocols, out, machine, directions)
+    with _own_labels(question.model, question.outcome, details.trust_code):
+        asked = _with_windows(asked, _peaks(peaks), _listed(chromosomes), machine.execution().announce)
+        _carry_out(asked, protocols, out, machine, directions)
 
 # %% ../nbs/14_cli.ipynb #b7c438b8
 ExperimentPath = Annotated[str, typer.Argument(metavar="FILE", help="An experiment in TOML; the folder experiments/ has two.", show_default=False)]
@@ -342,6 +450,7 @@ def run(
     from deepmr.core import write_file
     from deepmr.experiment_files import load_experiment
     asked, protocols = load_experiment(file, windows, draws, trust_code, machine.execution().announce)
+    _say_idle(machine, str(asked.model), trust_code)
     out = out or str(Path("runs") / Path(file).stem)
     _carry_out(asked, protocols, out, machine)
     write_file(Path(out) / "experiment.toml", Path(file).read_bytes())
@@ -359,16 +468,30 @@ def effects(
     question: _Question,
     details: _Details,
     machine: _Machine,
-    exposures: Annotated[str, typer.Option(help="Labels, separated by commas.", show_default=False)],
+    exposures: Annotated[list[str], typer.Option(metavar="LABELS", help="Labels, separated by commas, or the option repeated.", show_default=False)],
     regions: Annotated[str, typer.Option(help="BED or narrowPeak. Windows are centred on the regions.", show_default=False)],
+    chromosomes: Chromosomes = None,
     out: Annotated[str, typer.Option(help="netCDF file to write.")] = "effects.nc",
 ) -> None:
     "Write the effects of all mutations in the windows of a BED file on exposures and outcome, without any causal step."
+<<<<<<< HEAD
     from deepmr.experiment import Experiment
     from deepmr.pipeline import write_effects
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions)
     with _Bar() as bar:
         n = write_effects(asked, out, machine.execution(bar))
+=======
+    from deepmr.pipeline import Experiment, write_effects
+    _check_model(question.model)
+    _say_idle(machine, question.model, details.trust_code)
+    asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions)
+    asked = _with_windows(asked, None, _listed(chromosomes), machine.execution().announce)
+    with _own_labels(question.model, question.outcome, details.trust_code), _Bar() as bar:
+        how = machine.execution(bar)
+        n = write_effects(**{k: v for k, v in vars(asked).items() if k not in ("windows", "protocol")}, out=out,
+                          device=how.device, workers=how.workers, announce=how.announce, progress=how.progress)
+    _print_model(question.model)
+>>>>>>> G
     typer.echo(f"effects of {n} windows: {out}")
 
 # %% ../nbs/14_cli.ipynb #323b7d14
@@ -382,6 +505,8 @@ def labels(
 ) -> None:
     "List number, address and label of every output of a model, separated by tabs."
     from deepmr.models import load_model
+    _check_model(model)
+    _say_idle(_Machine(), model, trust_code)
     loaded = load_model(model, device, trust_code)
     chosen = [i for i, label in enumerate(loaded.labels) if not cell or label.startswith(f"{cell}_")]
     if not chosen:
@@ -434,8 +559,8 @@ def status(run: Run) -> None:
 # %% ../nbs/14_cli.ipynb #67dc0995
 @_command
 def simulate(
-    scenario: Annotated[str, typer.Option(help=(
-        "none, independent, dependent, both, locus, 'locus confounded', masks, members; several, separated by commas; or all."))] = "all",
+    scenario: Annotated[list[str] | None, typer.Option(metavar="NAMES", show_default="all", help=(
+        "none, independent, dependent, both, locus, 'locus confounded', masks, members; several, separated by commas; or all."))] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of each scenario, counted from 0.")] = 50,
     start: Annotated[int, typer.Option(help="The first round to do, where others are done elsewhere.")] = 0,
     seed: Annotated[int, typer.Option(help="Decides every round. The same seed gives the same bytes.")] = 0,
@@ -445,7 +570,8 @@ def simulate(
     "Measure each protocol's coverage on simulated sequence with known effects."
     from deepmr.core import write_file
     from deepmr.simulation import ROUNDS, calibration, simulate as run_rounds
-    chosen = list(ROUNDS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
+    chosen = [name.strip() for text in scenario or ["all"] for name in text.split(",")]
+    chosen = list(ROUNDS) if chosen == ["all"] else chosen
     with _counted("round") as progress:
         frame = run_rounds(chosen, rounds, out, seed, workers, progress, start)
     table = calibration(frame)

@@ -1,10 +1,14 @@
 """The command line: help that shows every default on every terminal, one line for a mistake, the sentences of the registry."""
+import gzip
+import json
+import os
 import re
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 from conftest import ROOT
@@ -25,7 +29,6 @@ def invoke(*args, **environment):
 
 def start(*args, **environment):
     "The same in a process of its own, as a shell starts it."
-    import os
     done = subprocess.run([sys.executable, "-c", START, *map(str, args)], cwd=ROOT, capture_output=True, env=os.environ | environment)
     return done.returncode, done.stdout, done.stderr
 
@@ -141,3 +144,174 @@ def test_warnings_are_sentences_of_the_registry(named, tmp_path, monkeypatch):
         code, exposures, names, sentence = re.fullmatch(r"warning (\w+): (\d) of 2 exposures \((.*?)\)\. (.*)", line).groups()
         assert code in codes and sentence == NOTES[code].sentence and len(names.split(", ")) == int(exposures)
     assert pd.read_csv(tmp_path / "run" / "table1.csv").exposure.tolist() == ["X_TF1_None", "X_TF2_None"]
+
+
+# --- several values, and options that belong together -------------------------------------------------------------------
+
+@pytest.fixture
+def quick(monkeypatch):
+    "Runs without figures, which take longer than a run."
+    monkeypatch.setattr("deepmr.plots.draw_figures", lambda out: [])
+
+
+def asked(named, *more, regions=True):
+    "A small run of the toy model; `more` comes last."
+    where = ["--regions", named.regions] if regions else []
+    return ["table1", "--model", named.model, "--outcome", named.outcome, "--genome", named.genome, *where, "--windows", "2", "--draws", "3",
+            "--workers", "1", *more]
+
+
+def exposures_of(out):
+    return json.loads((out / "run.json").read_text())["experiment"]["exposures"]
+
+
+@pytest.mark.parametrize("given", [["X_TF2_None,X_TF1_None"], ["X_TF2_None", "X_TF1_None"], ["X_TF2_None, ", " X_TF1_None"]],
+                         ids=["commas", "repeated", "spaces"])
+def test_repeated_exposures_are_all_kept(named, tmp_path, quick, given):
+    code, _, said = invoke(*asked(named, *(word for label in given for word in ("--exposures", label))), "--out", tmp_path / "run")
+    assert code == 0, said
+    assert exposures_of(tmp_path / "run") == ["X_TF2_None", "X_TF1_None"]
+
+
+def test_repeated_exposures_of_effects_and_repeated_protocols(named, tmp_path, quick):
+    options = ["--model", named.model, "--outcome", named.outcome, "--genome", named.genome, "--regions", named.regions, "--draws", "3"]
+    code, _, _ = invoke("effects", *options, "--exposures", "X_TF1_None", "--exposures", "X_TF2_None", "--out", tmp_path / "e.nc")
+    assert code == 0 and xr.load_dataset(tmp_path / "e.nc", engine="h5netcdf").exposure.values.tolist() == ["X_TF1_None", "X_TF2_None"]
+    code, shown, _ = invoke(*asked(named, "--protocol", "paper", "--protocol", "default,reml"), "--out", tmp_path / "run")
+    assert code == 0 and re.search(r"paper +default +reml", shown)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["experiment"]["protocol"] == "paper"
+
+
+@pytest.mark.parametrize("option, values", [("--windows", (3, 4)), ("--model", ("hepg2", "deepsea")), ("--outcome", ("a", "b")),
+                                            ("--genome", ("a", "a")), ("--out", ("x", "y")), ("--seed", (0, 1))])
+def test_an_option_with_one_value_is_refused_twice(option, values, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, shown, said = invoke("table1", *(word for value in values for word in (option, value)))
+    assert (code, shown, said) == (2, "", f"deepmr: {option}: found 2 values, expected one\n") and not list(tmp_path.iterdir())
+
+
+def test_a_flag_may_stand_twice():
+    assert invoke("labels", "hepg2", "--trust-code", "--trust-code", "--cell", "HepG2")[0] == 0
+
+
+@pytest.fixture
+def peaks(toy_files):
+    "Peaks of one factor on the left half of the genome, of the other on the right."
+    for name, starts in (("tf1", range(200, 1400, 200)), ("tf2", range(1500, 2700, 200))):
+        (toy_files / f"{name}.bed").write_text("".join(f"chr1\t{s}\t{s + 150}\n" for s in starts))
+    return toy_files
+
+
+@pytest.mark.parametrize("form", ["X_TF1_None={0}/tf1.bed,X_TF2_None={0}/tf2.bed", "X_TF1_None={0}/tf1.bed --peaks X_TF2_None = {0}/tf2.bed"],
+                         ids=["commas", "repeated"])
+def test_peaks_on_the_command_line_are_those_of_an_experiment_file(named, peaks, tmp_path, quick, form):
+    given = form.format(peaks).replace(" = ", "=").split()
+    code, _, said = invoke(*asked(named, "--peaks", *given, "--chromosomes", "chr1", regions=False), "--seed", "1", "--out", tmp_path / "line")
+    assert code == 0, said
+    (peaks / "e.toml").write_text(f"""
+model = "{named.model}"
+outcome = "{named.outcome}"
+chromosomes = ["chr1"]
+windows = 2
+draws = 3
+seed = 1
+genome = {{file = "g.fa"}}
+peaks = {{X_TF1_None = {{file = "tf1.bed"}}, X_TF2_None = {{file = "tf2.bed"}}}}
+""")
+    assert invoke("run", peaks / "e.toml", "--workers", "1", "--out", tmp_path / "file")[0] == 0
+    for name in ("table1.csv", "windows.bed"):
+        assert (tmp_path / "line" / name).read_bytes() == (tmp_path / "file" / name).read_bytes()
+
+
+def test_one_file_of_peaks_for_all_exposures_is_announced(named, peaks, tmp_path, quick):
+    one = ["--peaks", peaks / "tf1.bed", "--chromosomes", "chr1"]
+    code, _, said = invoke(*asked(named, *one, regions=False), "--out", tmp_path / "run")
+    assert code == 0 and "peaks: tf1.bed serves all 2 exposures: X_TF1_None, X_TF2_None" in said
+    code, _, said = invoke(*asked(named, *one, "--exposures", "X_TF2_None", regions=False), "--out", tmp_path / "one")
+    assert code == 0 and "peaks: tf1.bed serves all 1 exposures: X_TF2_None" in said and exposures_of(tmp_path / "one") == ["X_TF2_None"]
+
+
+def test_regions_without_labels_are_said_to_serve_all(named, tmp_path, quick):
+    _, shown, _ = invoke(*asked(named), "--out", tmp_path / "run")
+    assert "note: sites.bed names no exposures, so its windows serve all 2" in shown
+    _, shown, _ = invoke(*asked(named, "--exposures", "X_TF1_None"), "--out", tmp_path / "one")
+    assert "names no exposures" not in shown
+
+
+@pytest.mark.parametrize("given, says", [
+    (["--peaks", "tf1.bed", "--peaks", "tf2.bed"], "peaks: found 'tf1.bed' without a label"),
+    (["--peaks", "A=tf1.bed,tf2.bed"], "peaks: found 'tf2.bed' without a label"),
+    (["--peaks", "X_TF1_None=tf1.bed,X_TF1_None=tf2.bed"], "peaks: found X_TF1_None twice"), (["--peaks", "tf1.bed"], "chromosomes: found none"),
+    (["--peaks", "tf1.bed", "--chromosomes", "chr1", "--regions", "sites.bed"], "regions: found --regions beside --peaks"),
+    (["--peaks", "X_TF1_None=tf1.bed", "--chromosomes", "chr1", "--exposures", "X_TF2_None"], "exposures: found other labels than those of --peaks"),
+    (["--peaks", "X_TF3_None=tf1.bed", "--chromosomes", "chr1"], "label: found 'X_TF3_None'"),
+    (["--peaks", "none.bed", "--chromosomes", "chr1"], "regions: found no file none.bed"),
+    (["--peaks", "tf1.bed", "--chromosomes", "chr2"], "chromosomes: found 'chr2', which g.fa does not have; did you mean chr1?"),
+    (["--regions", "sites.bed", "--chromosomes", "1"], "chromosomes: found no region of sites.bed on 1, expected some of chr1")])
+def test_peaks_and_chromosomes_that_do_not_fit_are_one_sentence(named, peaks, monkeypatch, given, says):
+    monkeypatch.chdir(peaks)
+    code, shown, said = invoke(*asked(named, *given, regions=False), "--out", "new")
+    assert (code, shown) == (2, "") and said.splitlines()[-1].startswith(f"deepmr: {says}") and not (peaks / "new").exists()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_chromosomes_keep_their_windows(named, toy_files, tmp_path, quick, packed):
+    bases = (toy_files / "g.fa").read_text().splitlines()[1]
+    (toy_files / "two.fa").write_text(f">chr1\n{bases}\n>chr2\n{bases[::-1]}\n>chr10\n{bases}\n")
+    text = "#track\n" + "".join(f"{c}\t{s}\t{s + 50}\n" for s in range(200, 2600, 300) for c in ("chr1", "chr2", "chr10")).replace("chr2\t", "chr2 ")
+    text = text.replace(" ", "\t")
+    (toy_files / "two.bed").write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    more = ["--regions", toy_files / "two.bed", "--chromosomes", "chr2", "--chromosomes", "chr1,chrX"]
+    line = [*asked(named, regions=False), *more]
+    line[line.index(named.genome)] = toy_files / "two.fa"
+    code, _, said = invoke(*line, "--out", tmp_path / "run")
+    assert code == 0 and "chromosomes: two.bed has no region on chrX" in said and "16 regions of two.bed lie on chr2, chr1" in said
+    chosen = {line.split("\t")[0] for line in (tmp_path / "run" / "windows.bed").read_text().splitlines()}
+    assert chosen <= {"chr1", "chr2"}
+    before = (tmp_path / "run" / "table1.csv").read_bytes()
+    assert invoke(*line, "--out", tmp_path / "run")[0] == 0 and (tmp_path / "run" / "table1.csv").read_bytes() == before  # the same run again
+
+
+# --- a first run --------------------------------------------------------------------------------------------------------
+
+def test_the_labels_of_a_model_are_listed_where_the_default_outcome_is_not_among_them(named, tmp_path):
+    code, shown, said = invoke("table1", "--model", named.model, "--regions", named.regions, "--genome", named.genome, "--out", tmp_path / "run")
+    assert (code, shown) == (2, "") and said == ("deepmr: outcome: found 'HepG2_DNase_None' (the default), which model toy does not predict, "
+                                                 "expected one of X_TF1_None, X_TF2_None, X_DNase_None\n")
+    more = ["--exposures", "X_TF1_None", "--regions", named.regions, "--genome", named.genome, "--out", tmp_path / "e.nc"]
+    assert "expected one of X_TF1_None, X_TF2_None, X_DNase_None" in invoke("effects", "--model", named.model, *more)[2]
+    assert "did you mean X_DNase_None?" in invoke("table1", "--model", named.model, "--outcome", "X_DNAse", *more[2:-1], tmp_path / "run")[2]
+    assert "expected one of X_TF1_None" in invoke("table1", "--model", named.model, "--outcome", "qqqq", *more[2:-1], tmp_path / "run")[2]
+    said = invoke("table1", "--outcome", "qqqq", *more[2:-1], tmp_path / "run")[2]
+    assert "HepG2_ARID3A_None" in said and "more (deepmr labels hepg2)" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["table1", "--model"], ["labels"], ["effects", "--exposures", "a", "--regions", "b.bed", "--model"]])
+@pytest.mark.parametrize("spec", ["mycnn.pt", "hepg2,my.ckpt", "my/NET.PTH"])
+def test_weights_alone_are_no_model(command, spec):
+    code, shown, said = invoke(*command, spec)
+    alone = spec.split(",")[-1]
+    assert (code, shown) == (2, "") and said.startswith(f"deepmr: model: found '{alone}', weights without a network, expected 'torch:package.")
+    assert f":{alone}'" in said and len(said.splitlines()) == 1
+
+
+FACTORY = """
+from conftest import toy_model as load
+"""
+
+
+def test_where_the_weights_of_a_factory_come_from_is_the_first_line(named, toy_files, tmp_path, monkeypatch, quick):
+    (toy_files / "factory.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(str(toy_files))
+    for spec, words in (("torch:factory:load", "as the function returned them"), (f"torch:factory:load:{named.model}", named.model)):
+        line = asked(named, "--out", tmp_path / words[-5:])
+        line[line.index(named.model)] = spec
+        code, shown, _ = invoke(*line)
+        assert code == 0 and shown.splitlines()[0] == f"model: {spec}, weights: {words}"
+
+
+def test_options_that_do_nothing_are_named(named, tmp_path, quick):
+    code, _, said = invoke(*asked(named, "--trust-code", "--scheduler", "tcp://127.0.0.1:9", "--out", tmp_path / "run"))
+    assert code == 2 and "note: --workers has no effect" in said and "note: --trust-code has no effect" in said
+    code, _, said = invoke(*asked(named, "--out", tmp_path / "run"))
+    assert code == 0 and "has no effect" not in said

@@ -474,14 +474,8 @@ def effects(
     out: Annotated[str, typer.Option(help="netCDF file to write.")] = "effects.nc",
 ) -> None:
     "Write the effects of all mutations in the windows of a BED file on exposures and outcome, without any causal step."
-<<<<<<< HEAD
     from deepmr.experiment import Experiment
     from deepmr.pipeline import write_effects
-    asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions)
-    with _Bar() as bar:
-        n = write_effects(asked, out, machine.execution(bar))
-=======
-    from deepmr.pipeline import Experiment, write_effects
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions)
@@ -491,7 +485,6 @@ def effects(
         n = write_effects(**{k: v for k, v in vars(asked).items() if k not in ("windows", "protocol")}, out=out,
                           device=how.device, workers=how.workers, announce=how.announce, progress=how.progress)
     _print_model(question.model)
->>>>>>> G
     typer.echo(f"effects of {n} windows: {out}")
 
 # %% ../nbs/14_cli.ipynb #323b7d14

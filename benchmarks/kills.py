@@ -25,7 +25,7 @@ import torch
 
 from deepmr.core import Execution
 from deepmr.experiment import Experiment
-from deepmr.models import ConvNet, SequenceModel, save_model
+from deepmr.networks import ConvNet, SequenceModel, save_model
 from deepmr.pipeline import run
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"

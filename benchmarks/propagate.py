@@ -31,10 +31,13 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepmr import propagate, stages
+from deepmr.core import Execution
 from deepmr.dropout import MaskSampler, shared_masks
-from deepmr.models import ConvNet, SequenceModel, load_model
+from deepmr.experiment import Experiment, Plan, default_exposures
+from deepmr.models import load_model
 from deepmr.mutagenesis import predict_mutations, random_windows, saturate
-from deepmr.pipeline import Experiment, Plan, default_exposures, run
+from deepmr.networks import ConvNet, SequenceModel
+from deepmr.pipeline import run
 from deepmr.propagate import Propagator
 
 RESULTS = Path(__file__).parent / "results" / "propagate.json"
@@ -400,7 +403,7 @@ def protocol(args, windows=24, distinct=284):
     for _ in range(args.runs):
         with tempfile.TemporaryDirectory() as out:
             begin = time.perf_counter()
-            run(plan, Path(out) / "run", workers=args.workers)
+            run(plan, Path(out) / "run", Execution(workers=args.workers))
             spent.append(time.perf_counter() - begin)
     minutes = statistics.median(spent) / windows * distinct / 60
     print(f"default model: {statistics.median(spent):.1f} s wall for {windows} windows of {DRAWS} draws, {args.workers} processes, from start "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from deepmr.core import Execution
-    from deepmr.pipeline import Experiment, Plan
+    from deepmr.experiment import Experiment, Plan
 
 # %% ../nbs/14_cli.ipynb #48f900d8
 _UsageError: Any = typer.BadParameter.__mro__[1]  # versions of typer keep this class in different places
@@ -330,8 +330,9 @@ def _print_model(spec: str) -> None:
 
 def _print_plan(p: "Plan", protocol: str, out: str) -> None:
     "Print what a run is going to do."
-    from deepmr.pipeline import disk_needed, get_protocol
+    from deepmr.experiment import get_protocol
     from deepmr.regions import read_windows
+    from deepmr.rundir import disk_needed
     if isinstance(p.experiment.model, str):
         _print_model(p.experiment.model)
     typer.echo(f"windows: {p.source}")
@@ -367,7 +368,8 @@ def _print_files(out: str, figures: "Iterable[Path]") -> None:
 # %% ../nbs/14_cli.ipynb #af6f43e6
 def _carry_out(experiment: "Experiment", protocols: list[str], out: str, machine: _Cluster, directions: bool = False) -> None:
     "Do an experiment and say all that is to be said: what is asked, progress, the table, where the files are."
-    from deepmr.pipeline import plan, run
+    from deepmr.experiment import plan
+    from deepmr.pipeline import run
     command = shlex.join(["deepmr", *sys.argv[1:]])
     with _Bar() as bar:
         how = machine.execution(bar)
@@ -421,7 +423,7 @@ def table1(
     For each exposure: sample windows in which it binds, mutate every base, predict exposure and outcome under shared dropout masks,
     estimate a causal effect per window (Mendelian randomization), and combine them (random effects).
     """
-    from deepmr.pipeline import Experiment, get_protocol
+    from deepmr.experiment import Experiment, get_protocol
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
     protocols = [get_protocol(name.strip()).name for text in protocol or ["default"] for name in text.split(",")]
@@ -481,9 +483,7 @@ def effects(
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions)
     asked = _with_windows(asked, None, _listed(chromosomes), machine.execution().announce)
     with _own_labels(question.model, question.outcome, details.trust_code), _Bar() as bar:
-        how = machine.execution(bar)
-        n = write_effects(**{k: v for k, v in vars(asked).items() if k not in ("windows", "protocol")}, out=out,
-                          device=how.device, workers=how.workers, announce=how.announce, progress=how.progress)
+        n = write_effects(asked, out, machine.execution(bar))
     _print_model(question.model)
     typer.echo(f"effects of {n} windows: {out}")
 
@@ -518,7 +518,7 @@ def matrix(
 ) -> None:
     "Estimate the effects among all pairs of labels of a finished run, with a heat map."
     from deepmr.core import make_folder, write_file
-    from deepmr.pipeline import effect_matrix
+    from deepmr.tables import effect_matrix
     table, path = effect_matrix(run, correction), Path(run) / "effect_matrix.csv"
     write_file(path, table.to_csv(index=False))
     strongest = table.sort_values("p", kind="stable").head(20)
@@ -541,7 +541,7 @@ def report(run: Run) -> None:
 @_command
 def status(run: Run) -> None:
     "Show a run's progress."
-    from deepmr.pipeline import status as look
+    from deepmr.rundir import status as look
     s, again = look(run), "the same command"
     end = "finished" if s["finished"] else f"not finished: {again} continues it"
     if s["damaged"]:

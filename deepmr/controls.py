@@ -17,7 +17,7 @@ from scipy.special import stdtr, stdtrit
 from torch import nn
 
 from .core import InputError, as_vector, check_whole
-from .models import SequenceModel
+from .networks import SequenceModel
 
 # %% ../nbs/07d_controls.ipynb #6aa4990e
 @dataclass(frozen=True)

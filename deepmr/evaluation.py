@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 
 from .dropout import MaskSampler, shared_masks
-from .models import ConvNet, SequenceModel
-from .pipeline import open_effects, read_local
+from .networks import ConvNet, SequenceModel
 from .regions import one_hot
+from .tables import open_effects, read_local
 from .training import auroc, average_precision, fast_logits, jaspar, motif_hits, motif_log_odds
 from .training_data import TrainingData, epoch_rows
 

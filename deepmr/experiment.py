@@ -13,8 +13,9 @@ import pandas as pd
 
 from .core import Execution, InputError, check_choice, check_whole
 from .effects import ENGINES, draw_source
-from .models import Ensemble, SequenceModel, load_model
+from .models import load_model
 from .mutagenesis import evolve
+from .networks import Ensemble, SequenceModel
 from .notes import Note, note
 from deepmr.regions import (
     Sequences,

@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails
 
 from .core import InputError, cache_dir, check_file, did_you_mean, make_folder, write_file
+from .experiment import PROTOCOLS, Experiment, resolve_labels
 from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
-from .pipeline import PROTOCOLS, Experiment, resolve_labels
 from .regions import Genome, label_windows, read_regions, windows_bed
 
 # %% ../nbs/13_experiment_files.ipynb #04f2f214

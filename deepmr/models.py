@@ -21,13 +21,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from deepmr.adapters import (
-    Adapter,
-    adapt as adapt,
-    background_ensemble as background_ensemble,
-    read_labels,
-    stack as stack,
-)
+from deepmr.adapters import Adapter, adapt as adapt, background_ensemble as background_ensemble, read_labels, stack as stack
 from deepmr.core import InputError, cache_dir, check_file, moved_names
 from deepmr.networks import (
     ConvNet as ConvNet,

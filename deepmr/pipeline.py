@@ -30,6 +30,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from .core import Execution, InputError, end_with_parent, moved_names, write_file, writing
+from .draws_mr import has_effect, instruments, mask_bootstrap, slope_matrix
 from deepmr.effects import (
     ALL_WINDOWS,
     WindowDraws,
@@ -42,10 +43,23 @@ from deepmr.effects import (
     window_draws,
 )
 from .experiment import NETWORK_METHODS, THIS_MACHINE, Experiment, Plan, candidate_windows, check_execution, plan
-from .models import SequenceModel, load_model
-from .mr import MREstimate, egger, instruments, ivw, mask_bootstrap, moved, slope_matrix, steiger, weighted_median
+from .models import load_model
+from .mr import MREstimate, egger, ivw, steiger
+from .networks import SequenceModel
 from .regions import Sequences, codes_to_one_hot, one_hot
-from .rundir import DIAGNOSTICS, SHARED, WindowResult, alone, keep_window, netcdf_bytes, open_run, versions, weights_digest, windows_left
+from .robust import weighted_median
+from deepmr.rundir import (
+    DIAGNOSTICS,
+    SHARED,
+    WindowResult,
+    alone,
+    keep_window,
+    netcdf_bytes,
+    open_run,
+    versions,
+    weights_digest,
+    windows_left,
+)
 from .tables import note_codes, read_local, table1
 
 # %% ../nbs/08d_pipeline.ipynb #282d7dfa
@@ -119,7 +133,7 @@ def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict[str, 
     One record per local estimator: method, estimate, se, ci_low, ci_high, p, n, diagnostics, and codes of notes.
     """
     on_x, on_y, records = draws.effects[:, :, column], draws.effects[:, :, -1], []
-    seen, slopes = moved(on_x, on_y), _draw_slopes(on_x, on_y)
+    seen, slopes = has_effect(on_x, on_y), _draw_slopes(on_x, on_y)
     varied = (on_x[:, seen].std(0) > 0) & (on_y[:, seen].std(0) > 0)
     shared = _shared_diagnostics(on_x[:, seen], on_y[:, seen]) if varied.sum() >= 3 else {}
     for method, estimator in LOCAL_ESTIMATORS.items():
@@ -394,7 +408,7 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     return len(windows)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d10013
-if not TYPE_CHECKING:  # names that have moved to the chapters before this one
+if not TYPE_CHECKING:  # names that have has_effect to the chapters before this one
     __getattr__ = moved_names("deepmr.pipeline", {
         **{n: f"experiment.{n}" for n in ("Protocol", "PROTOCOLS", "get_protocol", "default_exposures", "resolve_labels")},
         **{n: f"rundir.{n}" for n in ("file_stem", "read_record", "disk_needed", "status")},

@@ -25,9 +25,11 @@ from matplotlib.ticker import FixedLocator
 from scipy.stats import gaussian_kde
 
 from .core import InputError, make_folder, write_file
-from .meta import egger_test, random_effects
-from .pipeline import PROTOCOLS, effect_matrix, open_effects, read_local, table1
+from .experiment import PROTOCOLS
+from .meta import random_effects
+from .moderators import egger_test
 from .regions import ALPHABET
+from .tables import effect_matrix, open_effects, read_local, table1
 
 # %% ../nbs/09_plots.ipynb #ad6d13de
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#999999"

@@ -23,8 +23,8 @@ from torch import Tensor, fx, nn
 
 from deepmr.core import InputError
 from deepmr.dropout import dropout_layers, shared_masks
-from deepmr.models import SequenceModel, memory_for, within_memory
 from deepmr.mutagenesis import Mutations, predict_mutations, saturate
+from deepmr.networks import SequenceModel, memory_for, within_memory
 from deepmr.rules import (
     BothValues,
     Buffers,
@@ -58,7 +58,18 @@ from deepmr.rules import (
     substitutions,
     viewed,
 )
-from deepmr.stages import DROPOUTS, ELEMENTWISE, ELEMENTWISE_NAMES, MAX_POOLS, VIEWS, Graph, as_stage, before_dropout, called, name_of
+from deepmr.stages import (
+    DROPOUTS,
+    ELEMENTWISE,
+    ELEMENTWISE_NAMES,
+    MAX_POOLS,
+    VIEWS,
+    Graph,
+    as_stage,
+    before_dropout,
+    called,
+    name_of,
+)
 
 # %% ../nbs/04c_propagate.ipynb #62ecc7c9
 class NotTraceable(InputError):

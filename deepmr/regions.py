@@ -27,17 +27,7 @@ import pandas as pd
 import pyfaidx
 from numpy.typing import ArrayLike, NDArray
 
-from deepmr.core import (
-    InputError,
-    cache_dir,
-    check_file,
-    check_whole,
-    did_you_mean,
-    moved_names,
-    quoted,
-    write_file,
-    writing,
-)
+from .core import InputError, cache_dir, check_file, check_whole, did_you_mean, moved_names, quoted, write_file, writing
 
 # %% ../nbs/00c_regions.ipynb #270d580e
 ALPHABET = "ACGT"

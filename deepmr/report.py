@@ -23,10 +23,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .core import InputError, write_file
-from .meta import egger_test
+from .experiment import PROTOCOLS
+from .moderators import egger_test
 from .notes import NOTES, UNKNOWN, read_notes
-from .pipeline import PROTOCOLS, compare, effect_matrix, open_effects, read_local, read_record, status, table1
 from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
+from .rundir import read_record, status
+from .tables import compare, effect_matrix, open_effects, read_local, table1
 
 # %% ../nbs/10_report.ipynb #1a4dba34
 def digits(value: float, n: int = 3) -> str:

@@ -30,7 +30,7 @@ import xarray as xr
 
 from .core import InputError, make_folder, os_errors_as_input_error, write_file
 from .experiment import OLDER_NAMES, Experiment, Plan
-from .models import Ensemble, SequenceModel
+from .networks import Ensemble, SequenceModel
 from .regions import codes_to_one_hot
 
 # %% ../nbs/08b_rundir.ipynb #7e3292a7

@@ -13,8 +13,8 @@ import torch
 from scipy.special import expit
 from torch import nn
 
-from .models import Ensemble, SequenceModel
 from .mutagenesis import random_windows
+from .networks import Ensemble, SequenceModel
 
 # %% ../nbs/05b_scale.ipynb #bf5fba1f
 @torch.no_grad()

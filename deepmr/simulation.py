@@ -40,24 +40,13 @@ from scipy.special import expit, stdtr, stdtrit
 from torch import nn
 
 from .core import InputError, check_whole, end_with_parent, make_folder, quoted, write_file
+from .draws_mr import divw_draws, has_effect, instruments, mask_bootstrap, slope_per_draw
 from .dropout import MaskSampler, shared_masks
 from .effects import ALL_WINDOWS, draw_source, make_engine, window_draws
 from .meta import random_effects, two_level
-from .models import ConvNet, SequenceModel, torch_bytes
-from deepmr.mr import (
-    MREstimate,
-    divw,
-    divw_draws,
-    egger,
-    instruments,
-    ivw,
-    mask_bootstrap,
-    mode_based,
-    moved,
-    raps,
-    slope_per_draw,
-    weighted_median,
-)
+from .mr import MREstimate, divw, egger, ivw
+from .networks import ConvNet, SequenceModel, torch_bytes
+from .robust import mode_based, raps, weighted_median
 
 # %% ../nbs/11_simulation.ipynb #984786d9
 LENGTH, PRIOR = 100, np.log(100)
@@ -424,7 +413,7 @@ def summarised(about: dict[str, Any], estimates: Sequence[MREstimate | None], sl
 
 def without_choice(about: dict[str, Any], draws: np.ndarray, truths: np.ndarray) -> list[dict[str, Any]]:
     "Records of the bootstrap over all mutations that move anything, as `deepmr.pipeline` has it, for draws (K, n, M, 2)."
-    estimates = local_estimates(draws, ["bootstrap"], choose=moved)["bootstrap"]
+    estimates = local_estimates(draws, ["bootstrap"], choose=has_effect)["bootstrap"]
     slopes = through_origin(draws[..., 0], draws[..., 1]).T
     return summarised(about | {"local": "bootstrap, all mutations"}, estimates, slopes, truths)
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from scipy.optimize import bisect
 
 from .core import Execution, InputError, check_whole, make_folder, write_file
-from .models import ConvNet, SequenceModel, save_model, torch_bytes
+from .networks import ConvNet, SequenceModel, save_model, torch_bytes
 from .regions import write_windows
 from .training_data import TEST, VALIDATION, TrainingData, draw_epoch, held_out_windows, load_data
 

@@ -15,7 +15,18 @@ import pandas as pd
 import torch
 
 from .core import InputError, check_file
-from .regions import ALPHABET, Genome, encode, encode_all, is_bound, overlap_bp, read_regions, sequence_digest, tile, window_name
+from deepmr.regions import (
+    ALPHABET,
+    Genome,
+    encode,
+    encode_all,
+    is_bound,
+    overlap_bp,
+    read_regions,
+    sequence_digest,
+    tile,
+    window_name,
+)
 
 # %% ../nbs/12_training_data.ipynb #01dd3b0d
 TEST = ("chr8", "chr9", "chr22")  # reported; nothing is chosen on them

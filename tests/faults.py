@@ -723,22 +723,27 @@ call("sample_bound", "regions.sample_bound", {"windows": lambda d: pd.DataFrame(
 EXPERIMENT = {"model": "toy.safetensors", "exposures": ("X_TF1_None",), "outcome": "X_DNase_None", "regions": "sites.bed", "genome": "g.fa", "windows": 2, "draws": 5}
 
 
+def quietly(**change: object) -> object:
+    from deepmr.core import Execution
+    return Execution(announce=lambda line: None, **change)
+
+
 def experiment(**change: object) -> Callable[[Path], object]:
     def make(d):
-        from deepmr.pipeline import Experiment
+        from deepmr.experiment import Experiment
         return Experiment(**(EXPERIMENT | change))
     return make
 
 
-call("run", "pipeline.run", {"out": "new", "workers": 1, "announce": lambda d: lambda line: None}, **{
+call("run", "pipeline.run", {"out": "new", "execution": lambda d: quietly(workers=1)}, **{
     name: {"experiment": experiment(**change)} for name, change in {
         "model none": {"model": None}, "exposures a string": {"exposures": "X_TF1_None"}, "exposures unknown": {"exposures": ("X_TF3_None",)}, "outcome none": {"outcome": None},
         "regions a number": {"regions": 3}, "windows text": {"windows": "2"}, "windows a fraction": {"windows": 2.5}, "draws text": {"draws": "5"}, "draws a fraction": {"draws": 2.5},
         "seed negative": {"seed": -1}, "seed a fraction": {"seed": 0.5}, "seed text": {"seed": "0"}, "protocol unknown": {"protocol": "best"}, "protocol none": {"protocol": None},
         "engine unknown": {"engine": "warp"}}.items()},
-     experiment_none={"experiment": None}, workers_0={"experiment": experiment(), "workers": 0})
-call("table1", "pipeline.table1", {"out": "run"}, protocol_unknown={"protocol": "best"}, out_no_run={"out": "."})
-call("open_effects", "pipeline.open_effects", {"out": "run", "window": "chr1:165-285"}, window_unknown={"window": "chr1:0-1"}, window_outside={"window": "../../etc/passwd"})
+     experiment_none={"experiment": None}, workers_0={"experiment": experiment(), "execution": lambda d: quietly(workers=0)})
+call("table1", "tables.table1", {"out": "run"}, protocol_unknown={"protocol": "best"}, out_no_run={"out": "."})
+call("open_effects", "tables.open_effects", {"out": "run", "window": "chr1:165-285"}, window_unknown={"window": "chr1:0-1"}, window_outside={"window": "../../etc/passwd"})
 
 SUMMARY = {"bx": [0.1, 0.2, -0.3, 0.4], "bxse": [0.01] * 4, "by": [0.05, 0.1, -0.1, 0.2], "byse": [0.02] * 4}
 WRONG = {"lengths differ": {"by": [1.0]}, "NaN": {"bx": [0.1, np.nan, -0.3, 0.4]}, "infinite": {"by": [np.inf, 0.1, -0.1, 0.2]}, "SE zero": {"byse": [0.02, 0, 0.02, 0.02]},
@@ -777,8 +782,10 @@ class Outcome:
 def prepare(folder: Path) -> None:
     "The good files, and a finished run."
     from conftest import toy_model
-    from deepmr.models import save_model
-    from deepmr.pipeline import Experiment, run
+    from deepmr.core import Execution
+    from deepmr.experiment import Experiment
+    from deepmr.networks import save_model
+    from deepmr.pipeline import run
     save_model(toy_model(), dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16,
                                  hidden_dropout=0.4, length=120), folder / "toy.safetensors")
     dna = "".join(np.random.default_rng(0).choice(list("ACGT"), 3000))
@@ -791,8 +798,8 @@ def prepare(folder: Path) -> None:
     (folder / "data" / "g.fa").write_text("".join(f">{c}\n{dna}\n" for c in ("chr1", "chr8", "chr16")))
     (folder / "data" / "tracks.tsv").write_text(TRACKS)
     (folder / "data" / "peaks.bed").write_text("".join(f"{c}\t0\t2000\n" for c in ("chr1", "chr8", "chr16")))
-    run(Experiment("toy.safetensors", ("X_TF1_None",), "X_DNase_None", "sites.bed", "g.fa", windows=2, draws=5), folder / "run", workers=1,
-        announce=lambda line: None)
+    run(Experiment(model="toy.safetensors", exposures=("X_TF1_None",), outcome="X_DNase_None", regions="sites.bed", genome="g.fa", windows=2,
+                   draws=5), folder / "run", Execution(workers=1, announce=lambda line: None))
 
 
 def words(text: str, folder: Path, cache: Path) -> str:

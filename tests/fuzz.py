@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from deepmr import meta, mr
 from deepmr.core import InputError
-from deepmr.experiments import read_experiment
-from deepmr.models import Labelled, read_model, read_weights
-from deepmr.pipeline import read_record
+from deepmr.experiment_files import read_experiment
+from deepmr.networks import Labelled, read_model, read_weights
 from deepmr.regions import Genome, one_hot, read_regions, read_windows
+from deepmr.rundir import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS: dict[str, tuple[tuple, Callable[..., Any]]] = {}

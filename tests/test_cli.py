@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from conftest import ROOT
 from deepmr.cli import app
 from deepmr.notes import NOTES
-from deepmr.pipeline import table1
+from deepmr.tables import table1
 
 COMMANDS = ("table1", "run", "fetch", "effects", "labels", "matrix", "report", "status", "simulate", "train", "windows")
 START = "from deepmr.cli import main; main()"

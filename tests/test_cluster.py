@@ -13,7 +13,7 @@ from conftest import toy_experiment, toy_model
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
 from deepmr.experiment import plan
-from deepmr.models import save_model
+from deepmr.networks import save_model
 from deepmr.pipeline import run
 
 distributed = pytest.importorskip("distributed")

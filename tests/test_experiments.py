@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from conftest import ROOT, toy_model
 from deepmr.cli import app
 from deepmr.core import InputError
+from deepmr.experiment import plan
 from deepmr.experiment_files import ExperimentFile, fetch_inputs, load_experiment, read_experiment
 from deepmr.models import fetch
-from deepmr.pipeline import plan
 from deepmr.regions import Genome, is_bound, read_windows
 
 TOML = """
@@ -66,7 +66,7 @@ BAD = [
     ("outcome = 'a'\nwindows = true", "windows: found True"),
     ("outcome = 'a'\ndraws = 1", "draws: found 1, expected a whole number of draws, at least 2"),
     ("outcome = 'a'\nseed = -1", "seed: found -1"), ("outcome = 'a'\nprotocols = []", "protocols: found"),
-    ("outcome = 'a'\nprotocols = ['papr']", "found 'papr', expected a list of default, windows, reml, paper, median"),
+    ("outcome = 'a'\nprotocols = ['papr']", "found 'papr', expected a list of default, windows-only, reml, paper, median"),
     ("outcome = 'a'\nexposures = 'b'", "exposures: found 'b', expected a list"), ("outcome = 'a'\nexposures = [1]", "exposures.0: found 1"),
     ("outcome = 'a'\npeaks = 3", "peaks: found 3"),
     ("outcome = 'a'\n[peaks]\nb = 'x.bed'", "peaks.b: found 'x.bed', expected a table with file or url"),

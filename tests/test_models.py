@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from deepmr.adapters import adapt, background_ensemble, stack
 from deepmr.cli import app
-from deepmr.core import InputError
+from deepmr.core import Execution, InputError
 from deepmr.dropout import MaskSampler
 from deepmr.effects import make_engine, mutation_effects
+from deepmr.experiment import Experiment, default_exposures, plan, resolve_labels
 from deepmr.models import DeepSEA, fetch, load_model
 from deepmr.mutagenesis import saturate
 from deepmr.networks import Ensemble, SequenceModel, read_weights, save_model
-from deepmr.pipeline import Experiment, default_exposures, plan, resolve_labels, run
+from deepmr.pipeline import run
 from deepmr.propagate import Propagator
 from deepmr.training import load_checkpoint
 
@@ -92,24 +93,26 @@ def repeated(toy):
 def test_a_run_names_repeated_labels_by_address(repeated, toy_files):
     assert default_exposures(repeated, "X_DNase_None") == ("X_TF_None#1", "X_TF_None#2")
     assert default_exposures(repeated, "X_TF_None#2") == ("X_DNase_None",)  # the outcome's own name is no exposure
-    experiment = Experiment(repeated, (), "2", str(toy_files / "sites.bed"), str(toy_files / "g.fa"), windows=3, draws=5)
-    p = plan(experiment, announce=lambda line: None)
+    experiment = Experiment(model=repeated, exposures=(), outcome="2", regions=str(toy_files / "sites.bed"), genome=str(toy_files / "g.fa"),
+                            windows=3, draws=5)
+    p = plan(experiment, Execution(announce=lambda line: None))
     assert p.experiment.outcome == "X_DNase_None" and p.exposures == ("X_TF_None#1", "X_TF_None#2")
-    table = run(p, toy_files / "out", workers=1)
+    table = run(p, toy_files / "out", Execution(workers=1))
     assert sorted(table.exposure) == ["X_TF_None#1", "X_TF_None#2"] and table["mean"].nunique() == 2
     assert all("weak_label" in row for row in table.warnings)
     effects = mutation_effects(repeated, p.x[:1], ["X_TF_None#2", 0], "2", n_draws=2, seed=0)
     assert list(effects.exposure.values) == ["X_TF_None#2", "X_TF_None#1"] and effects.attrs["outcome"] == "X_DNase_None"
     for asked in (("X_TF_None",), ("X_TF_None#1", "0")):
         with pytest.raises(InputError, match=r"stands 2 times|found .* twice"):
-            resolve_labels(Experiment(repeated, asked, "X_DNase_None"), repeated)
+            resolve_labels(Experiment(model=repeated, exposures=asked, outcome="X_DNase_None"), repeated)
 
 
 def test_regions_observed_under_the_plain_label_serve_every_address(repeated, toy_files):
     bed = toy_files / "labelled.bed"
     bed.write_text("".join(f"chr1\t{s}\t{s + 120}\tw{s}\t0\t+\t{label}\n"
                            for s, label in ((200, "X_TF_None"), (600, "X_TF_None#2"), (900, "other"))))
-    p = plan(Experiment(repeated, (), "X_DNase_None", str(bed), str(toy_files / "g.fa"), draws=2), announce=lambda line: None)
+    p = plan(Experiment(model=repeated, exposures=(), outcome="X_DNase_None", regions=str(bed), genome=str(toy_files / "g.fa"), draws=2),
+             Execution(announce=lambda line: None))
     assert dict(zip(p.windows.start, p.windows.exposures)) == {200: ("X_TF_None#1", "X_TF_None#2"), 600: ("X_TF_None#2",)}
 
 

@@ -23,10 +23,11 @@ from conftest import toy_experiment, toy_model
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
 from deepmr.experiment import PROTOCOLS, Experiment, plan
-from deepmr.models import Ensemble, load_model
-from deepmr.mr import weighted_median
+from deepmr.models import load_model
+from deepmr.networks import Ensemble
 from deepmr.pipeline import LOCAL_ESTIMATORS, bounded_map, run
 from deepmr.regions import read_windows
+from deepmr.robust import weighted_median
 from deepmr.rundir import disk_needed, netcdf_bytes, status
 from deepmr.tables import compare, direct_effects, directions, effect_matrix, open_effects, read_local, read_slopes, table1
 
@@ -542,7 +543,7 @@ def test_own_regions_without_any_genome_are_an_error_not_evolved(tmp_path):
 OWN_MODEL = """
 import torch
 from conftest import toy_model
-from deepmr.models import SequenceModel
+from deepmr.networks import SequenceModel
 load = toy_model
 def still():
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(480, 3))

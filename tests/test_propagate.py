@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepmr.dropout import dropout_layers, shared_masks
-from deepmr.models import SequenceModel
 from deepmr.mutagenesis import Mutations, predict_mutations, saturate
+from deepmr.networks import SequenceModel
 from deepmr.propagate import NotTraceable, PropagationError, Propagator
 
 torch.set_num_threads(1)

@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 
 from conftest import toy_model
 from deepmr.cli import app
-from deepmr.core import InputError
-from deepmr.models import SequenceModel
+from deepmr.core import Execution, InputError
+from deepmr.experiment import Experiment
+from deepmr.networks import SequenceModel
 from deepmr.notes import NOTES, UNKNOWN
-from deepmr.pipeline import Experiment, read_local, run, table1
+from deepmr.pipeline import run
 from deepmr.report import explain, report
+from deepmr.tables import read_local, table1
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "X_<script>alert(1)</script>$_None"
@@ -36,7 +38,7 @@ def once(tmp_path_factory):
     model = SequenceModel(toy.module, [EVIL, *toy.labels[1:]], toy.length, "toy")
     experiment = Experiment(model=model, outcome="X_DNase_None", regions=str(files / "sites.bed"), genome=str(files / "g.fa"),
                             windows=3, draws=6, seed=1)
-    run(experiment, files / "run", command="deepmr table1 --genome '<g>.fa'", announce=lambda line: None)
+    run(experiment, files / "run", Execution(announce=lambda line: None), command="deepmr table1 --genome '<g>.fa'")
     return files / "run", report(files / "run").read_text(encoding="utf-8")
 
 

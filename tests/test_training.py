@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
 from deepmr.evaluation import label_warnings, motif_baseline, motif_table, planting_table
-from deepmr.models import ConvNet, load_model
+from deepmr.models import load_model
+from deepmr.networks import ConvNet
 from deepmr.regions import Genome, is_bound, one_hot, read_regions, tile
 from deepmr.training import Recipe, auroc, average_precision, jaspar, label_auroc, predict_logits, train
 from deepmr.training_data import ALL_SOURCES, DataOptions, held_out_windows, load_data, toy_data

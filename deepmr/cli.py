@@ -332,11 +332,12 @@ def simulate(
 ) -> None:
     "Coverage of every protocol where the causal effect is known: train networks on simulated sequence and ask them."
     with _clear_errors():
-        from deepmr.core import write_file
-        from deepmr.simulation import ROUNDS, calibration, simulate as run_rounds
+        from deepmr.calibration import ROUNDS, calibration, simulate as run_rounds
+        from deepmr.core import Execution, write_file
         chosen = list(ROUNDS) if scenario == "all" else [name.strip() for name in scenario.split(",")]
         with _counted("round") as progress:
-            frame = run_rounds(chosen, rounds, out, seed, workers, progress, start)
+            execution = Execution(workers=workers, progress=lambda done, total, what: progress(done, total))
+            frame = run_rounds(chosen, rounds, out, seed, start, execution)
         table = calibration(frame)
         write_file(Path(out) / "calibration.csv", table.to_csv(index=False))
         shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]

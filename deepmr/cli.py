@@ -561,12 +561,13 @@ def simulate(
     workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one per core", min=1)] = None,
 ) -> None:
     "Measure each protocol's coverage on simulated sequence with known effects."
-    from deepmr.core import write_file
-    from deepmr.simulation import ROUNDS, calibration, simulate as run_rounds
+    from deepmr.calibration import ROUNDS, calibration, simulate as run_rounds
+    from deepmr.core import Execution, write_file
     chosen = [name.strip() for text in scenario or ["all"] for name in text.split(",")]
     chosen = list(ROUNDS) if chosen == ["all"] else chosen
     with _counted("round") as progress:
-        frame = run_rounds(chosen, rounds, out, seed, workers, progress, start)
+        execution = Execution(workers=workers, progress=lambda done, total, what: progress(done, total))
+        frame = run_rounds(chosen, rounds, out, seed, start, execution)
     table = calibration(frame)
     write_file(Path(out) / "calibration.csv", table.to_csv(index=False))
     shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]

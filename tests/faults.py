@@ -668,7 +668,7 @@ def _(d, name):
 def _(d, name):
     (d / "s" / "rounds").mkdir(parents=True)
     (d / "s" / "networks").mkdir()
-    from deepmr.simulation import RECIPE
+    from deepmr.calibration import RECIPE
     record = {"recipe": RECIPE, "seed": 1 if "seed" in name else 0, "options": {}}
     text = json.dumps(record).encode()
     (d / "s" / "simulation.json").write_bytes({"simulation.json truncated": text[:20], "simulation.json binary": bytes(range(256))}.get(name, text))

@@ -68,7 +68,7 @@ def test_readme_is_that_of_the_index_notebook(tmp_path):
 
 def test_modules_import_only_what_stands_above_them():
     order = ["core", "notes", "regions", "models", "mutagenesis", "dropout", "propagate", "effects", "mr", "meta", "pipeline", "plots",
-             "report", "simulation", "training", "experiments", "cli"]  # the command line starts everything
+             "report", "worlds", "loci", "calibration", "training", "experiments", "cli"]  # the command line starts everything
     for i, name in enumerate(order):
         path = ROOT / "deepmr" / f"{name}.py"
         if path.exists():

@@ -1,22 +1,23 @@
-"""Simulation: fast scoring against scoring every mutant, the known truth found by an oracle, small trained rounds, resumption."""
+"""Worlds, loci and calibration: the known truth found by an oracle, small trained rounds, resumption, stored rounds."""
 import importlib.util
-import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from hypothesis import given, settings, strategies as st
 from scipy.stats import binomtest
 
-from deepmr import simulation as S
-from deepmr.core import InputError
+from deepmr.calibration import RECIPE, calibration, read_rounds, simulate, simulate_round
+from deepmr.core import Execution, InputError
+from deepmr.loci import LOCUS_ROLES, locus
+from deepmr.worlds import DRAWN, SCENARIOS, world
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "results" / "simulation"
 SMALL = dict(n_train=2000, n_windows=12, epochs=5, draws=3)
+ONE = Execution(workers=1)
 
 
 def store(*arguments):
@@ -27,23 +28,13 @@ def store(*arguments):
     tool.main(*map(str, arguments))
 
 
-@settings(max_examples=10, deadline=None)
-@given(seed=st.integers(0, 2**32), length=st.integers(25, 60))
-def test_occupancy_of_all_mutants_is_that_of_each(seed, length):
-    codes = S.random_windows(np.random.default_rng(seed), 2, length)
-    for pwms, prior in ((S.motifs(), S.PRIOR), (S.motifs("locus"), S.LOCUS_PRIOR)):
-        every = S.occupancy(S.mutated(codes).reshape(-1, length), pwms, prior)
-        np.testing.assert_allclose(S.saturated(codes, pwms, prior).reshape(every.shape), every, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("scenario", S.SCENARIOS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_perfect_network_finds_the_true_global_effect(scenario):
     off = []
     for number in range(6):
-        w = S.world(scenario, number, n_train=10)
-        windows, begins = S.bound_windows(w.rng, 100, w.scenario)
-        effects = S.noise_free(windows, *w.numbers)
-        off.append(np.nanmean(S.draw_slopes(effects[None])[:, 0]) / S.true_local(effects, begins).mean() - 1)
+        w = world(scenario, number, n_train=10)
+        windows, begins = w.bound_windows(100)
+        off.append(w.oracle(windows, begins)["estimate"] / w.truths(windows, begins).mean() - 1)
     off, error = np.array(off), np.std(off, ddof=1) / np.sqrt(len(off))
     if w.scenario.dependent:  # a third factor moves both: an oracle inherits its bias, but no more than that
         assert np.abs(off).max() < 0.35
@@ -52,30 +43,20 @@ def test_a_perfect_network_finds_the_true_global_effect(scenario):
 
 
 def test_truth_is_the_difference_at_each_value_of_the_confounder_averaged():
-    w = S.world("both", 1, n_train=10)
-    windows, begins = S.bound_windows(w.rng, 40, w.scenario)
-    both, off, on = (S.noise_free(windows, *w.numbers, lifts=lifts) for lifts in ((0.0, 1.0), (0.0,), (1.0,)))
+    w = world("both", 1, n_train=10)
+    windows, begins = w.bound_windows(40)
+    both, off, on = (w.effects(windows, lifts) for lifts in ((0.0, 1.0), (0.0,), (1.0,)))
     np.testing.assert_allclose(both, (off + on) / 2, rtol=0, atol=1e-12)
     assert (np.abs(on[..., 0]) <= np.abs(off[..., 0]) + 1e-12).all() and np.abs(on).sum() < 0.97 * np.abs(off).sum()  # flatter where lifted
-    numbers = (*w.numbers[:2], S.SCENARIOS["dependent"])  # nothing is lifted: b has no say
-    np.testing.assert_array_equal(S.noise_free(windows, *numbers), S.noise_free(windows, *numbers, lifts=(0.0,)))
-    assert not np.allclose(S.true_local(both, begins), S.true_local(off, begins), rtol=0.02)
-
-
-def test_scores_in_parts_are_those_of_all_at_once():
-    codes = S.random_windows(np.random.default_rng(3), 1200)  # several parts
-    np.testing.assert_array_equal(S.occupancy(codes), np.concatenate([S.occupancy(codes[i:i + 1]) for i in range(len(codes))]))
+    unlifted = replace(w, scenario=SCENARIOS["dependent"])  # nothing is lifted: b has no say
+    np.testing.assert_array_equal(unlifted.effects(windows), unlifted.effects(windows, (0.0,)))
+    assert not np.allclose(w.truths(windows, begins), w.truths(windows, begins, (0.0,)), rtol=0.02)
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    rows = []
-    for scenario, number in itertools.product(S.DRAWN, range(60)):
-        rng, truth = np.random.default_rng(number), 0.3 * (number % 2)
-        draws, local = S.drawn_effects(rng, truth, 20, S.DRAWN[scenario], scenario == "masks")
-        about = {"scenario": scenario, "round": number, "truth": truth, "local": "bootstrap"}
-        rows += S.summarised(about, S.local_estimates(draws, ["bootstrap"])["bootstrap"], S.draw_slopes(draws), local)
-    return S.calibration(pd.DataFrame(rows), by=("scenario", "local", "meta")).set_index(["scenario", "local", "meta"])
+    rows = [row for scenario in DRAWN for number in range(60) for row in simulate_round(scenario, number, n_windows=20, local=["bootstrap"])]
+    return calibration(pd.DataFrame(rows), by=("scenario", "local", "meta")).set_index(["scenario", "local", "meta"])
 
 
 @pytest.mark.parametrize("scenario, right, wrong", [("masks", "two-level", "two-level, independent"),
@@ -89,20 +70,19 @@ def test_the_arithmetic_covers_where_the_draws_are_what_it_takes_them_for(drawn,
 
 
 def test_a_drawn_round_has_its_seed_and_its_effect():
-    a, b, other = (pd.DataFrame(S.drawn_round("members", k, seed, n_windows=5)) for k, seed in ((3, 0), (3, 0), (3, 1)))
+    a, b, other = (pd.DataFrame(simulate_round("members", k, seed, n_windows=5)) for k, seed in ((3, 0), (3, 0), (3, 1)))
     pd.testing.assert_frame_equal(a.drop(columns="seconds"), b.drop(columns="seconds"))
-    assert (a.truth == 0.3).all() and (S.drawn_round("masks", 2, n_windows=5)[0]["truth"] == 0) and a.estimate[0] != other.estimate[0]
+    assert (a.truth == 0.3).all() and (simulate_round("masks", 2, n_windows=5)[0]["truth"] == 0) and a.estimate[0] != other.estimate[0]
 
 
 @pytest.fixture(scope="module")
-def locus():
-    world = S.locus("locus", 0, n_train=20)
-    rows = pd.DataFrame(S.locus_records("oracle", S.locus_effects(world.windows, world.weights)[None], world))
-    return world, rows.set_index(["source", "exposure"])
+def first_locus():
+    first = locus("locus", 0, n_train=20)
+    return first, pd.DataFrame(first.oracle()).set_index(["source", "exposure"])
 
 
-def test_locus_oracle_finds_signs_and_sizes(locus):
-    _, rows = locus
+def test_locus_oracle_finds_signs_and_sizes(first_locus):
+    _, rows = first_locus
     for how in ("oracle", "oracle, jointly"):
         some = rows.loc[how]
         openers, closers = some[some.role == "opener"], some[some.role == "closer"]
@@ -115,8 +95,8 @@ def test_locus_oracle_finds_signs_and_sizes(locus):
     assert abs(rows.loc["oracle, jointly"].estimate["FOSL2"]) < 0.5 * rows.loc["oracle"].estimate["FOSL2"]
 
 
-def test_locus_nulls_need_a_joint_regression(locus):
-    _, rows = locus
+def test_locus_nulls_need_a_joint_regression(first_locus):
+    _, rows = first_locus
     nulls = rows[rows.role.isin(["null, overlapping", "twin", "follower"])]
     alone, jointly = nulls.loc["oracle"], nulls.loc["oracle, jointly"]
     assert (alone.local_rmse > jointly.local_rmse).all() and jointly.local_rmse.median() < alone.local_rmse.median() / 5
@@ -124,46 +104,27 @@ def test_locus_nulls_need_a_joint_regression(locus):
     assert alone.estimate["MYBL2"] > 0.2  # what binds where it is open looks like an opener
 
 
-def test_a_window_in_which_nothing_moves_the_exposure_has_no_say():
-    slopes, truths = np.array([1.0, 2.0, 3.0, 100.0]), np.zeros(4)
-    weighted = S.oracle_record("oracle", slopes, truths, np.array([2.0, 2.0, 2.0, 0.0]))
-    assert weighted["estimate"] == pytest.approx(2) and weighted["local_bias"] == slopes.mean()
-    alike = S.oracle_record("oracle", slopes, truths, np.ones(4))
-    plain = S.oracle_record("oracle", slopes, truths)
-    assert alike == plain and plain["se"] == pytest.approx(slopes.std(ddof=1) / 2)
-
-
-def test_strength_is_what_the_other_factors_leave_of_an_exposure():
-    x = np.random.default_rng(0).normal(size=(1, 1, 60, 3))
-    x[..., 1] = x[..., 0] + 0.1 * x[..., 1]  # nearly a twin
-    _, strength = S.joint_slopes(x)
-    keep = (np.abs(x[0, 0, :, :2] - x[0, 0, :, :2].mean(0)) > x[0, 0, :, :2].std(0)).any(1)
-    a, b = x[0, 0, keep, 0], x[0, 0, keep, 1]
-    left = a - b * (a @ b) / (b @ b)
-    assert strength[0, 0] == pytest.approx(left @ left) and strength[0, 0] < 0.1 * (a @ a)
-
-
-def test_truth_is_an_intervention_on_one_factor(locus):
-    world, _ = locus
+def test_truth_is_an_intervention_on_one_factor(first_locus):
+    first, _ = first_locus
     nulls = ("null, own motif", "null, overlapping", "twin", "follower")
-    assert all(np.abs(world.truths[f][0]).max() < 1e-9 for f in S.FACTORS if S.ROLE[f] in nulls)
-    assert world.truths["FOSL2"][1] > 0 > world.truths["BHLHE40"][1]
-    without = world.weights * (np.array(S.FACTORS) != "TEAD4")
-    rows = world.bound["FOSL2"]
-    assert np.abs(S.locus_truth(world.windows[rows], "FOSL2", without)).max() < 1e-9
+    assert all(np.abs(first.truths[f][0]).max() < 1e-9 for f, role in LOCUS_ROLES.items() if role in nulls)
+    assert first.truths["FOSL2"][1] > 0 > first.truths["BHLHE40"][1]
+    np.testing.assert_array_equal(first.local_truths("FOSL2"), first.truths["FOSL2"][0])
+    without = replace(first, weights=first.weights * (np.array(list(LOCUS_ROLES)) != "TEAD4"))
+    assert np.abs(without.local_truths("FOSL2")).max() < 1e-9
 
 
 @pytest.fixture(scope="module")
 def rounds(tmp_path_factory):
     out = tmp_path_factory.mktemp("rounds")
-    return out, S.simulate(["none"], 3, out, workers=1, **SMALL)
+    return out, simulate(["none"], 3, out, execution=ONE, **SMALL)
 
 
 def test_network_error_widens_every_interval(rounds):
     chosen = rounds[1][rounds[1].source.eq("ensemble") & rounds[1].local.eq("bootstrap")].set_index(["meta", "round"])
     width = chosen.ci_high - chosen.ci_low
     assert (width["two-level"] > width["DL, Wald"]).all() and (chosen.se_network["two-level"] > 0).all()
-    table = S.calibration(rounds[1]).set_index(["source", "local", "meta"])
+    table = calibration(rounds[1]).set_index(["source", "local", "meta"])
     two, dl = (table.loc[("ensemble", "bootstrap", meta)] for meta in ("two-level", "DL, Wald"))
     assert two.coverage >= dl.coverage and two.sign_errors == 0 and two.answers == two.rounds == 3
 
@@ -172,58 +133,32 @@ def test_finished_rounds_are_kept_and_other_options_refused(rounds):
     out, first = rounds
     (out / "rounds" / "none_001.json").unlink()
     seen = []
-    again = S.simulate(["none"], 3, out, workers=1, progress=lambda done, total: seen.append((done, total)), **SMALL)
-    assert seen == [(2, 3), (3, 3)]
+    again = simulate(["none"], 3, out, execution=replace(ONE, progress=lambda *step: seen.append(step)), **SMALL)
+    assert seen == [(2, 3, ""), (3, 3, "none_001")]
     pd.testing.assert_frame_equal(first.drop(columns="seconds"), again.drop(columns="seconds"))
     assert seen and not (out / "rounds" / "none_003.json").exists()
     with pytest.raises(InputError, match="rounds: found 3, expected a whole number of at least 4"):
-        S.simulate(["none"], 3, out, start=3, **SMALL)
+        simulate(["none"], 3, out, start=3, **SMALL)
     with pytest.raises(InputError, match=r'holds rounds of another simulation .*expected .*"seed": 1'):
-        S.simulate(["none"], 3, out, seed=1, **SMALL)
+        simulate(["none"], 3, out, seed=1, **SMALL)
 
 
 def test_rounds_shared_out_are_those_of_one_machine(tmp_path):
-    options = dict(workers=1, n_windows=6)
-    whole = S.simulate(["members"], 2, tmp_path / "whole", **options)
-    parts = [S.simulate(["members"], stop, tmp_path / str(stop), start=stop - 1, **options) for stop in (1, 2)]
+    options = dict(execution=ONE, n_windows=6)
+    whole = simulate(["members"], 2, tmp_path / "whole", **options)
+    parts = [simulate(["members"], stop, tmp_path / str(stop), start=stop - 1, **options) for stop in (1, 2)]
     pd.testing.assert_frame_equal(whole.drop(columns="seconds"), pd.concat(parts, ignore_index=True).drop(columns="seconds"))
 
 
-def test_members_see_other_samples_and_the_same_seed_gives_the_same_bytes():
-    w = S.world("none", 0, n_train=400)
-    plain, bagged, again = (S.fit(w.codes, w.y, 3, bootstrap=b, epochs=1) for b in (False, True, True))
-    assert not torch.equal(plain[1].weight, bagged[1].weight)
-    assert all(torch.equal(a, b) for a, b in zip(bagged.parameters(), again.parameters()))
-
-
-def test_a_stuck_network_is_replaced_only_by_a_better_one():
-    class Constant(torch.nn.Module):
-        def __init__(self, value):
-            super().__init__()
-            self.value = value
-
-        def forward(self, x):
-            return torch.full((len(x), 2), self.value)
-
-    codes, y = S.random_windows(np.random.default_rng(0), 50), np.random.default_rng(1).normal(0, 1, (50, 2))
-    nets, asked = [Constant(v) for v in (0.0, 0.0, 5.0, 0.1, 3.0)], []
-    new = {2: 0.05, 4: 9.0}
-    kept = S.again_where_stuck(nets, codes, y, lambda k, attempt: asked.append((k, attempt)) or Constant(new[k]))
-    assert asked == [(2, 1), (4, 1), (4, 2), (4, 3)] and [net.value for net in kept] == [0.0, 0.0, 0.05, 0.1, 3.0]
-    asked.clear()
-    S.again_where_stuck(kept, codes, y, lambda k, attempt: asked.append((k, attempt)) or Constant(0.1 if attempt == 2 else 9.0))
-    assert asked == [(4, 1), (4, 2)]  # not again once it is as good as the others
-
-
 def test_a_locus_round_has_every_factor_and_source():
-    rows = pd.DataFrame(S.locus_round("locus confounded", 0, n_train=200, n_windows=3, epochs=1, draws=3))
-    assert set(rows.source) == {"oracle", "oracle, jointly", "dropout"} and set(rows.exposure) == set(S.FACTORS)
+    rows = pd.DataFrame(simulate_round("locus confounded", 0, n_train=200, n_windows=3, epochs=1, draws=3))
+    assert set(rows.source) == {"oracle", "oracle, jointly", "dropout"} and set(rows.exposure) == set(LOCUS_ROLES)
     assert "joint" in set(rows.local) and json.loads(rows.to_json()) and rows[rows.source == "oracle"].estimate.notna().all()
 
 
 def test_stored_rounds_grow_and_none_is_there_twice(tmp_path):
     for start, stop in ((0, 2), (1, 3)):
-        S.simulate(["members"], stop, tmp_path / str(stop), workers=1, start=start, n_windows=5)
+        simulate(["members"], stop, tmp_path / str(stop), execution=ONE, start=start, n_windows=5)
     store(tmp_path / "stored", tmp_path / "2")
     first = (tmp_path / "stored" / "rounds.csv.gz").read_bytes()
     store(tmp_path / "stored", tmp_path / "2")
@@ -232,7 +167,7 @@ def test_stored_rounds_grow_and_none_is_there_twice(tmp_path):
     table, about = pd.read_csv(tmp_path / "stored" / "calibration.csv"), json.loads((tmp_path / "stored" / "simulation.json").read_text())
     assert (table.rounds == 3).all() and (table.answers == 3).all() and about["rounds"] == {"members": 3}
     assert about["commands"] == ["deepmr simulate --scenario 'members' --start 0 --rounds 3 --seed 0"]
-    S.simulate(["members"], 1, tmp_path / "other", seed=1, workers=1, n_windows=5)
+    simulate(["members"], 1, tmp_path / "other", seed=1, execution=ONE, n_windows=5)
     with pytest.raises(InputError, match=r"runs: found rounds of .*'seed': 1.*expected one seed"):
         store(tmp_path / "stored", tmp_path / "other")
     assert (tmp_path / "stored" / "calibration.csv").exists() and pd.read_csv(tmp_path / "stored" / "rounds.csv.gz")["round"].max() == 2
@@ -240,12 +175,12 @@ def test_stored_rounds_grow_and_none_is_there_twice(tmp_path):
 
 def test_stored_table_is_that_of_the_stored_rounds():
     stored = pd.read_csv(STORED / "calibration.csv")
-    made = S.calibration(S.read_rounds(STORED / "rounds.csv.gz"))
+    made = calibration(read_rounds(STORED / "rounds.csv.gz"))
     pd.testing.assert_frame_equal(stored, made, check_dtype=False, rtol=1e-5)
     about = json.loads((STORED / "simulation.json").read_text())
-    assert about["recipe"] == S.RECIPE and about["rounds"] == stored.groupby("scenario").rounds.max().to_dict()
+    assert about["recipe"] == RECIPE and about["rounds"] == stored.groupby("scenario").rounds.max().to_dict()
     for local in ("bootstrap", "weighted median"):
-        both = stored[stored.scenario.isin([*S.SCENARIOS, *S.DRAWN]) & stored.local.eq(local)].groupby("meta").coverage.mean()
+        both = stored[stored.scenario.isin([*SCENARIOS, *DRAWN]) & stored.local.eq(local)].groupby("meta").coverage.mean()
         assert both["two-level"] > both["DL, Wald"] + 0.2
 
 
@@ -253,8 +188,8 @@ def test_stored_table_is_that_of_the_stored_rounds():
     ("dropout", "bootstrap", 0.93), ("ensemble", "weighted median", 0.90), ("ensemble, recalibrated", "weighted median", 0.93)])
 def test_protocols_that_are_advised_cover_as_published_methods_do_not(source, local, over_all):
     "No confounding: 0.93 to 0.97 is within the exact interval of the coverage, and RMSE is below the published 0.18. Over all scenarios it holds."
-    frame = S.read_rounds(STORED / "rounds.csv.gz")
-    frame = frame[frame.scenario.isin(S.SCENARIOS) & (frame.source == source)]
+    frame = read_rounds(STORED / "rounds.csv.gz")
+    frame = frame[frame.scenario.isin(SCENARIOS) & (frame.source == source)]
 
     def hits(rows):
         return int(((rows.ci_low <= rows.truth) & (rows.truth <= rows.ci_high)).sum())

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from deepmr.calibration import RECIPE, ROUNDS, calibration, read_rounds
 from deepmr.core import InputError, write_file
-from deepmr.simulation import RECIPE, ROUNDS, calibration, read_rounds
 
 KEY = ["scenario", "round"]
 

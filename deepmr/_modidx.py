@@ -482,7 +482,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.pipeline._by_executor': ('pipeline.html#_by_executor', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._by_processes': ('pipeline.html#_by_processes', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._do_windows': ('pipeline.html#_do_windows', 'deepmr/pipeline.py'),
-                                 'deepmr.pipeline._draw_slopes': ('pipeline.html#_draw_slopes', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._egger_paper': ('pipeline.html#_egger_paper', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._elsewhere': ('pipeline.html#_elsewhere', 'deepmr/pipeline.py'),
                                  'deepmr.pipeline._ivw': ('pipeline.html#_ivw', 'deepmr/pipeline.py'),

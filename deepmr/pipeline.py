@@ -30,7 +30,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from .core import Execution, InputError, end_with_parent, moved_names, write_file, writing
-from .draws_mr import has_effect, instruments, mask_bootstrap, slope_matrix
+from .draws_mr import draw_slopes, has_effect, instruments, mask_bootstrap, slope_matrix
 from deepmr.effects import (
     ALL_WINDOWS,
     WindowDraws,
@@ -104,12 +104,6 @@ def _seed(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "little")
 
 
-def _draw_slopes(x: np.ndarray, y: np.ndarray) -> list[float]:
-    "The slope through the origin of each draw (K, M), NaN where a draw moves nothing. Draw k has the same masks in every window."
-    x, y = x.astype(float), y.astype(float)
-    with np.errstate(invalid="ignore"):
-        return ((x * y).sum(1) / (x * x).sum(1)).tolist()
-
 
 def _shared_diagnostics(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """What every local estimator of a window shares; x, y (K, M) are the draws.
@@ -133,7 +127,7 @@ def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict[str, 
     One record per local estimator: method, estimate, se, ci_low, ci_high, p, n, diagnostics, and codes of notes.
     """
     on_x, on_y, records = draws.effects[:, :, column], draws.effects[:, :, -1], []
-    seen, slopes = has_effect(on_x, on_y), _draw_slopes(on_x, on_y)
+    seen, slopes = has_effect(on_x, on_y), draw_slopes(on_x, on_y).tolist()
     varied = (on_x[:, seen].std(0) > 0) & (on_y[:, seen].std(0) > 0)
     shared = _shared_diagnostics(on_x[:, seen], on_y[:, seen]) if varied.sum() >= 3 else {}
     for method, estimator in LOCAL_ESTIMATORS.items():

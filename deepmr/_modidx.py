@@ -908,7 +908,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.worlds.as_input': ('worlds.html#as_input', 'deepmr/worlds.py'),
                                'deepmr.worlds.background_codes': ('worlds.html#background_codes', 'deepmr/worlds.py'),
                                'deepmr.worlds.bound_windows': ('worlds.html#bound_windows', 'deepmr/worlds.py'),
-                               'deepmr.worlds.draw_slopes': ('worlds.html#draw_slopes', 'deepmr/worlds.py'),
                                'deepmr.worlds.drawn_effects': ('worlds.html#drawn_effects', 'deepmr/worlds.py'),
                                'deepmr.worlds.dropout_draws': ('worlds.html#dropout_draws', 'deepmr/worlds.py'),
                                'deepmr.worlds.ensemble_draws': ('worlds.html#ensemble_draws', 'deepmr/worlds.py'),
@@ -929,8 +928,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.worlds.retrain_stuck': ('worlds.html#retrain_stuck', 'deepmr/worlds.py'),
                                'deepmr.worlds.squared_error': ('worlds.html#squared_error', 'deepmr/worlds.py'),
                                'deepmr.worlds.substitute': ('worlds.html#substitute', 'deepmr/worlds.py'),
-                               'deepmr.worlds.through_origin': ('worlds.html#through_origin', 'deepmr/worlds.py'),
                                'deepmr.worlds.train': ('worlds.html#train', 'deepmr/worlds.py'),
                                'deepmr.worlds.training_data': ('worlds.html#training_data', 'deepmr/worlds.py'),
                                'deepmr.worlds.true_local': ('worlds.html#true_local', 'deepmr/worlds.py'),
+                               'deepmr.worlds.window_slopes': ('worlds.html#window_slopes', 'deepmr/worlds.py'),
                                'deepmr.worlds.world': ('worlds.html#world', 'deepmr/worlds.py')}}}

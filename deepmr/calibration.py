@@ -23,7 +23,7 @@ from scipy.optimize import isotonic_regression
 from torch import nn
 
 from deepmr.core import Execution, InputError, check_choice, check_whole, end_with_parent, make_folder, quoted, write_file
-from deepmr.draws_mr import divw_draws, has_effect, instruments, mask_bootstrap, slope_per_draw
+from deepmr.draws_mr import divw_draws, draw_slopes, has_effect, instruments, mask_bootstrap, slope_per_draw
 from deepmr.loci import (
     FACTORS,
     LOCI,
@@ -52,7 +52,6 @@ from deepmr.worlds import (
     World,
     anscombe,
     background_codes,
-    draw_slopes,
     drawn_effects,
     dropout_draws,
     ensemble_draws,
@@ -64,7 +63,7 @@ from deepmr.worlds import (
     plant_sites,
     predict,
     substitute,
-    through_origin,
+    window_slopes,
     world,
 )
 
@@ -161,14 +160,14 @@ LOCAL = (*ON_SPREAD, *ON_MEAN, *ON_DRAWS, ALL_MUTATIONS)
 def all_mutation_records(about: dict[str, Any], draws: np.ndarray, truths: np.ndarray) -> list[dict[str, Any]]:
     "Records of the bootstrap over all mutations that move anything, as in the pipeline, for draws (K, n, M, 2)."
     estimates = local_estimates(draws, ["bootstrap"], choose=has_effect)["bootstrap"]
-    slopes = through_origin(draws[..., 0], draws[..., 1]).T
+    slopes = draw_slopes(draws[..., 0], draws[..., 1], dtype=draws.dtype).T
     return meta_records(about | {"local": ALL_MUTATIONS}, estimates, slopes, truths)
 
 
 def protocol_records(source: str, draws: np.ndarray, truths: np.ndarray, maps: ErrorMaps | None = None,
                      local: Sequence[str] = LOCAL) -> list[dict[str, Any]]:
     "One record per local estimator and meta-analysis, for draws (K, n, M, 2) and true local effects (n,)."
-    slopes = draw_slopes(draws)
+    slopes = window_slopes(draws)
     found = [r for name, estimates in local_estimates(draws, [name for name in local if name != ALL_MUTATIONS], maps).items()
              for r in meta_records({"source": source, "local": name}, estimates, slopes, truths)]
     return found if maps or ALL_MUTATIONS not in local else found + all_mutation_records({"source": source}, draws, truths)
@@ -233,7 +232,7 @@ def locus_records(source: str, draws: np.ndarray, w: Locus) -> list[dict[str, An
     for k, factor in enumerate(FACTORS):
         rows, (own, _) = w.bound[factor], w.truths[factor]
         mine, joint, about = draws[:, rows][..., [k, -1]], jointly[rows, :, k], {"source": source}
-        slopes = draw_slopes(mine)
+        slopes = window_slopes(mine)
         found = [r for name, e in local_estimates(mine, LOCUS_LOCAL).items() for r in meta_records(about | {"local": name}, e, slopes, own)]
         found += all_mutation_records(about, mine, own)
         found += meta_records(about | {"local": "joint"}, [joint_estimate(s) for s in joint], joint, own)

@@ -13,7 +13,7 @@ __all__ = ['has_effect', 'instruments', 'shrunk_correlation', 'bootstrap_slopes'
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from deepmr.core import InputError, check_choice, check_level
 from deepmr.effects import summarise
@@ -295,12 +295,13 @@ def divw_draws(draws_x: Effects, draws_y: Values = None, positions: ArrayLike | 
     return _result(est, se, _interval(est, se, level), n, method, diag, notes)
 
 # %% ../nbs/06c_draws_mr.ipynb #c336523a
-def draw_slopes(x: ArrayLike, y: ArrayLike, weights: np.ndarray | None = None) -> np.ndarray:
+def draw_slopes(x: ArrayLike, y: ArrayLike, weights: np.ndarray | None = None, dtype: DTypeLike = np.float64) -> np.ndarray:
     """The slope through the origin of each draw: x, y (..., M) give (...).
 
-    `weights` (M,) are equal if not given. NaN where a draw moves the exposure of no mutation. Sums are in float64.
+    `weights` (M,) are equal if not given. NaN where a draw moves the exposure of no mutation.
+    Sums are in `dtype`.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    x, y = np.asarray(x, dtype), np.asarray(y, dtype)
     wx = x if weights is None else weights * x
     with np.errstate(divide='ignore', invalid='ignore'):
         return np.sum(wx * y, -1) / np.sum(wx * x, -1)

@@ -16,7 +16,7 @@ from scipy.special import expit, stdtr, stdtrit
 from torch import nn
 
 from deepmr.core import check_choice
-from deepmr.draws_mr import instruments
+from deepmr.draws_mr import draw_slopes, instruments
 from deepmr.effects import ALL_WINDOWS, draw_source, make_engine, window_draws
 from deepmr.mr import MREstimate
 from deepmr.networks import ConvNet, SequenceModel
@@ -24,7 +24,6 @@ from deepmr.worlds import (
     SCENARIOS,
     as_input,
     background_codes,
-    draw_slopes,
     motif_log_odds,
     motifs,
     mutant_occupancy,
@@ -32,8 +31,8 @@ from deepmr.worlds import (
     oracle_record,
     plant_sites,
     substitute,
-    through_origin,
     train,
+    window_slopes,
 )
 
 # %% ../nbs/11b_loci.ipynb #ab85c0f8
@@ -97,7 +96,7 @@ def locus_truth(codes: np.ndarray, factor: str, weights: np.ndarray) -> np.ndarr
         o = np.repeat(base[None], len(own), 0)
         o[:, k] = own
         change = bind_and_open(o, weights)[:, [k, -1]]
-        out.append(through_origin(*(change[1:] - change[0]).T))
+        out.append(draw_slopes(*(change[1:] - change[0]).T))
     return np.array(out)
 
 
@@ -158,7 +157,7 @@ class Locus:
             rows, (own, _) = self.bound[factor], self.truths[factor]
             mine = effects[:, rows][..., [k, -1]]
             strength = np.array([(x[instruments(x[None], x[None])] ** 2).sum() for x in mine[0, ..., 0]])
-            out += [self.answer(factor) | oracle_record("oracle", draw_slopes(mine)[:, 0], own, strength),
+            out += [self.answer(factor) | oracle_record("oracle", window_slopes(mine)[:, 0], own, strength),
                     self.answer(factor) | oracle_record("oracle, jointly", joint[rows, 0, k], own, joint_strength[rows, k])]
         return out
 

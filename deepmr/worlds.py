@@ -21,7 +21,7 @@ from scipy.special import stdtrit
 from torch import nn
 
 from deepmr.core import check_choice
-from deepmr.draws_mr import instruments
+from deepmr.draws_mr import draw_slopes, instruments
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.networks import SequenceModel
 
@@ -181,19 +181,13 @@ def noise_free(codes: np.ndarray, alpha: float, beta: float, scenario: Scenario,
     return values[:, 1:] - values[:, :1]
 
 # %% ../nbs/11_worlds.ipynb #b1468a1b
-def through_origin(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    "Slopes of y on x over the last axis. NaN where all x are 0."
-    with np.errstate(invalid="ignore"):
-        return (x * y).sum(-1) / (x * x).sum(-1)
-
-
-def draw_slopes(draws: np.ndarray) -> np.ndarray:
+def window_slopes(draws: np.ndarray) -> np.ndarray:
     "Slope (n, K) of each draw over each window's instruments, for draws (K, n, M, 2). NaN with fewer than three instruments."
     out = np.full((draws.shape[1], len(draws)), np.nan)
     for w in range(len(out)):
         x, y = draws[:, w, :, 0], draws[:, w, :, 1]
         if (keep := instruments(x, y)).sum() >= 3:
-            out[w] = through_origin(x[:, keep], y[:, keep])
+            out[w] = draw_slopes(x[:, keep], y[:, keep], dtype=draws.dtype)
     return out
 
 
@@ -201,7 +195,7 @@ def true_local(effects: np.ndarray, begins: np.ndarray) -> np.ndarray:
     "True local effects (n,) from noise-free effects (n, 3 LENGTH, 2) and the starts of the exposure sites (n,)."
     rows = 3 * begins[:, None] + np.arange(3 * motifs()["exposure"].shape[1])
     site = np.take_along_axis(effects, rows[:, :, None], 1)
-    return through_origin(site[..., 0], site[..., 1])
+    return draw_slopes(site[..., 0], site[..., 1])
 
 
 def oracle_record(source: str, slopes: np.ndarray, truths: np.ndarray, strength: np.ndarray | None = None) -> dict[str, Any]:
@@ -245,7 +239,7 @@ class World:
 
     def oracle(self, codes: np.ndarray, begins: np.ndarray) -> dict[str, Any]:
         "The record of the oracle in these windows: mean slope, its interval, and the errors of the windows' slopes."
-        return oracle_record("oracle", draw_slopes(self.effects(codes)[None])[:, 0], self.truths(codes, begins))
+        return oracle_record("oracle", window_slopes(self.effects(codes)[None])[:, 0], self.truths(codes, begins))
 
 
 def world(scenario: str, number: int, seed: int = 0, n_train: int = N_TRAIN) -> World:

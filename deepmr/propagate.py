@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NotTraceable', 'PropagationError', 'Window', 'Propagator']
 
-# %% ../nbs/04c_propagate.ipynb #788ce628
+# %% ../nbs/04c_propagate.ipynb #4278797a
 import copy
 import hashlib
 import threading
@@ -71,7 +71,7 @@ from deepmr.stages import (
     name_of,
 )
 
-# %% ../nbs/04c_propagate.ipynb #62ecc7c9
+# %% ../nbs/04c_propagate.ipynb #ce6a9bdf
 class NotTraceable(InputError):
     "The network cannot be propagated. The plain engine can still compute it."
 
@@ -79,7 +79,7 @@ class NotTraceable(InputError):
 class PropagationError(RuntimeError):
     "Propagated effects differ from those of the plain forward pass."
 
-# %% ../nbs/04c_propagate.ipynb #b4ab6623
+# %% ../nbs/04c_propagate.ipynb #9372ee9b
 POOLS = (*MAX_POOLS, nn.AvgPool1d, nn.AvgPool2d)
 ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 POOL_NAMES = {"max_pool1d": nn.MaxPool1d, "avg_pool1d": nn.AvgPool1d, "adaptive_avg_pool1d": nn.AdaptiveAvgPool1d,
@@ -88,7 +88,7 @@ ARITHMETIC: dict[str, Callable[..., Tensor]] = {
     "add": torch.add, "iadd": torch.add, "sub": torch.sub, "isub": torch.sub, "mul": torch.mul, "imul": torch.mul, "div": torch.div,
     "truediv": torch.div, "itruediv": torch.div, "maximum": torch.maximum, "minimum": torch.minimum}
 UNCHANGED = {"contiguous", "clone", "detach", "dropout"}
-SHAPES = {"size", "shape", "getattr", "dim"}  # ask for a value's shape alone
+SHAPES = {"size", "shape", "getattr", "dim", "len", "numel"}  # ask for a value's shape alone
 
 
 def call(node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -100,7 +100,7 @@ def call(node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: d
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
 
-# %% ../nbs/04c_propagate.ipynb #d6771b6a
+# %% ../nbs/04c_propagate.ipynb #3f1ef156
 def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
     "Pooling to a given length: to 1, or to a divisor of the length."
     sizes = m.output_size if isinstance(m.output_size, (tuple, list)) else (m.output_size,)
@@ -127,7 +127,7 @@ def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta
         return None
     return next((rule(ctx, m, v) for kinds, rule in MODULE_RULES if isinstance(m, kinds)), None)
 
-# %% ../nbs/04c_propagate.ipynb #29131fad
+# %% ../nbs/04c_propagate.ipynb #88250c67
 def factor(v: LocalDelta, p: Tensor) -> Tensor | None:
     "A parameter (1, C, 1), (C, 1), (1, C, L) ... as (L or 1, C)."
     if v.flat or p.dim() > v.form:
@@ -158,7 +158,7 @@ def arithmetic(ctx: Context, f: Callable[..., Tensor], a: Any, b: Any) -> LocalD
     p = torch.as_tensor(p, dtype=v.ref.dtype, device=v.ref.device)
     return elementwise(ctx, (lambda z: f(z, p)) if left else (lambda z: f(p, z)), v)
 
-# %% ../nbs/04c_propagate.ipynb #b73fd6e9
+# %% ../nbs/04c_propagate.ipynb #e3d9146b
 def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "A function's or a method's rule, or None."
     name, rest = name_of(node), args[1:]
@@ -178,7 +178,7 @@ def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict
         return v
     return shape_rule(ctx, name, v, simple, kwargs)
 
-# %% ../nbs/04c_propagate.ipynb #46cdafdb
+# %% ../nbs/04c_propagate.ipynb #a30d8d59
 def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: dict[str, Any]) -> Any:
     "Functions that cut, turn or reduce a map."
     if name == "getitem":
@@ -200,7 +200,7 @@ def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: 
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
-# %% ../nbs/04c_propagate.ipynb #c52aaa12
+# %% ../nbs/04c_propagate.ipynb #1a35898e
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "The value of a node from those of its inputs."
     inputs, shape = leaves([args, kwargs]), module is None and name_of(node) in SHAPES
@@ -221,7 +221,7 @@ def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequen
     dense = not shape and any(isinstance(a, Dense) for a in leaves([args, kwargs]))
     return paired(ref, mutant) if dense else BothValues(ref, mutant)
 
-# %% ../nbs/04c_propagate.ipynb #4c09c94e
+# %% ../nbs/04c_propagate.ipynb #b01422a5
 def paired(ref: Any, mutant: Any) -> Any:
     "What an operation gave for the reference and for the mutants, as a value; a nest of them where it gave several."
     if isinstance(ref, Tensor):
@@ -240,7 +240,7 @@ def plain_value(ctx: Context, a: Any, shape: bool, mutant: bool) -> Any:
         return torch.empty((n, *(v.native() if isinstance(v, LocalDelta) else v.ref).shape[1:]), device="meta")
     return a
 
-# %% ../nbs/04c_propagate.ipynb #6da1f01a
+# %% ../nbs/04c_propagate.ipynb #9ba16c9c
 def strand_by_strand(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Strands:
     "The node for each of the stacked values."
     n, out = max(len(a.parts) for a in leaves([args, kwargs]) if isinstance(a, Strands)), []
@@ -266,7 +266,7 @@ def unstacked(node: fx.Node, args: Sequence[Any]) -> Any:
         return found[0] if len(found) == 1 else None
     return None
 
-# %% ../nbs/04c_propagate.ipynb #6604be38
+# %% ../nbs/04c_propagate.ipynb #12385289
 def argument(a: Any, env: dict[Any, Any]) -> Any:
     "An argument's value. What several nodes read may not be overwritten by one of them."
     if not isinstance(a, fx.Node):
@@ -280,23 +280,26 @@ def frozen(v: Any) -> Any:
         return Strands([frozen(p) for p in v.parts])
     return replace(v, owned=False) if isinstance(v, LocalDelta) else v
 
-# %% ../nbs/04c_propagate.ipynb #d74030f2
+
+def all_a(model: SequenceModel) -> Tensor:
+    "A window (4, L) of A alone, to try a network out with."
+    return F.one_hot(torch.zeros(model.length, dtype=torch.long, device=model.device), 4).T.to(model.dtype).contiguous()
+
+# %% ../nbs/04c_propagate.ipynb #e1f60c07
 class Carrier:
     "Carries differences through a network, node by node: as a stage, by a rule, or in full. Raises NotTraceable."
 
     def __init__(self, model: SequenceModel, outputs: Sequence[int]):
         self.model, self.outputs = model, list(outputs)
         try:
-            self.graph = Graph(model.module)
+            self.graph = Graph(model.module, all_a(model)[None])
         except Exception as error:  # tracing runs the network's own code, which may raise anything
             raise NotTraceable(f"model: the network cannot be traced by torch.fx ({str(error).splitlines()[0]})") from None
         self.weights, self._thread = Weights(self.graph.last_linear, self.outputs), threading.local()
 
     def buffers(self) -> Buffers:
         "The working memory of the thread that asks."
-        if not hasattr(self._thread, "buffers"):
-            self._thread.buffers = Buffers()
-        return self._thread.buffers
+        return self._thread.__dict__.setdefault("buffers", Buffers())
 
     def forget_buffers(self) -> None:
         "Let go of this thread's working memory."
@@ -324,7 +327,7 @@ class Carrier:
                     env.pop(a, None)
         return env
 
-# %% ../nbs/04c_propagate.ipynb #5e1603de
+# %% ../nbs/04c_propagate.ipynb #d4c66a0f
 FEW = 8  # positions at once where nothing is pooled
 SLIDING = 2**24  # numbers up to which a layer's rows slide in measuring; beyond, only the stretch is measured
 
@@ -350,15 +353,13 @@ class Stretch(NamedTuple):
         positions = min(self.length, self.touched + (3 * n // abs(self.step) if self.step else n))
         return positions * (min(self.height, 3 * n) if self.step else 3 * n) * self.channels
 
-# %% ../nbs/04c_propagate.ipynb #c812d468
+# %% ../nbs/04c_propagate.ipynb #82ba4c40
 @torch.no_grad()
 def measured(carrier: Carrier) -> Reach:
     "Send a single position through. Raises NotTraceable."
     model, graph, stretches, full = carrier.model, carrier.graph, list[Stretch](), 0
-    x = torch.zeros(4, model.length, dtype=model.dtype, device=model.device)
-    x[0] = 1
     ctx = Context(carrier.weights, 3, sliding=SLIDING)
-    env = {graph.input: substitutions(x, model.length // 2, 1)}
+    env = {graph.input: substitutions(all_a(model), model.length // 2, 1)}
 
     def watch(node: fx.Node) -> None:
         nonlocal full
@@ -381,7 +382,7 @@ def measured(carrier: Carrier) -> Reach:
         n = -(-n // 2)
     return Reach(n, [n.target if isinstance(n.target, str) else name_of(n) for n in ctx.in_full])
 
-# %% ../nbs/04c_propagate.ipynb #5f25864f
+# %% ../nbs/04c_propagate.ipynb #75ddffbc
 @torch.no_grad()
 def entering(carrier: Carrier, x: Tensor, at: int, n: int, seen: dict[Any, Any]) -> dict[Any, Any]:
     "What the masked part of the network needs of the substitutions at n positions of x from `at` on."
@@ -411,7 +412,7 @@ def read_outputs(carrier: Carrier, v: LocalDelta | Dense, n: int) -> tuple[Tenso
         out[rows.start:rows.stop, here] = d[:, channel[here]]
     return v.native()[0, some], out
 
-# %% ../nbs/04c_propagate.ipynb #c5f3d7e5
+# %% ../nbs/04c_propagate.ipynb #9466d8ea
 class Window:
     "One window, ready for any number of draws: what no mask changes is computed here, once. `Propagator.window` makes it."
 
@@ -444,7 +445,7 @@ class Window:
         effects[self.none.to(out.device)] = 0  # not a mutation
         return reference.clone(), effects
 
-# %% ../nbs/04c_propagate.ipynb #3982dd83
+# %% ../nbs/04c_propagate.ipynb #5005352f
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # of the largest prediction, if above 1; rounding: 100 times less
 
 
@@ -466,7 +467,7 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
     rows = [3 * s + rng.integers(0, 3 * min(block, length - s), n // 3) for s in starts]
     return np.unique(np.concatenate([[0, 1, 3 * length - 2, 3 * length - 1], *rows]))
 
-# %% ../nbs/04c_propagate.ipynb #078b7db5
+# %% ../nbs/04c_propagate.ipynb #e3501f76
 @torch.no_grad()
 def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
@@ -486,7 +487,7 @@ def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None
     if not off <= TOLERANCE[model.dtype] * max(1., float(mutants.abs().max())):
         raise PropagationError(f"model {model.name}: propagated effects differ from the plain ones by {off:.1e}")
 
-# %% ../nbs/04c_propagate.ipynb #2e17d2e6
+# %% ../nbs/04c_propagate.ipynb #b4eb8e4c
 class RecentWindows:
     "The last two windows, by their content."
 
@@ -519,7 +520,7 @@ def tried_out(carrier: Carrier, check: bool) -> Reach:
         self_check(carrier, reach.block)
     return reach
 
-# %% ../nbs/04c_propagate.ipynb #059e466e
+# %% ../nbs/04c_propagate.ipynb #b00eeb41
 class Propagator:
     """Effects of mutations by propagated differences: the numbers of the plain engine, exact up to rounding.
 

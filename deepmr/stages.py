@@ -5,10 +5,13 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/04b_stages.ipynb #5cb49902
+# %% ../nbs/04b_stages.ipynb #957e63a4
+import contextlib
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -24,6 +27,8 @@ from deepmr.rules import (
     Strands,
     convolution,
     is_flat_2d,
+    leaves,
+    mapped,
     mask_by_position,
     moving_columns,
     parts,
@@ -32,7 +37,7 @@ from deepmr.rules import (
     taps_of,
 )
 
-# %% ../nbs/04b_stages.ipynb #abbea0e8
+# %% ../nbs/04b_stages.ipynb #0ae328ef
 ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.SiLU,
                nn.Mish, nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid)
 RISING = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Tanh, nn.Softplus)
@@ -54,9 +59,53 @@ def called(modules: Modules, n: Any) -> Any:
     "The module that a node calls; None for anything else."
     return modules.get(n.target) if isinstance(n, fx.Node) and n.op == "call_module" else None
 
+# %% ../nbs/04b_stages.ipynb #5b4f20b8
+LEAVES_TORCH = {"numpy", "tolist", "item", "data_ptr", "__array__", "__dlpack__"}
+TRACING = threading.RLock()  # tracing patches torch for the whole process
 
+
+class StandIn(fx.Proxy):
+    "A value in tracing. `examples`: the value for a batch of one and of two sequences; None: unknown."
+
+    examples: tuple[Any, Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self.examples is not None and not callable(getattr(self.examples[0], name, len)):
+            return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+        return super().__getattr__(name)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("the network leaves torch for numpy")
+
+
+def following(f: Callable[..., Any]) -> Callable[..., Any]:
+    "f, but a node of the graph where an argument is a value in tracing, which f alone would not take."
+    def either(*args: Any, **kwargs: Any) -> Any:
+        found = next((a for a in leaves([args, kwargs]) if isinstance(a, fx.Proxy)), None)
+        return f(*args, **kwargs) if found is None else found.tracer.create_proxy("call_function", f, args, kwargs)
+    return either
+
+
+def settled(proxy: Any, args: Sequence[Any]) -> Any:
+    "A constant where both examples agree on a number or a shape that does not come from the batch; else the value itself."
+    if proxy.examples is None or any(isinstance(a, StandIn) and a.examples is not None and isinstance(a.examples[0], int) for a in args):
+        return proxy
+    one, two = proxy.examples
+    if isinstance(one, torch.Size) and one != two:
+        return tuple(a if a == b else proxy[i] for i, (a, b) in enumerate(zip(one, two)))
+    if not isinstance(one, (int, float, torch.Size, torch.dtype, torch.device)) or one != two:
+        return proxy
+    proxy.tracer.graph.erase_node(proxy.node)
+    return one
+
+# %% ../nbs/04b_stages.ipynb #7af1ebb5
 class Tracer(fx.Tracer):
-    "Also follows a Sequential made on the way, as in self.head[:-1](x)."
+    "Follows a network with two examples. Also follows a Sequential made on the way, as in self.head[:-1](x)."
+
+    def __init__(self, example: Tensor):
+        super().__init__()
+        self.trying = False
+        self.batches: tuple[Tensor, Tensor] | None = (example, example.repeat(2, 1, 1))  # until the input has taken them
 
     def path_of_module(self, mod: nn.Module) -> str:
         try:
@@ -66,7 +115,79 @@ class Tracer(fx.Tracer):
                 return ""
             raise
 
-# %% ../nbs/04b_stages.ipynb #a846be8f
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        return forward(*args, **kwargs) if self.trying else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+        return attr_val if self.trying else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return StandIn(node, self)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
+        if kind == "call_method" and target in LEAVES_TORCH:
+            raise TypeError(f"the network leaves torch with {target}()")
+        made: Any = super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        if kind == "placeholder":
+            made.examples, self.batches = self.batches, None
+            return made
+        made.examples = tried(self, kind, target, args, kwargs)
+        return settled(made, args)
+
+# %% ../nbs/04b_stages.ipynb #8b284787
+def example(a: Any, i: int) -> Any:
+    "The i-th example of an argument. Raises TypeError where it is unknown."
+    if not isinstance(a, fx.Proxy):
+        return a
+    if not isinstance(a, StandIn) or a.examples is None:
+        raise TypeError(f"no example of {a}")
+    return a.examples[i]
+
+
+def apply(root: Any, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+    "What a node of this kind does."
+    if kind == "get_attr":
+        return attrgetter(target)(root)
+    if kind == "call_method":
+        return getattr(args[0], target)(*args[1:], **kwargs)
+    return (root.get_submodule(target) if kind == "call_module" else target)(*args, **kwargs)
+
+
+def tried(tracer: Tracer, kind: str, target: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    "An operation on both examples; None where they are unknown or it fails."
+    tracer.trying = True
+    try:
+        with torch.no_grad():
+            one, two = (apply(tracer.root, kind, target, *mapped([args, kwargs], lambda a: example(a, i))) for i in (0, 1))
+        return one, two
+    except Exception:  # whatever the network's own code raises, it will raise again where it matters
+        return None
+    finally:
+        tracer.trying = False
+
+# %% ../nbs/04b_stages.ipynb #cd16eea6
+@contextlib.contextmanager
+def followed(module: nn.Module) -> Iterator[None]:
+    "While it lasts, the network's code finds a `len` and makers of tensors that take values in tracing."
+    code = [getattr(type(m).forward, "__globals__", {}) for m in module.modules()]
+    homes = [(g, "len") for g in code if not g.get("__name__", "torch").startswith("torch")]
+    homes += [(vars(torch), name) for name in ("zeros", "ones", "full", "empty", "arange")]
+    before = [(g, name, g.get(name)) for g, name in homes]
+    try:
+        for g, name, f in before:
+            g[name] = following(f or len)
+        yield
+    finally:
+        for g, name, f in reversed(before):
+            g.update({name: f}) if f is not None else g.pop(name, None)
+
+
+def recorded(module: nn.Module, x: Tensor) -> fx.GraphModule:
+    "The network as a graph, traced with x (1, 4, L). Raises whatever tracing raises: it runs the network's own code."
+    with TRACING, followed(module):
+        return fx.GraphModule(module, Tracer(x).trace(module))
+
+# %% ../nbs/04b_stages.ipynb #5d2ac6bc
 def in_place(node: fx.Node, m: Any) -> bool:
     "Does the node, which calls module m or a function, overwrite its input?"
     if m is not None:
@@ -87,7 +208,7 @@ def follow_in_place(graph: fx.GraphModule) -> None:
             for later in nodes[i + 1:]:
                 later.replace_input_with(source, node)
 
-# %% ../nbs/04b_stages.ipynb #f93b5e1b
+# %% ../nbs/04b_stages.ipynb #26ca678a
 def fold_norms(graph: fx.GraphModule) -> None:
     "Make batch normalisation (eval mode) right after a convolution part of the convolution."
     modules, nodes = dict(graph.named_modules()), list(graph.graph.nodes)
@@ -103,7 +224,7 @@ def fold_norms(graph: fx.GraphModule) -> None:
         norm.replace_all_uses_with(conv)
         graph.graph.erase_node(norm)
 
-# %% ../nbs/04b_stages.ipynb #69043652
+# %% ../nbs/04b_stages.ipynb #24b29758
 def pool_first(graph: fx.GraphModule) -> None:
     "Move a rising function that stands alone before a max-pooling behind it."
     modules = dict(graph.named_modules())
@@ -117,15 +238,17 @@ def pool_first(graph: fx.GraphModule) -> None:
     graph.graph.lint()
 
 
-def traced(module: nn.Module) -> fx.GraphModule:
-    "The network as a graph, rewritten. Raises whatever tracing raises: it runs the network's own code."
-    graph = fx.GraphModule(module, Tracer().trace(module))
+def traced(module: nn.Module, x: Tensor) -> fx.GraphModule:
+    "The network as a graph, traced with x (1, 4, L) and rewritten. Raises as `recorded`."
+    graph = recorded(module, x)
     follow_in_place(graph)
+    graph.graph.eliminate_dead_code()  # sizes that nobody asked for
     fold_norms(graph)
     pool_first(graph)
+    graph.recompile()
     return graph
 
-# %% ../nbs/04b_stages.ipynb #0b3d977b
+# %% ../nbs/04b_stages.ipynb #cea1f3d3
 @dataclass
 class Stage:
     "conv -> max-pool -> elementwise ... -> dropout -> flatten -> linear, as far as present."
@@ -157,7 +280,7 @@ class Stage:
         self.nodes += (node,)
         return True
 
-# %% ../nbs/04b_stages.ipynb #016f31ee
+# %% ../nbs/04b_stages.ipynb #655c8c51
 def find_stage(conv: fx.Node, modules: Modules) -> Stage | None:
     "The stage that begins with this node; None if the node is no ordinary convolution."
     m = called(modules, conv)
@@ -188,7 +311,7 @@ def dropout_after(node: fx.Node, modules: Modules) -> fx.Node | None:
             return None
     return None
 
-# %% ../nbs/04b_stages.ipynb #2459f77f
+# %% ../nbs/04b_stages.ipynb #be506419
 def before_masks(nodes: Sequence[fx.Node], modules: Modules) -> set[fx.Node]:
     "The nodes whose value depends on no mask."
     out: set[fx.Node] = set()
@@ -209,12 +332,12 @@ def last_linear(node: Any, modules: Modules) -> fx.Node | None:
         node = node.args[0]
     return None
 
-# %% ../nbs/04b_stages.ipynb #83367129
+# %% ../nbs/04b_stages.ipynb #9e0a7d2d
 class Graph:
-    "A network's nodes in order. Raises whatever tracing the network raises."
+    "A network's nodes in order, traced with x (1, 4, L). Raises whatever tracing the network raises."
 
-    def __init__(self, module: nn.Module):
-        self.traced = traced(module)
+    def __init__(self, module: nn.Module, x: Tensor):
+        self.traced = traced(module, x)
         self.modules, self.nodes = dict(self.traced.named_modules()), list(self.traced.graph.nodes)
         self.input, self.output = next(n for n in self.nodes if n.op == "placeholder"), self.nodes[-1].args[0]
         fixed = before_masks(self.nodes, self.modules)
@@ -227,7 +350,7 @@ class Graph:
             if isinstance(called(self.modules, drop), DROPOUTS) and drop.args[0] in fixed and len(drop.users) == 1:
                 self.early[drop] = stage
 
-# %% ../nbs/04b_stages.ipynb #a0fcf7c2
+# %% ../nbs/04b_stages.ipynb #1c8de7ca
 class PooledRows:
     "Which rows touch a pooled position, and where among them the rows of each of its positions and taps lie."
 
@@ -254,7 +377,7 @@ class PooledRows:
             if 0 <= i < len(v.delta) and self.lo <= q * self.size + f < self.hi:
                 yield n, f, i, top
 
-# %% ../nbs/04b_stages.ipynb #2af0568a
+# %% ../nbs/04b_stages.ipynb #979d97bc
 @dataclass
 class StageRef:
     "The reference through a stage: after the convolution, the activations and the dropout, (L, C) each, and the mask."
@@ -278,7 +401,7 @@ def stage_ref(ctx: Context, stage: Stage, v: LocalDelta, before: Tensor | None) 
     mask = mask_by_position(mask, replace(v, ref=active)).expand(active.shape).contiguous()
     return StageRef(conv, active, active * mask, mask)
 
-# %% ../nbs/04b_stages.ipynb #540a3851
+# %% ../nbs/04b_stages.ipynb #de4b4720
 class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
@@ -297,7 +420,7 @@ class TapSource:
             out[f].narrow(0, top, self.rows.height).addmm_(x, (w if some is None else w.index_select(1, some)).T)
         return out.amax(0) if len(out) > 1 else out[0]
 
-# %% ../nbs/04b_stages.ipynb #d4b59f10
+# %% ../nbs/04b_stages.ipynb #436e0557
 CALL_COST = 200_000  # multiply-adds that take as long as calling one small product
 
 
@@ -322,7 +445,7 @@ class BeforeDropout:
         apart = r.size * k * (CALL_COST + dropped * r.height * width)
         return r.q1 > r.q0 and len(self.moves) > 0 and dropped * inputs * r.tall * r.size * width < apart
 
-# %% ../nbs/04b_stages.ipynb #5dec9795
+# %% ../nbs/04b_stages.ipynb #cb253cb2
 class DroppedSource:
     "The convolution of v * mask, from that of v: only what the mask takes away is multiplied."
 
@@ -351,7 +474,7 @@ class DroppedSource:
                 out[top:top + self.rows.height, f].addmm_(x, w[n % len(w)], alpha=-self.scale)
         return out.amax(1)
 
-# %% ../nbs/04b_stages.ipynb #ac992b6a
+# %% ../nbs/04b_stages.ipynb #b91f95ff
 class Bands:
     "The moving channels that each pooled position reads: their rows, and where their mask and weights stand."
 
@@ -373,7 +496,7 @@ class Bands:
         self.rows, self.mask_at, self.band_at = torch.cat(rows), torch.cat(mask_at), torch.cat(band_at)
         self.ends = torch.tensor([0, *self.counts], device=v.ref.device).cumsum(0)
 
-# %% ../nbs/04b_stages.ipynb #3d9cde84
+# %% ../nbs/04b_stages.ipynb #5c731ad6
 class BandSource:
     "As DroppedSource, with one product for each pooled position."
 
@@ -396,7 +519,7 @@ class BandSource:
             out.addmm_(self.x[a:b].T, self.w[a:b], alpha=-self.scale)
         return out.view(whole.shape).amax(1)
 
-# %% ../nbs/04b_stages.ipynb #0d967d48
+# %% ../nbs/04b_stages.ipynb #134662fd
 class MapSink:
     "Keeps the differences that a stage makes as a map for what follows."
 
@@ -415,7 +538,7 @@ class MapSink:
         "The map, once every position was taken."
         return self.out
 
-# %% ../nbs/04b_stages.ipynb #6af8c605
+# %% ../nbs/04b_stages.ipynb #f6617a89
 class LinearSink:
     "Multiplies each position's differences with its block of a fully connected layer's weights."
 
@@ -450,7 +573,7 @@ class LinearSink:
             self.out = self.out.index_select(1, place)
         return Dense(self.ctx.once(lambda: F.linear(self.r.masked.T.reshape(1, -1), self.weight, self.bias), "linear"), self.out)
 
-# %% ../nbs/04b_stages.ipynb #dead6569
+# %% ../nbs/04b_stages.ipynb #7a28df78
 def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | Bands | None = None,
               before: Tensor | None = None) -> LocalDelta | Dense:
     "A stage for v; or for v * before, from what is known of v once a window."
@@ -476,7 +599,7 @@ def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | 
         sink.take(q, value, active, kept)
     return sink.result()
 
-# %% ../nbs/04b_stages.ipynb #bb4dbb1c
+# %% ../nbs/04b_stages.ipynb #5c2d00c1
 def can_slide(ctx: Context, conv: nn.Module, v: Any) -> bool:
     "Is v a map whose rows slide along it, before and after the convolution?"
     if not isinstance(v, LocalDelta) or v.flat or v.step == 0 or not is_flat_2d(conv, v.form):
@@ -502,7 +625,7 @@ def before_dropout(ctx: Context, stage: Stage, v: Any, p: float) -> Any:
     ctx.part = 0
     return Strands(out) if isinstance(v, Strands) else out[0]
 
-# %% ../nbs/04b_stages.ipynb #fe2c9313
+# %% ../nbs/04b_stages.ipynb #68e77853
 def as_stage(ctx: Context, graph: Graph, node: fx.Node, env: dict[Any, Any]) -> Stage | None:
     "Compute the whole stage that begins at a node, if one does, and put its value into env. Returns the stage."
     if ctx.buffers is None:

@@ -487,6 +487,59 @@ def test_a_module_that_works_in_place_and_whose_input_is_read_again():
     compare(Overwrites(), 30)
 
 
+class Shapes(nn.Module):
+    "A network that asks for shapes as users do."
+
+    def __init__(self, how):
+        super().__init__()
+        self.conv, self.drop, self.token, self.how = nn.Conv1d(4, 6, 5), nn.Dropout(0.2), nn.Parameter(torch.rand(1, 6, 1)), how
+
+    def forward(self, x):
+        return self.drop(SHAPES[self.how](self, torch.relu(self.conv(x)))).mean(2)
+
+
+def asserted(net, y):
+    _, c, length = y.shape
+    assert y.dim() == 3 and y.ndim == 3 and c == 6 and length == y.size(-1) and y.dtype.is_floating_point
+    return y * float(length) + torch.arange(length, device=y.device) / range(c)[-1]
+
+
+SHAPES = {
+    "asserted": asserted,
+    "cut in half": lambda net, y: y[:, :, : y.shape[-1] // 2],
+    "cut by size()": lambda net, y: y[..., y.size(2) // 4 : -(y.size(2) // 4)],
+    "zeros": lambda net, y: y + torch.zeros(y.shape[0], 6, y.shape[2], dtype=y.dtype),
+    "len": lambda net, y: y + torch.ones(len(y), 1, 1, dtype=y.dtype),
+    "expand": lambda net, y: y * net.token.expand(y.shape[0], -1, y.size(2)),
+    "view": lambda net, y: y.view(y.size(0), y.size(1) * y.size(2)).view(len(y), 6, -1),
+    "for each channel": lambda net, y: torch.cat([y[:, i : i + 1] * (i + 1) for i in range(y.shape[1])], 1),
+}
+
+
+@pytest.mark.parametrize("how", SHAPES)
+def test_shapes_are_constants(how):
+    compare(Shapes(how), 30)
+    assert "len" not in globals() and "either" not in torch.zeros.__qualname__  # tracing leaves nothing behind
+
+
+def test_a_branch_on_the_batch_is_no_constant():
+    class Depends(nn.Module):
+        def forward(self, x):
+            return x.mean(2) if x.shape[0] > 2 else 2 * x.mean(2)
+
+    with pytest.raises(NotTraceable, match=r"traced by torch.fx"):
+        Propagator(SequenceModel(Depends(), list("abcd"), 20))
+
+
+def test_a_network_that_leaves_torch_is_not_run_on_stand_ins():
+    class Leaves(nn.Module):
+        def forward(self, x):
+            return torch.from_numpy(x.detach().numpy()).mean(2)
+
+    with pytest.raises(NotTraceable, match=r"leaves torch with numpy"):
+        Propagator(SequenceModel(Leaves(), list("abcd"), 20))
+
+
 @st.composite
 def networks(draw):
     """A random stack of what the engine knows, and its length."""

@@ -8,10 +8,11 @@ __all__ = ['ENGINES', 'ALL_WINDOWS', 'replica', 'draw_source', 'check_engine', '
 
 # %% ../nbs/05_effects.ipynb #efd1a860
 import copy
+import ctypes
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +128,34 @@ def make_engine(
         warnings.warn(f"{reason}; using the plain engine, which is slower", stacklevel=2)
         return PlainEngine(model, outputs)
 
+# %% ../nbs/05_effects.ipynb #c0e20002
+class _DrawPool(ThreadPoolExecutor):
+    "Threads that each use one core. Where the `with` block is left by an error or Ctrl-C, their work ends at its next step."
+
+    def __init__(self, workers: int):
+        super().__init__(workers, initializer=torch.set_num_threads, initargs=(1,))
+        self.busy, self.lock = set[int](), threading.Lock()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(self._watched, fn, *args, **kwargs)
+
+    def _watched(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self.lock:
+            self.busy.add(threading.get_ident())
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            with self.lock:  # so that no thread is interrupted after its work
+                self.busy.discard(threading.get_ident())
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        if kind is not None:
+            self.shutdown(wait=False, cancel_futures=True)
+            with self.lock:
+                for thread in self.busy:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+        self.shutdown()
+
 # %% ../nbs/05_effects.ipynb #d5fa6d61
 @dataclass(frozen=True)
 class WindowDraws:
@@ -153,7 +182,7 @@ def window_draws(
     tensor = model.check_input(np.asarray(x)[None])[0].to(model.device)
     mutations = saturate(np.asarray(x))
     workers = (1 if model.device.type != "cpu" else torch.get_num_threads()) if workers is None else workers
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with _DrawPool(workers) as pool:
         jobs = pool.map(lambda d: engine.draw(tensor, mutations, sampler(window, d, model.dtype)), range(n_draws))
         results = []
         for reference, effects in jobs:

@@ -14,10 +14,12 @@ import json
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +55,13 @@ from deepmr.rundir import (
     SHARED,
     WindowResult,
     alone,
+    columns_of,
     keep_window,
+    model_probe,
     netcdf_bytes,
     open_run,
+    probe_windows,
+    same_probe,
     versions,
     weights_digest,
     windows_left,
@@ -184,12 +190,14 @@ class Worker:
 # %% ../nbs/08d_pipeline.ipynb #f43ddd70
 @dataclass(frozen=True)
 class Job:
-    "What another process needs to do windows of a run, and the weights and versions that it must find."
+    "What another process needs to do windows of a run, and the model and versions that it must find."
 
     experiment: Experiment
     exposures: tuple[str, ...]
     device: str
     weights: str
+    probe: str  # what the model predicts for the windows of
+    probe_codes: bytes
     versions: tuple[tuple[str, str], ...]
 
 
@@ -198,7 +206,9 @@ def _packages() -> tuple[tuple[str, str], ...]:
 
 
 def _job(p: Plan, device: str) -> Job:
-    return Job(p.experiment, p.exposures, device, weights_digest(p.model), _packages())
+    codes = probe_windows(p)
+    probe = model_probe(p.model, columns_of(p), codes)
+    return Job(p.experiment, p.exposures, device, weights_digest(p.model), probe, codes.tobytes(), _packages())
 
 # %% ../nbs/08d_pipeline.ipynb #c5a4e325
 _loading = threading.Lock()  # of a process whose threads do windows
@@ -212,6 +222,11 @@ def _worker(job: Job) -> Worker:
     model = load_model(job.experiment.model, job.device, job.experiment.trust_code)
     if weights_digest(model) != job.weights:
         raise InputError(f"model: found other weights under the name {job.experiment.model}, expected those of the process that asked")
+    columns = [model.index(label) for label in (*job.exposures, job.experiment.outcome)]
+    codes = np.frombuffer(job.probe_codes, np.int8).reshape(-1, model.length)
+    if not same_probe(model_probe(model, columns, codes), job.probe, len(columns)):
+        raise InputError(f"model: found other predictions under the name {job.experiment.model}, expected those of the process that asked: "
+                         "the weights are the same, the code around them is not")
     threadpool_limits(1, "blas")
     return Worker(model, job.exposures, job.experiment)
 
@@ -255,18 +270,58 @@ def _by_executor(executor: Executor, p: Plan, left: Sequence[int], device: str, 
     calls = (pickle.dumps(_Call(do_window, job, p.windows.iloc[i], p.codes[i])) for i in left)
     return bounded_map(executor, pickle.loads, calls, room)
 
+# %% ../nbs/08d_pipeline.ipynb #c0d20002
+GUARD = 'expected a script that calls deepmr under `if __name__ == "__main__":`, since each process reads the script again; or use one worker'
 
+
+def check_not_in_start() -> None:
+    "End a process that comes to a run while it still reads the script of the process that started it."
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(2)
+
+
+def _begin(begun: Any) -> None:
+    end_with_parent()
+    begun.set()
+
+
+class _Processes(ProcessPoolExecutor):
+    "Processes that Ctrl-C does not reach, and that can be ended at once."
+
+    def __init__(self, workers: int):
+        context = multiprocessing.get_context("spawn")
+        self.begun = context.Event()  # has a process come as far as its work?
+        super().__init__(workers, mp_context=context, initializer=_begin, initargs=(self.begun,))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a process that is started here inherits it
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def end(self) -> None:
+        "Kill what is still at work."
+        for process in list((getattr(self, "_processes", None) or {}).values()):
+            process.kill()
+        self.shutdown(cancel_futures=True)
+
+# %% ../nbs/08d_pipeline.ipynb #c0d20003
 def _by_processes(p: Plan, left: Sequence[int], device: str, workers: int) -> Generator[WindowResult]:
     "Windows in several processes of this machine."
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
-        try:
-            yield from _by_executor(pool, p, left, device, lambda: 2 * workers)
-        except BrokenProcessPool:
-            raise InputError("workers: a process ended before its work did (out of memory?); finished windows are kept, "
-                             "continue with the same command, perhaps with fewer workers") from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    if getattr(sys.modules["__main__"], "__file__", None) == "<stdin>":
+        raise InputError(f"workers: found a script from standard input, which other processes cannot read, {GUARD}")
+    pool = _Processes(workers)
+    try:
+        yield from _by_executor(pool, p, left, device, lambda: 2 * workers)
+        pool.shutdown()
+    except BrokenProcessPool:
+        if not pool.begun.is_set():
+            raise InputError(f"workers: found no process that could start, {GUARD}") from None
+        raise InputError("workers: a process ended before its work did (out of memory?); finished windows are kept, "
+                         "continue with the same command, perhaps with fewer workers") from None
+    finally:
+        pool.end()
 
 # %% ../nbs/08d_pipeline.ipynb #58eff91a
 SCHEDULER_TIMEOUT_S = 5  # how long a scheduler may take to answer
@@ -362,11 +417,13 @@ def run(
 ) -> pd.DataFrame:  # Table 1 under the experiment's protocol
     """Do an experiment, or what is left of it, and return its table.
 
-    Finished windows are read first. Those whose files are not whole are done again, which is announced.
+    Finished windows are read first. Those whose files are not whole are done again, which is announced. A script that
+    uses several workers must call this under `if __name__ == "__main__":`.
     Raises InputError for bad input before anything is written.
     """
     if not isinstance(experiment, (Experiment, Plan)):
         raise InputError(f"experiment: found a {type(experiment).__name__}, expected an Experiment or a Plan")
+    check_not_in_start()
     check_execution(execution)
     out, p = Path(out), experiment if isinstance(experiment, Plan) else plan(experiment, execution)
     if p is not experiment:
@@ -374,9 +431,12 @@ def run(
             execution.announce(line)
     with dask_client(execution.scheduler, p.experiment) as client:
         open_run(p, out, command)
-        with alone(out):
-            _do_windows(p, out, execution, client)
-            return _write_tables(out, p.experiment.protocol)
+        try:
+            with alone(out, execution.announce):
+                _do_windows(p, out, execution, client)
+                return _write_tables(out, p.experiment.protocol)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped; finished windows are kept in {out}, and the same call goes on from there") from None
 
 # %% ../nbs/08d_pipeline.ipynb #2a938b82
 def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution: Execution = THIS_MACHINE) -> int:  # how many windows

@@ -6,7 +6,10 @@
 __all__ = ['file_stem', 'read_record', 'disk_needed', 'netcdf_bytes', 'status']
 
 # %% ../nbs/08b_rundir.ipynb #c0b10002
+import base64
+import binascii
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -18,24 +21,42 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import h5netcdf
 import numpy as np
+import torch
 import xarray as xr
 
+import deepmr
 from .core import InputError, make_folder, os_errors_as_input_error, write_file
+from .dropout import MaskSampler, shared_masks
 from .experiment import OLDER_NAMES, Experiment, Plan
+from .mutagenesis import random_windows
 from .networks import Ensemble, SequenceModel
 from .regions import codes_to_one_hot
 
 # %% ../nbs/08b_rundir.ipynb #7e3292a7
 def file_stem(window: str) -> str:
-    "A window's name as a file name: `chr9_100-1100`."
+    """A window's name as a file name: `chr9:100-1100` becomes `chr9_100-1100`.
+
+    A name that is not a chromosome and two positions gets a hash as well, so that no two names share a file.
+    """
+    if ORDINARY.fullmatch(window):
+        return window.replace(":", "_")
+    tag = hashlib.blake2b(window.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{_plain(window)[:60].lstrip('.-')}~{tag}"
+
+# %% ../nbs/08b_rundir.ipynb #c0b20001
+ORDINARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{,99}:[0-9]{1,15}-[0-9]{1,15}")
+
+
+def _plain(window: str) -> str:
+    "A name with all unusual characters replaced, which was the whole file name in earlier versions."
     return re.sub(r"[^A-Za-z0-9._-]+", "_", window)
 
 # %% ../nbs/08b_rundir.ipynb #dba7e6d0
@@ -67,8 +88,19 @@ class RunFiles:
             self.sums = {name: digest for digest, name in re.findall(r"^([0-9a-f]{64})  (.+)\n", text, re.MULTILINE)}
 
     def listed(self, name: str) -> bool:
-        "Is there a checksum of the file?"
-        return self.sums is not None and name in self.sums
+        "Is there a checksum of the file? In an older run, which has none: is there the file?"
+        return os.path.isfile(self.out / name) if self.sums is None else name in self.sums  # also for a name that is too long
+
+    def of_window(self, window: str) -> tuple[str, str]:
+        "The two files of a window, also where an earlier version named them."
+        names, older = window_files(window), (f"effects/{_plain(window)}.nc", f"local/{_plain(window)}.json")
+        if names == older or self.listed(names[0]) or not self.listed(older[0]):
+            return names
+        try:
+            own = json.loads((self.out / older[1]).read_bytes())[0]["window"] == window  # two names could share a file
+        except (OSError, ValueError, LookupError, TypeError):
+            own = False
+        return older if own else names
 
     def whole(self, name: str) -> bool:
         "Is the file what its checksum says?"
@@ -93,11 +125,39 @@ class RunFiles:
 def weights_digest(model: SequenceModel) -> str:
     "SHA-256 over the names and bytes of a model's parameters and buffers: which weights made a table."
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.module.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, value in sorted(model.module.state_dict().items()):
+        tensor = isinstance(value, torch.Tensor)
+        digest.update(name.encode() + (value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor else repr(value).encode()))
     return digest.hexdigest()
 
 
+def probe_windows(p: Plan) -> np.ndarray:
+    "The windows of a probe: two of random DNA, and the first two of the run; codes (n, L)."
+    return np.concatenate([random_windows(2, p.model.length, seed=0).numpy().argmax(1).astype(np.int8), p.codes[:2]])
+
+
+def model_probe(model: SequenceModel, columns: Sequence[int], codes: np.ndarray) -> str:
+    "What a model predicts in some of its columns, float32 values as text; codes (n, L). Their order: draw or member, window, column."
+    x, members = codes_to_one_hot(codes), model.members if isinstance(model, Ensemble) else [model]
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # a graphics card may round to ten bits
+        read = [member.predict(x)[:, columns] for member in members]
+        if not isinstance(model, Ensemble):
+            sampler = MaskSampler(model, seed=0)
+            for draw in range(2):
+                with shared_masks(model.module, sampler("probe", draw, model.dtype)):
+                    read.append(model.predict(x)[:, columns])
+    return base64.b64encode(np.stack(read).astype("<f4").tobytes()).decode()
+
+
+def same_probe(one: object, other: object, columns: int) -> bool:
+    "Do two probes agree, but for rounding? Each column is compared with its own largest value."
+    try:
+        a, b = (np.frombuffer(base64.b64decode(str(v), validate=True), "<f4").reshape(-1, columns).astype(float) for v in (one, other))
+    except (ValueError, binascii.Error):
+        return False
+    return a.shape == b.shape and bool((np.abs(a - b) <= 1e-4 * np.abs(b) + 1e-5 * np.abs(b).max(0)).all())
+
+# %% ../nbs/08b_rundir.ipynb #c0b20006
 def describe(p: Plan) -> dict[str, Any]:
     "What identifies a run: everything that decides its numbers."
     experiment = vars(p.experiment) | {"model": p.experiment.model if isinstance(p.experiment.model, str) else p.model.name,
@@ -110,13 +170,43 @@ def describe(p: Plan) -> dict[str, Any]:
         content.update(codes_to_one_hot(codes).tobytes())
     content.update("".join(p.windows.name).encode())
     return {"experiment": experiment, "draws_are": "members" if isinstance(p.model, Ensemble) else "masks", "source": p.source,
-            "model_sha256": weights_digest(p.model), "windows_sha256": content.hexdigest()}
+            "model_sha256": weights_digest(p.model), "model_probe": model_probe(p.model, columns_of(p), probe_windows(p)),
+            "windows_sha256": content.hexdigest()}
+
+
+def columns_of(p: Plan) -> list[int]:
+    "The model's columns that a run reads: exposures in order, then the outcome."
+    return [p.model.index(label) for label in (*p.exposures, p.experiment.outcome)]
 
 
 def versions() -> dict[str, str]:
     "Versions of Python and of the packages that numbers depend on."
     packages = ("deepmr", "torch", "numpy", "scipy", "pandas", "xarray")
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
+
+# %% ../nbs/08b_rundir.ipynb #c0b20007
+DATA = Path(deepmr.__file__).parent / "data"  # what ships with the package
+
+
+def _file_sha256(path: str | os.PathLike[str] | None) -> str | None:
+    "The SHA-256 of a file's bytes; None where there is no such file."
+    if path is None or not os.path.isfile(path):
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_file(spec: str) -> str:
+    "The file of weights that one model of a specification names, as `load_model` takes it; '' where it names none."
+    named = {"torch": spec.split(":", 3)[3:], "deepsea": spec.split(":", 1)[1:]}.get(spec.partition(":")[0], [spec])
+    return str(DATA / "hepg2.safetensors") if spec == "hepg2" else "".join(named)
+
+
+def file_hashes(e: Experiment) -> dict[str, Any]:
+    "Hashes of the files that an experiment reads; None for one that was fetched, or given as an object. Of weights one for each member."
+    specs = [s.strip() for s in e.model.split(",") if s.strip()] if isinstance(e.model, str) else []
+    return {"genome_sha256": _file_sha256(e.genome), "regions_sha256": _file_sha256(e.regions or DATA / "hepg2_windows.bed"),
+            "weights_sha256": [_file_sha256(_weights_file(s)) for s in specs]}
 
 # %% ../nbs/08b_rundir.ipynb #21a83877
 def read_record(out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -153,7 +243,10 @@ def _check_same(described: dict[str, Any], out: Path) -> None:
     asked = older | found["experiment"]
     asked["protocol"] = OLDER_NAMES.get(str(asked["protocol"]), asked["protocol"])
     changed = [k for k, v in described["experiment"].items() if json.dumps(asked[k]) != json.dumps(v)]
-    changed += [k for k in described if k != "experiment" and found.get(k) != described[k]]
+    changed += [k for k in described if k not in ("experiment", "model_probe") and found.get(k) != described[k]]
+    probe = described["model_probe"]
+    if not changed and not same_probe(found.get("model_probe", probe), probe, len(described["experiment"]["exposures"]) + 1):  # older runs have none
+        changed.append("what the model predicts")
     if changed:
         raise InputError(f"out: {out} holds another run (it differs in {', '.join(changed)}), "
                          "expected an empty or new directory, or the same run to continue")
@@ -198,7 +291,7 @@ def open_run(p: Plan, out: Path, command: str = "") -> None:
         make_folder(out / folder)
     write_file(out / "windows.bed", _bed(p))
     doubts = {e: found for e in p.exposures if (found := p.model.label_warnings.get(p.model.labels[p.model.index(e)]))}
-    described |= {"command": command, "versions": versions(), "notes": [n.sentence for n in p.notes], "doubts": doubts,
+    described |= {**file_hashes(p.experiment), "command": command, "versions": versions(), "notes": [n.sentence for n in p.notes], "doubts": doubts,
                   "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_file(record, json.dumps(described, indent=1))
 
@@ -240,16 +333,35 @@ def _write_netcdf(data: xr.Dataset) -> bytes:
 
 # %% ../nbs/08b_rundir.ipynb #c470703d
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone(out: Path, announce: Callable[[str], None] = print) -> Iterator[None]:
     "Hold a run directory, and clear away what a killed run left half written. Raises InputError where another run holds it."
-    with open(out / "run.json", encoding="utf-8") as held:
+    with _opened(out / "run.json") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"out: {out} is in use by another run, expected none; wait for its end or name another directory") from None
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise InputError(f"out: {out} is in use by another run, expected none; wait for its end or name another directory") from None
+            if error.errno not in NO_LOCKS:
+                raise InputError(f"out: {out} cannot be locked ({error.strerror}), expected a directory for this run alone") from None
+            announce(f"out: the file system of {out} has no locks ({error.strerror}); going on, but start no second run there before this one ends")
         for part in out.glob("**/.*.part"):
-            part.unlink(missing_ok=True)
+            with os_errors_as_input_error(part, done="removed"):
+                part.unlink(missing_ok=True)
         yield
+
+# %% ../nbs/08b_rundir.ipynb #c0b20008
+NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.EIO, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what file systems without locks answer
+
+
+def _opened(path: Path) -> IO[bytes]:
+    "A file open for writing, as locks on NFS need it, or for reading where that is not allowed."
+    with os_errors_as_input_error(path, done="opened"):
+        try:
+            return open(path, "r+b")
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return open(path, "rb")
 
 # %% ../nbs/08b_rundir.ipynb #073f6bd0
 def windows_left(p: Plan, out: Path, announce: Callable[[str], None]) -> list[int]:
@@ -258,12 +370,12 @@ def windows_left(p: Plan, out: Path, announce: Callable[[str], None]) -> list[in
     write_file(out / "windows.bed", _bed(p))
     sums = {name: sha256((out / name).read_bytes()) for name in ("run.json", "windows.bed")}
     for i, window in enumerate(p.windows.name):
-        names = window_files(window)
+        names = files.of_window(window)
         if files.sums and all(files.whole(name) for name in names):
             sums |= {name: files.sums[name] for name in names}
         else:
             left.append(i)
-            if any(files.listed(name) for name in names):
+            if files.sums and any(files.listed(name) for name in names):
                 damaged.append(window)
     if damaged:
         named = ", ".join(damaged[:5]) + (", …" if len(damaged) > 5 else "")
@@ -278,9 +390,9 @@ def status(out: str | os.PathLike[str]) -> dict[str, Any]:
     Reads every file of the finished windows. `damaged` windows do not count as done. Raises InputError where it is no run.
     """
     e, files = read_record(out)["experiment"], RunFiles(out)
-    windows = files.read("windows.bed").decode().splitlines()
-    names = [both for both in (window_files(line.split("\t")[3]) for line in windows if line.strip())
-             if (files.sums is None and (files.out / both[1]).exists()) or all(files.listed(f) for f in both)]
+    windows = [line for line in files.read("windows.bed").decode().split("\n") if line.strip()]
+    names = [both for both in (files.of_window(line.split("\t")[3]) for line in windows)
+             if all(files.listed(f) for f in both[files.sums is None:])]
     whole = [both for both in names if files.sums is None or all(files.whole(f) for f in both)]
     size = sum(f.stat().st_size for f in files.out.rglob("*") if f.is_file())
     return {"model": e["model"], "outcome": e["outcome"], "exposures": len(e["exposures"]), "draws": e["draws"], "windows": len(windows),

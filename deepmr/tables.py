@@ -26,7 +26,7 @@ from .experiment import PROTOCOLS, Protocol, get_protocol
 from .meta import MetaEstimate, random_effects, two_level
 from .mr import mvmr
 from .notes import table_notes
-from .rundir import DIAGNOSTICS, RunFiles, read_record, window_files
+from .rundir import DIAGNOSTICS, RunFiles, read_record
 
 # %% ../nbs/08c_tables.ipynb #d5b0799a
 def read_local(out: str | os.PathLike[str]) -> pd.DataFrame:
@@ -46,8 +46,9 @@ def read_local(out: str | os.PathLike[str]) -> pd.DataFrame:
 
 def open_effects(out: str | os.PathLike[str], window: str) -> xr.Dataset:
     "The effects of one window of a run. Raises InputError where there are none, or the file is damaged."
-    run, (name, _) = RunFiles(out), window_files(window)
-    if name not in run.finished("effects"):
+    run = RunFiles(out)
+    name, _ = run.of_window(window)
+    if not run.listed(name):
         raise InputError(f"window: found no effects of {window} in {out}")
     return xr.load_dataset(io.BytesIO(run.read(name)), engine="h5netcdf")
 
@@ -155,15 +156,16 @@ def read_slopes(out: str | os.PathLike[str]) -> Slopes:
     "The slopes of all pairs of a run. Raises InputError where it is no run, or one of an older version."
     read_record(out)
     run = RunFiles(out)
-    done = set(run.finished("effects"))
     columns = ["chrom", "start", "end", "name", "score", "strand", "exposures"]
-    windows = pd.read_csv(io.BytesIO(run.read("windows.bed")), sep="\t", names=columns, keep_default_na=False, quoting=csv.QUOTE_NONE)
-    windows = windows[[window_files(name)[0] in done for name in windows.name]].reset_index(drop=True)
+    windows = pd.read_csv(io.BytesIO(run.read("windows.bed")), sep="\t", names=columns, keep_default_na=False, quoting=csv.QUOTE_NONE,
+                          dtype={"chrom": str, "name": str, "exposures": str})  # labels and chromosomes that are numbers stay text
+    windows["file"] = [run.of_window(name)[0] for name in windows.name]
+    windows = windows[[run.listed(file) for file in windows.file]].reset_index(drop=True)
     if windows.empty:
         raise InputError(f"run: found no effects of mutations in {out}, expected those of at least one window")
     found: dict[str, list[np.ndarray]] = {"slope": [], "slope_se": [], "slope_draws": []}
-    for name in windows.name:
-        with h5py.File(io.BytesIO(run.read(window_files(name)[0]))) as data:
+    for name in windows.pop("file"):
+        with h5py.File(io.BytesIO(run.read(name))) as data:
             if "slope_draws" not in data:
                 raise InputError(f"run: found no slopes of all pairs in {out}, expected a run of this version of deepmr")
             for key, values in found.items():

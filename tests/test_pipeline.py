@@ -1,8 +1,12 @@
 """Runs: killed and continued, from another place, without a genome, and from the command line."""
+import base64
 import errno
+import fcntl
+import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, strategies as st
 from typer.testing import CliRunner
 
 from conftest import toy_experiment, toy_model
@@ -24,11 +29,11 @@ from deepmr.cli import app
 from deepmr.core import Execution, InputError
 from deepmr.experiment import PROTOCOLS, Experiment, plan
 from deepmr.models import load_model
-from deepmr.networks import Ensemble
+from deepmr.networks import Ensemble, SequenceModel
 from deepmr.pipeline import LOCAL_ESTIMATORS, bounded_map, run
 from deepmr.regions import read_windows
 from deepmr.robust import weighted_median
-from deepmr.rundir import disk_needed, netcdf_bytes, status
+from deepmr.rundir import disk_needed, file_stem, netcdf_bytes, status
 from deepmr.tables import compare, direct_effects, directions, effect_matrix, open_effects, read_local, read_slopes, table1
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,6 +205,275 @@ def test_a_disk_that_fills_up_loses_nothing(toy, toy_files, monkeypatch):
     run(e, out, quiet)
     run(e, toy_files / "whole", quiet)
     assert content(out) == content(toy_files / "whole")
+
+
+CODE = """
+import os
+import torch
+from deepmr.networks import Ensemble, SequenceModel
+from conftest import toy_model
+
+class Code(torch.nn.Module):
+    "A network in code that can change while its weights stay."
+    def __init__(self, change, seed=0):
+        super().__init__()
+        self.network, self.change = toy_model(seed).module, change
+        for layer in self.network.modules():
+            if change == "dropout" and isinstance(layer, torch.nn.Dropout): layer.p += 0.05
+        self.register_buffer("scale", torch.tensor(0.9 if change == "buffer" else 1.0), persistent=False)
+    def forward(self, x):
+        if self.change == "alphabet": x = x[:, [0, 2, 1, 3]]
+        y = self.network(torch.cat([x, x.flip(1, 2)]) if self.change == "strand" else x)
+        if self.change == "strand": y = sum(y.chunk(2)) / 2
+        return y ** 1.1 if self.change == "function" else y * self.scale
+
+def load(change=None, seed=0):
+    return SequenceModel(Code(change or os.environ.get("CHANGE", ""), seed), toy_model().labels, 120, "own")
+
+def members(change):
+    return Ensemble([load(), load(change, seed=1), load(seed=2)])
+"""
+
+
+@pytest.fixture
+def code(monkeypatch, toy_files):
+    (toy_files / "own_code.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(toy_files))
+    monkeypatch.setenv("PYTHONPATH", f"{toy_files}:{Path(__file__).parent}:{ROOT}")
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    import own_code
+    return own_code
+
+
+@pytest.mark.parametrize("change", ["alphabet", "strand", "dropout", "buffer", "function"])
+def test_a_model_whose_code_has_changed_is_another_run(code, toy_files, change):
+    def stop(done, total, window):
+        if done == total // 2:
+            raise KeyboardInterrupt
+
+    for name, made in (("one", code.load), ("members", code.members)):
+        if (name, change) == ("members", "dropout"):
+            continue  # members are read without masks
+        out, draws = toy_files / name, {"draws": None if name == "members" else 6}
+        with pytest.raises(KeyboardInterrupt, match=r"stopped; finished windows are kept in .*, and the same call goes on from there"):
+            run(toy_experiment(made(""), toy_files, **draws), out, quietly(progress=stop, workers=1))
+        before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+        with pytest.raises(InputError, match=r"holds another run \(it differs in what the model predicts\)"):
+            run(toy_experiment(made(change), toy_files, **draws), out, quiet)
+        assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
+        run(toy_experiment(made(""), toy_files, **draws), out, quiet)
+        with pytest.raises(InputError, match="what the model predicts"):
+            run(toy_experiment(made(change), toy_files, **draws), out, quiet)
+
+
+def test_rounding_and_older_records_are_no_other_model(toy, toy_files):
+    e, out = toy_experiment(toy, toy_files), toy_files / "run"
+    run(e, out, quiet)
+    record = json.loads((out / "run.json").read_text())
+    seen = np.frombuffer(base64.b64decode(record["model_probe"]), "<f4")
+    assert seen.size == 3 * 4 * 3 and np.isfinite(seen).all()
+    for probe, same in ((seen * np.float32(1 + 1e-6), True), (seen * np.float32(1.01), False), (seen[:-3], False)):
+        (out / "run.json").write_text(json.dumps(record | {"model_probe": base64.b64encode(probe.tobytes()).decode()}))
+        (out / "SHA256SUMS").unlink(missing_ok=True)
+        if same:
+            run(e, out, quiet)
+        else:
+            with pytest.raises(InputError, match="what the model predicts"):
+                run(e, out, quiet)
+    for strange in ("", "=", None, 3, [], "é"):
+        (out / "run.json").write_text(json.dumps(record | {"model_probe": strange}))
+        with pytest.raises(InputError, match="what the model predicts"):
+            run(e, out, quiet)
+    (out / "run.json").write_text(json.dumps({k: v for k, v in record.items() if k != "model_probe"}))
+    run(e, out, quiet)
+
+
+def test_processes_that_find_other_code_are_refused(code, toy_files, monkeypatch):
+    p = plan(toy_experiment("torch:own_code:load", toy_files, windows=8), quiet)
+    monkeypatch.setenv("CHANGE", "alphabet")
+    with pytest.raises(InputError, match="found other predictions under the name torch:own_code:load, expected those of the process that asked"):
+        run(p, toy_files / "run", quietly(workers=2))
+    monkeypatch.delenv("CHANGE")
+    run(p, toy_files / "run", quietly(workers=2))
+
+
+def test_the_record_holds_hashes_of_what_was_read(named, toy, toy_files):
+    run(replace(named, model=f"{named.model}, {named.model}", draws=None), toy_files / "run", quiet)
+    record = json.loads((toy_files / "run" / "run.json").read_text())
+    digest = {name: hashlib.sha256((toy_files / name).read_bytes()).hexdigest() for name in ("g.fa", "sites.bed", "toy.safetensors")}
+    assert (record["genome_sha256"], record["regions_sha256"], record["weights_sha256"]) == (
+        digest["g.fa"], digest["sites.bed"], [digest["toy.safetensors"]] * 2)
+    run(toy_experiment(toy, toy_files), toy_files / "object", quiet)
+    assert json.loads((toy_files / "object" / "run.json").read_text())["weights_sha256"] == []
+
+
+@given(st.lists(st.text(max_size=30) | st.from_regex(r"[ab_:.]{1,3}[:_]?[0-9]{1,2}-[0-9]{1,2}", fullmatch=True), unique=True, max_size=30))
+def test_no_two_names_share_a_file(names):
+    stems = [file_stem(name) for name in names]
+    assert len({s.encode() for s in stems}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_~][A-Za-z0-9._~-]{,130}", s) for s in stems)
+
+
+ODD = ["chr1:0-120", "chr1_0-120", "chr1 0-120", "chr1:0-120 ", "a/b", "a\\b", "..", "HLA-A*01:01", "HLA-A*01_01", "\u67d3:1-2", "x" * 300,
+       "nl\u2028x"]
+
+
+def test_windows_of_any_name_are_kept_apart(toy, toy_files):
+    p = random_plan(toy, toy_files, len(ODD))
+    p = replace(p, windows=p.windows.assign(name=ODD))
+    run(p, toy_files / "run", quiet)
+    assert len(list((toy_files / "run" / "effects").iterdir())) == len(ODD) == status(toy_files / "run")["done"]
+    local = read_local(toy_files / "run")
+    assert set(local.window) == set(ODD) and len(read_slopes(toy_files / "run").windows) == len(ODD)
+    for name in ODD:
+        assert open_effects(toy_files / "run", name).window.item() == name
+    run(p, toy_files / "run", quietly(progress=lambda *a: pytest.fail("all was done")))
+
+
+def test_files_that_an_earlier_version_named_are_read_and_kept(toy, toy_files):
+    p, out = random_plan(toy, toy_files, 3), toy_files / "run"
+    p = replace(p, windows=p.windows.assign(name=["evolved:X_TF1_None:0", "evolved:X TF1:1", "evolved:X_TF1:1"]))
+    run(p, out, quiet)
+    before, sums = table1(out), (out / "SHA256SUMS").read_text()
+    for name in p.windows.name[:2]:
+        older = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+        for folder, end in (("effects", "nc"), ("local", "json")):
+            (out / folder / f"{file_stem(name)}.{end}").rename(out / folder / f"{older}.{end}")
+        sums = sums.replace(file_stem(name), older)
+    (out / "SHA256SUMS").write_text(sums)
+    assert status(out)["done"] == 3 and len(read_slopes(out).windows) == 3
+    for name in p.windows.name:
+        assert open_effects(out, name).window.item() == name
+    pd.testing.assert_frame_equal(table1(out), before)
+    run(p, out, quietly(progress=lambda *a: pytest.fail("all was done")))
+    (out / "SHA256SUMS").unlink()
+    assert len(read_slopes(out).windows) == status(out)["done"] == 3
+
+
+def test_labels_and_chromosomes_that_are_numbers_stay_text(toy, toy_files):
+    (toy_files / "g.fa").write_text((toy_files / "g.fa").read_text().replace("chr1", "01"))
+    (toy_files / "sites.bed").write_text((toy_files / "sites.bed").read_text().replace("chr1", "01"))
+    for labels, exposures in ((("001", "0", "1.10"), ("001",)), (("001", "0", "1.10"), ("0", "001")), (("1e5", "NA", "nan"), ("NA", "1e5"))):
+        model, out = SequenceModel(toy.module, labels, 120, "numbers"), toy_files / "-".join(exposures)
+        table = run(toy_experiment(model, toy_files, exposures=exposures, outcome=labels[2]), out, quiet)
+        assert tuple(table.exposure) == exposures == tuple(json.loads((out / "run.json").read_text())["experiment"]["exposures"])
+        assert set(read_local(out).exposure) == set(exposures) and set(pd.read_parquet(out / "local_effects.parquet").exposure) == set(exposures)
+        assert set(read_local(out).chrom) == {"01"} == set(read_slopes(out).windows.chrom)
+        assert tuple(directions(out).exposure) == exposures and set(effect_matrix(out).cause) == {*exposures, labels[2]}
+        assert tuple(open_effects(out, read_local(out).window[0]).exposure.values) == exposures
+        assert set(direct_effects(out).get("exposure", ())) == (set(exposures) if len(exposures) > 1 else set())
+
+
+@pytest.mark.parametrize("answer", ["EBADF", "ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_named_and_used(toy, toy_files, monkeypatch, answer):
+    def flock(file, how):
+        raise OSError(getattr(errno, answer), os.strerror(getattr(errno, answer)))
+
+    run(toy_experiment(toy, toy_files), toy_files / "whole", quiet)
+    monkeypatch.setattr("fcntl.flock", flock)
+    said = []
+    run(toy_experiment(toy, toy_files), toy_files / "run", Execution(announce=said.append))
+    assert [line for line in said if "has no locks" in line and "start no second run there" in line]
+    assert content(toy_files / "run") == content(toy_files / "whole")
+
+
+def test_locks_of_nfs(toy, toy_files, monkeypatch):
+    "The kernel makes flock on NFS a lock of the bytes of a file, for which an exclusive one must be open for writing."
+    monkeypatch.setattr("fcntl.flock", fcntl.lockf)
+    said = []
+    run(toy_experiment(toy, toy_files), toy_files / "run", Execution(announce=said.append))
+    assert not any("locks" in line for line in said)
+
+    def held(file, how):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("fcntl.flock", held)
+    with pytest.raises(InputError, match="in use by another run"):
+        run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
+
+
+@pytest.mark.parametrize("reason", ["EROFS", "EACCES"])
+def test_a_place_that_can_only_be_read_is_one_sentence(toy, toy_files, monkeypatch, reason):
+    e, out, write = toy_experiment(toy, toy_files), toy_files / "run", Path.write_bytes
+    run(e, out, quiet)
+
+    def refused(path, data):
+        raise OSError(getattr(errno, reason), os.strerror(getattr(errno, reason)))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    for place in (out, toy_files / "new"):
+        with pytest.raises(InputError, match=r"out: .* cannot be written \((Read-only file system|Permission denied)\)"):
+            run(e, place, quiet)
+    monkeypatch.setattr(Path, "write_bytes", write)
+    assert len(table1(out)) == 2
+
+
+def test_places_of_any_name(named, toy_files):
+    place = toy_files / "-two words \u65e5\u672c\u8a9e \u2602 caf\u00e9 'quoted' \"$HOME\" #1%\n"
+    place.mkdir()
+    for file in ("g.fa", "sites.bed", "toy.safetensors"):
+        shutil.copy(toy_files / file, place / file)
+    there = replace(named, model=str(place / "toy.safetensors"), genome=str(place / "g.fa"), regions=str(place / "sites.bed"), draws=3)
+    run(there, place / "run \u03b1", quietly(workers=2))
+    run(replace(named, draws=3), toy_files / "plain", quietly(workers=1))
+    assert content(place / "run \u03b1") == content(toy_files / "plain")
+
+
+UNGUARDED = """
+from deepmr.core import Execution
+from deepmr.experiment import Experiment
+from deepmr.pipeline import run
+print(len(run(Experiment(model={model!r}, outcome="X_DNase_None", regions={regions!r}, genome={genome!r}, windows=8, draws=4), {out!r},
+    Execution(workers=2))), "rows")
+"""
+
+
+def test_a_script_without_the_guard_is_told_of_it(named, toy_files):
+    out = toy_files / "run"
+    script = UNGUARDED.format(model=named.model, regions=named.regions, genome=named.genome, out=str(out))
+    (toy_files / "script.py").write_text(script)
+    for how in ({"args": [sys.executable, "script.py"]}, {"args": [sys.executable, "-"], "input": script}):
+        done = subprocess.run(**how, cwd=toy_files, capture_output=True, text=True, timeout=120)
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 1 and "InputError: workers: found" in last and 'if __name__ == "__main__":' in last, done.stderr
+        assert "in use by another run" not in done.stderr and "out of memory" not in done.stderr
+        assert status(out)["windows"] == 8 and status(out)["done"] == 0
+    (toy_files / "script.py").write_text('if __name__ == "__main__":' + script.replace("\n", "\n    "))
+    done = subprocess.run([sys.executable, "script.py"], cwd=toy_files, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "2 rows" in done.stdout, done.stderr
+
+
+STOPPED = """
+import sys; sys.path.insert(0, {tests!r})
+from pathlib import Path
+from conftest import toy_experiment
+from deepmr.core import Execution
+from deepmr.pipeline import run
+if __name__ == "__main__":
+    run(toy_experiment({model!r}, Path({files!r}), windows=8, draws=20_000, engine={engine!r}), {out!r},
+        Execution(workers={workers}, announce=lambda line: None))
+"""
+
+
+@pytest.mark.parametrize("workers, engine", [(1, "auto"), (1, "naive"), (2, "auto")])
+def test_ctrl_c_ends_a_run_soon_and_says_how_to_go_on(named, toy_files, workers, engine):
+    out = toy_files / "run"
+    values = dict(tests=str(Path(__file__).parent), files=str(toy_files), out=str(out), model=named.model, workers=workers, engine=engine)
+    (toy_files / "script.py").write_text(STOPPED.format(**values))
+    child = subprocess.Popen([sys.executable, str(toy_files / "script.py")], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    children = []
+    while child.poll() is None and (not (out / "SHA256SUMS").exists() or len(children) < (workers > 1) * workers):
+        time.sleep(0.05)
+        children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    time.sleep(2)  # in the middle of the first windows
+    begin = time.monotonic()
+    os.killpg(child.pid, signal.SIGINT)
+    said = child.communicate(timeout=60)[1]
+    took = time.monotonic() - begin
+    assert said.splitlines()[-1] == f"KeyboardInterrupt: stopped; finished windows are kept in {out}, and the same call goes on from there", said
+    assert took < 3 * max(1, os.getloadavg()[0] / os.cpu_count()) and said.count("Traceback") == 1, (took, said)
+    assert not [c for c in children if Path(f"/proc/{c}/cmdline").exists() and Path(f"/proc/{c}/cmdline").read_bytes()]
+    assert status(out)["windows"] == 8
 
 
 def test_an_experiment_of_an_older_version_is_continued(toy, toy_files):

@@ -1,8 +1,12 @@
-"""Everything that can be wrong with what the program is given, as files and command lines.
+"""Everything that can be wrong with what the program is given, as files, command lines and calls.
 
-`tests/faults.csv` says what each gets; `test_faults.py` compares. `python tests/faults.py [INPUT ...]` writes the table anew (or the
-rows of some inputs) from what the program says now: read the difference before it is kept.
+`tests/faults.csv` says how each ends: the exit code, the argument that is named, the kind of fault, and the words that must be quoted.
+It holds no sentence, so a message can be reworded without touching the table. `test_faults.py` compares.
+
+    python tests/faults.py [INPUT ...]        write the table again, or the rows of some inputs; read the difference before you keep it
+    python tests/faults.py --answers FILE     write what the program says to every fault as JSON, for the chapter `E2_inputs`
 """
+import argparse
 import contextlib
 import csv
 import ctypes
@@ -771,12 +775,69 @@ call("egger_test", "meta.egger_test", STUDIES, **META)
 
 # --- what each gets ---------------------------------------------------------------------------------------------------
 
-@dataclass
-class Outcome:
-    "What a command line gave: exit code, and the last words on the error stream."
+# The kind of a refusal, by words that its sentence must hold. The first kind that fits counts. This is the one place that knows wordings.
+KINDS = {
+    "runs_code": r"could run code|runs the Python code",
+    "no_permission": r"Permission denied",
+    "disk_full": r"File too large|No space left",
+    "not_installed": r"not installed|found no package",
+    "in_use": r"in use by another",
+    "no_answer": r"(did|does) not answer|no answer",
+    "not_a_file": r"found a directory|Not a directory|File exists|the name of a file",
+    "of_another": r"holds another|holds rounds of another|not a run of deepmr|outside the run|differs from|with md5",
+    "damaged": r"is damaged|not damaged",
+    "too_large": r"unpacks? to|found over|squares fit|not squeezed",
+    "not_finite": r"\bnan\b|\binf\b|not( a)? finite",
+    "not_dna": r"only A, C, G and T|expected A, C, G or T|lengths .* all to be equal|expected text of A, C, G",
+    "duplicate": r"\btwice\b|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
+    "conflict": r"which is the outcome|found both|peaks, chromosomes and genome together",
+    "unknown_name": r"does not predict|found no chromosome|which .* does not have|no label of .* begins|unknown key|[Dd]id you mean|No such (command|option)"
+                    r"|expected one of [^s]|expected a list of [a-z]+,|found no track|no column|expected '\w+' or '\w+'|which cannot be used here|expected \S+#1 to"
+                    r"|number -?\d+, expected 0 to",
+    "not_a_model": r"expected 'hepg2'|cannot be loaded|, expected a (deepmr\.|SequenceModel|model\b)|without labels|is defined as|expected 'torch:|expected a torch",
+    "wrong_format": r"cannot be read as|is not TOML|is no table|does not hold a network|does not fit the network|tensors by name",
+    "missing": r"found no |found neither|found none|found nothing|is missing|^Missing |requires an argument|names no weights|found 0 FASTA",
+    "empty": r"is empty|an empty",
+    "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
+                    r"|begin .* before|within it|covariance of|a size of -|at least two names",
+    "wrong_type": r"whole number|valid integer|expected numbers|is not an array|found no array|array of numbers|matrix of numbers|expected a table"
+                  r"|numbers of shape|found an? (str|NoneType|int)\b",
+    "wrong_shape": r"shape|columns?\b|equal|lengths? \d|expected one standard error|one for each|more than the|one-hot|not that of its network|correlation matrix",
+    "malformed": r"expected a name|another name|expected a probability|address that begins|hexadecimal|letters ACGT|N first, then C|bases in the record"
+                 r"|a label of the model|`deepmr table1 --model` takes it|FASTA files in",
+}
 
-    exit: str  # the code, or the name of the exception in Python
-    says: str
+
+@dataclass(frozen=True)
+class Outcome:
+    "How a command line or a call ended."
+
+    exit: str  # the exit code; in Python 'none', or the name of the exception
+    says: str  # the last message, or 'accepted'
+
+    @property
+    def argument(self) -> str:
+        "What the sentence is about: its words before the first colon; for a complaint of the command line itself, what it puts in quotes."
+        if self.says.startswith("accepted"):
+            return ""
+        usage = re.match(r"(?:Invalid value for|Missing option|Missing argument|Option|No such command) '([^']+)'|No such option: (\S+)", self.says)
+        return next(filter(None, usage.groups())) if usage else self.says.partition(": ")[0]
+
+    @property
+    def kind(self) -> str:
+        "The kind of fault, one of KINDS; for input that is taken, whether it was taken in silence."
+        if self.says.startswith("accepted"):
+            return "accepted" if self.says == "accepted" else "accepted with a word"
+        return next((kind for kind, words in KINDS.items() if re.search(words, self.says)), "none of KINDS")
+
+    @property
+    def names(self) -> list[str]:
+        "Up to three things that the sentence quotes as found: words in quotes, files, numbers. For input that is taken: codes of warnings."
+        if self.says.startswith("accepted"):
+            return re.findall("damaged or missing|\\b[a-z0-9]+_[a-z0-9_]+", self.says)
+        found = re.split(r"(?:^|, )expected |; |(?<!shape) \(", self.says.partition(": ")[2])[0]  # without what a library says, in brackets
+        named = re.findall(r"(?<!\w)'[^']{0,40}'(?!\w)|[\w./-]*\w\.[a-z]\w+|(?<![\w.])-?\d[\d.,]*\d\b|(?<![\w.])-?\d\b", found)
+        return list(dict.fromkeys(name for name in named if len(name) <= 60))[:3]
 
 
 def prepare(folder: Path) -> None:
@@ -804,6 +865,7 @@ def prepare(folder: Path) -> None:
 
 def words(text: str, folder: Path, cache: Path) -> str:
     "The last message on the error stream, without the places of this machine and the frame that typer draws."
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours, which a notebook asks for
     text = text.replace(f"{cache}/", "CACHE/").replace(str(cache), "CACHE").replace(f"{folder}/", "").replace(str(folder), ".")
     framed = [line.strip("│ ") for line in text.splitlines() if line.startswith("│")]
     if framed:
@@ -889,8 +951,8 @@ def elsewhere(folder: Path, cache: Path) -> Iterator[None]:
             HELD.pop().close()
 
 
-def survey(good: Path, of: str, what: str, folder: Path, cache: Path) -> str:
-    "What a fault gets, on a copy of the good files in a folder that is made. No code of a file is run, and nothing half written is left."
+def survey(good: Path, of: str, what: str, folder: Path, cache: Path) -> Outcome:
+    "How a fault ends, on a copy of the good files in a new folder. No code of a file is run, and nothing half written is left."
     shutil.copytree(good, folder, symlinks=True)
     with elsewhere(folder, cache):
         asked, before = FAULTS[of, what](folder), there(folder)
@@ -903,12 +965,11 @@ def survey(good: Path, of: str, what: str, folder: Path, cache: Path) -> str:
     assert not (folder / "ran").exists(), "code of a file was run"
     assert not [path for path in left if path.name.endswith(".part")], left
     assert found.exit == "0" or {path.name for path in left} <= KEPT.get(f"{of}: {what}", set()), left
-    return f"{found.exit} {found.says}"
+    return found
 
 
-def rewrite_table(inputs: list[str]) -> None:
-    "Put what each fault gets now into the table, for all inputs or those named."
-    rows = {(r["input"], r["fault"]): r for r in csv.DictReader(TABLE.open(newline="", encoding="utf-8"))}
+def survey_all(inputs: list[str]) -> Iterator[tuple[str, str, Outcome]]:
+    "(input, fault, how it ends) for all inputs, or for those named."
     with tempfile.TemporaryDirectory() as place:
         (good := Path(place, "good")).mkdir()
         os.environ["DEEPMR_CACHE"] = str(good / "cache")
@@ -917,14 +978,29 @@ def rewrite_table(inputs: list[str]) -> None:
             prepare(good)
         for i, (of, what) in enumerate(FAULTS):
             if not inputs or of in inputs:
-                code, _, says = survey(good, of, what, Path(place, f"here{i}"), Path(place, "cache")).partition(" ")
-                rows[of, what] = {"input": of, "fault": what, "exit": code, "says": says}
-                print(of, what, code, says, sep=" | ", flush=True)
+                yield of, what, survey(good, of, what, Path(place, f"here{i}"), Path(place, "cache"))
+                shutil.rmtree(Path(place, f"here{i}"))
+
+
+def rewrite_table(inputs: list[str]) -> None:
+    "Put how each fault ends now into the table, for all inputs or those named."
+    rows = {(r["input"], r["fault"]): r for r in csv.DictReader(TABLE.open(newline="", encoding="utf-8"))}
+    for of, what, found in survey_all(inputs):
+        rows[of, what] = {"input": of, "fault": what, "exit": found.exit, "argument": found.argument, "kind": found.kind, "names": " | ".join(found.names)}
+        print(of, what, found.exit, found.kind, found.says, sep=" | ", flush=True)
     with TABLE.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["input", "fault", "exit", "says"], lineterminator="\n")
+        table = csv.DictWriter(file, ["input", "fault", "exit", "argument", "kind", "names"], lineterminator="\n")
         table.writeheader()
         table.writerows(rows[key] for key in FAULTS if key in rows)
 
 
 if __name__ == "__main__":
-    rewrite_table(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="*", help="write the rows of these inputs again; without any, all rows")
+    parser.add_argument("--answers", type=Path, help="write the sentences as JSON to this file, and leave the table alone")
+    options = parser.parse_args()
+    if options.answers:
+        answers = [{"input": of, "fault": what, "exit": found.exit, "kind": found.kind, "says": found.says} for of, what, found in survey_all(options.inputs)]
+        options.answers.write_text(json.dumps(answers))
+    else:
+        rewrite_table(options.inputs)

@@ -78,7 +78,7 @@ def broken(path: Path) -> list[str]:
 def unknown_chapters(path: Path) -> list[str]:
     "Names of notebooks in backticks, such as `06_mr`, that are no notebook."
     known = {p.stem for p in (ROOT / "nbs").rglob("*.ipynb")}
-    return [n for n in re.findall(r"`(\d\d_\w+|[AB]\d_\w+|T\d_\w+)`", markdown(path)) if n not in known]
+    return [n for n in re.findall(r"`(\d\d[a-z]?_\w+|[ABET]\d_\w+)`", markdown(path)) if n not in known]
 
 
 def external() -> dict[str, list[str]]:

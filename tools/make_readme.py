@@ -29,6 +29,8 @@ def main() -> None:
             cell["source"] = re.sub(r"\[([^\]]*)\]\(([^)]+)\)", from_root, cell.source)
     body, resources = MarkdownExporter().from_notebook_node(notebook)
     (ROOT / "docs").mkdir(exist_ok=True)
+    for picture in (ROOT / "docs").glob("readme_*"):
+        picture.unlink()
     for name, data in resources["outputs"].items():
         (ROOT / "docs" / f"readme_{name}").write_bytes(data)
         body = body.replace(f"({name})", f"(docs/readme_{name})")

@@ -2,6 +2,7 @@
 
 `--slow` also runs slow cells, `--slow=WORD` only those that hold the word.
 """
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ SKIP = re.compile(r"^#\|\s*(slow|notest|kipoi|gpu|eval:\s*false)", re.M)
 
 
 def run(path: Path, slow: str | None) -> None:
-    "Execute cell by cell; a skipped cell keeps the outputs that are saved in it. slow: which slow cells to run, None for none."
+    "Execute cell by cell. A skipped cell keeps its saved outputs. slow: which slow cells to run, None for none."
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
     with client.setup_kernel():
@@ -28,6 +29,7 @@ def run(path: Path, slow: str | None) -> None:
 
 
 def main() -> None:
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # with another backend the kernel saves no figure
     slow = next((a.partition("=")[2] for a in sys.argv[1:] if a.split("=")[0] == "--slow"), None)
     names = [a for a in sys.argv[1:] if not a.startswith("-")]
     paths = [ROOT / "nbs" / f"{n}.ipynb" for n in names] or sorted((ROOT / "nbs").glob("**/*.ipynb"))

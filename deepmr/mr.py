@@ -20,8 +20,8 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.special import chdtr, chdtrc, ndtr, ndtri, stdtr, stdtrit
 
 from deepmr.core import InputError, as_vector, check_choice, check_level, check_whole, moved_names
-from deepmr.mm import mm_regression
 from deepmr.notes import Note, codes, note
+from deepmr.robust_fits import mm_regression
 
 if TYPE_CHECKING:
     import xarray as xr

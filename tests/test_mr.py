@@ -22,9 +22,9 @@ from deepmr.draws_mr import (
     slope_matrix,
     slope_per_draw,
 )
-from deepmr.mm import m_scale, mm_regression
 from deepmr.mr import at_roundoff, divw, egger, from_effects, gls, i2_gx, ivw, leave_one_out, mvmr, steiger, steiger_test
 from deepmr.robust import mode_based, raps, weighted_median
+from deepmr.robust_fits import m_scale, mm_regression
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'reference'

@@ -24,7 +24,7 @@ _HOMES = {
     "adapt": "adapters", "egger": "mr", "ivw": "mr", "load_model": "models", "mutation_effects": "effects", "one_hot": "regions",
     "random_effects": "meta", "read_regions": "regions", "run": "pipeline", "stack": "adapters", "table1": "tables",
 }
-__all__ = [  # noqa: RUF022 -- in the order in which one meets them
+__all__ = [
     "Genome", "read_regions", "one_hot", "load_model", "adapt", "stack", "SequenceModel", "mutation_effects", "ivw", "egger", "random_effects",
     "Experiment", "Execution", "run", "table1", "InputError",
 ]

@@ -471,6 +471,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'deepmr.plots._egger_words': ('plots.html#_egger_words', 'deepmr/plots.py'),
                               'deepmr.plots._in_digits': ('plots.html#_in_digits', 'deepmr/plots.py'),
                               'deepmr.plots._intercept': ('plots.html#_intercept', 'deepmr/plots.py'),
+                              'deepmr.plots._letter': ('plots.html#_letter', 'deepmr/plots.py'),
+                              'deepmr.plots._logo': ('plots.html#_logo', 'deepmr/plots.py'),
                               'deepmr.plots._map_one': ('plots.html#_map_one', 'deepmr/plots.py'),
                               'deepmr.plots._one_exposure': ('plots.html#_one_exposure', 'deepmr/plots.py'),
                               'deepmr.plots._order': ('plots.html#_order', 'deepmr/plots.py'),

@@ -344,7 +344,7 @@ def _print_plan(p: "Plan", protocol: str, out: str) -> None:
     typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {p.experiment.outcome}, {size}, at most {disk_needed(p) / 1e6:,.0f} MB in {out}; "
                f"{protocol} protocol: {get_protocol(protocol).words}")
 
-
+# %% ../nbs/14_cli.ipynb #a67e1717
 def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
     "Print other protocols beside the first, and the direction of the effects, if asked for."
     from deepmr.core import write_file

@@ -492,7 +492,7 @@ def _fetch_missing(sequences: Sequences, known: dict[str, str], missing: Iterabl
         for chrom, start, end, name, digest in missing:
             known[name] = check_sequence(name, sequences._fetch(chrom, start, end, sequences.assembly), end - start, digest, "UCSC")
     except OSError as error:
-        raise SequenceUnavailable(f"no genome was given and UCSC did not answer ({error}); "
+        raise SequenceUnavailable(f"genome: found none, and UCSC did not answer ({error}), "
                                   "expected --genome FASTA, or a network") from None
 
 

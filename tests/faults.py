@@ -752,7 +752,7 @@ call("open_effects", "tables.open_effects", {"out": "run", "window": "chr1:165-2
 SUMMARY = {"bx": [0.1, 0.2, -0.3, 0.4], "bxse": [0.01] * 4, "by": [0.05, 0.1, -0.1, 0.2], "byse": [0.02] * 4}
 WRONG = {"lengths differ": {"by": [1.0]}, "NaN": {"bx": [0.1, np.nan, -0.3, 0.4]}, "infinite": {"by": [np.inf, 0.1, -0.1, 0.2]}, "SE zero": {"byse": [0.02, 0, 0.02, 0.02]},
          "SE negative": {"byse": [0.02, -0.02, 0.02, 0.02]}, "empty": {k: [] for k in SUMMARY}, "two dimensions": {k: np.ones((2, 2)) for k in SUMMARY}, "text": {"bx": list("abcd")},
-         "missing": {"byse": None}, "one mutation": {k: v[:1] for k, v in SUMMARY.items()}, "a nested list": {"bx": [[0.1], [0.2, 0.3]]}, "level 95": {"level": 95}, "scale 0": {"scale": 0}}
+         "missing": {"byse": None}, "one mutation": {k: v[:1] for k, v in SUMMARY.items()}, "a nested list": {"bx": [[0.1], [0.2, 0.3]]}, "level 95": {"level": 95}}
 for _method, _options in {"ivw": {"model": "best"}, "egger": {"distribution": "cauchy"}, "weighted_median": {"n_boot": 0}, "mode_based": {"phi": 0}, "divw": {"cov": [9.0] * 4},
                           "raps": {"loss": "huge"}, "gls": {"rho": np.zeros((4, 4))}}.items():
     call(_method, f"mr.{_method}", SUMMARY | ({"rho": np.eye(4)} if _method == "gls" else {}), **WRONG, **{f"{next(iter(_options))} unknown or impossible": _options})
@@ -795,14 +795,14 @@ KINDS = {
                     r"|expected one of [^s]|expected a list of [a-z]+,|found no track|no column|expected '\w+' or '\w+'|which cannot be used here|expected \S+#1 to"
                     r"|number -?\d+, expected 0 to",
     "not_a_model": r"expected 'hepg2'|cannot be loaded|, expected a (deepmr\.|SequenceModel|model\b)|without labels|is defined as|expected 'torch:|expected a torch",
-    "wrong_format": r"cannot be read as|is not TOML|is no table|does not hold a network|does not fit the network|tensors by name",
+    "wrong_format": r"cannot be read as|is not TOML|found no table|does not hold a network|does not fit the network|tensors by name",
     "missing": r"found no |found neither|found none|found nothing|is missing|^Missing |requires an argument|names no weights|found 0 FASTA",
     "empty": r"is empty|an empty",
     "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
                     r"|begin .* before|within it|covariance of|a size of -|at least two names",
     "wrong_type": r"whole number|valid integer|expected numbers|is not an array|found no array|array of numbers|matrix of numbers|expected a table"
                   r"|numbers of shape|found an? (str|NoneType|int)\b",
-    "wrong_shape": r"shape|columns?\b|equal|lengths? \d|expected one standard error|one for each|more than the|one-hot|not that of its network|correlation matrix",
+    "wrong_shape": r"shape|values, expected \d+ as in|columns?\b|equal|lengths? \d|expected one standard error|one for each|more than the|one-hot|not that of its network|correlation matrix",
     "malformed": r"expected a name|another name|expected a probability|address that begins|hexadecimal|letters ACGT|N first, then C|bases in the record"
                  r"|a label of the model|`deepmr table1 --model` takes it|FASTA files in",
 }

@@ -562,6 +562,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'deepmr.propagate.entering': ('propagate.html#entering', 'deepmr/propagate.py'),
                                   'deepmr.propagate.evaluate': ('propagate.html#evaluate', 'deepmr/propagate.py'),
                                   'deepmr.propagate.factor': ('propagate.html#factor', 'deepmr/propagate.py'),
+                                  'deepmr.propagate.first_line': ('propagate.html#first_line', 'deepmr/propagate.py'),
                                   'deepmr.propagate.frozen': ('propagate.html#frozen', 'deepmr/propagate.py'),
                                   'deepmr.propagate.function_rule': ('propagate.html#function_rule', 'deepmr/propagate.py'),
                                   'deepmr.propagate.in_double': ('propagate.html#in_double', 'deepmr/propagate.py'),

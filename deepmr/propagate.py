@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NotTraceable', 'PropagationError', 'Window', 'Propagator']
 
-# %% ../nbs/04c_propagate.ipynb #4278797a
+# %% ../nbs/04c_propagate.ipynb #22079e33
 import copy
 import hashlib
 import threading
@@ -71,15 +71,20 @@ from deepmr.stages import (
     name_of,
 )
 
-# %% ../nbs/04c_propagate.ipynb #ce6a9bdf
+# %% ../nbs/04c_propagate.ipynb #334c57d5
 class NotTraceable(InputError):
     "The network cannot be propagated. The plain engine can still compute it."
 
 
-class PropagationError(RuntimeError):
+class PropagationError(NotTraceable):
     "Propagated effects differ from those of the plain forward pass."
 
-# %% ../nbs/04c_propagate.ipynb #9372ee9b
+# %% ../nbs/04c_propagate.ipynb #28d88925
+def first_line(error: Exception) -> str:
+    "The kind of an error and the first line of what it says."
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+# %% ../nbs/04c_propagate.ipynb #b90c60d2
 POOLS = (*MAX_POOLS, nn.AvgPool1d, nn.AvgPool2d)
 ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 POOL_NAMES = {"max_pool1d": nn.MaxPool1d, "avg_pool1d": nn.AvgPool1d, "adaptive_avg_pool1d": nn.AdaptiveAvgPool1d,
@@ -100,7 +105,7 @@ def call(node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: d
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
 
-# %% ../nbs/04c_propagate.ipynb #3f1ef156
+# %% ../nbs/04c_propagate.ipynb #c4adca4c
 def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
     "Pooling to a given length: to 1, or to a divisor of the length."
     sizes = m.output_size if isinstance(m.output_size, (tuple, list)) else (m.output_size,)
@@ -127,7 +132,7 @@ def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta
         return None
     return next((rule(ctx, m, v) for kinds, rule in MODULE_RULES if isinstance(m, kinds)), None)
 
-# %% ../nbs/04c_propagate.ipynb #88250c67
+# %% ../nbs/04c_propagate.ipynb #09ddbc70
 def factor(v: LocalDelta, p: Tensor) -> Tensor | None:
     "A parameter (1, C, 1), (C, 1), (1, C, L) ... as (L or 1, C)."
     if v.flat or p.dim() > v.form:
@@ -158,7 +163,7 @@ def arithmetic(ctx: Context, f: Callable[..., Tensor], a: Any, b: Any) -> LocalD
     p = torch.as_tensor(p, dtype=v.ref.dtype, device=v.ref.device)
     return elementwise(ctx, (lambda z: f(z, p)) if left else (lambda z: f(p, z)), v)
 
-# %% ../nbs/04c_propagate.ipynb #e3d9146b
+# %% ../nbs/04c_propagate.ipynb #650bcf7e
 def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "A function's or a method's rule, or None."
     name, rest = name_of(node), args[1:]
@@ -178,7 +183,7 @@ def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict
         return v
     return shape_rule(ctx, name, v, simple, kwargs)
 
-# %% ../nbs/04c_propagate.ipynb #a30d8d59
+# %% ../nbs/04c_propagate.ipynb #13b335d7
 def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: dict[str, Any]) -> Any:
     "Functions that cut, turn or reduce a map."
     if name == "getitem":
@@ -200,7 +205,7 @@ def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: 
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
-# %% ../nbs/04c_propagate.ipynb #1a35898e
+# %% ../nbs/04c_propagate.ipynb #8e2c03d4
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "The value of a node from those of its inputs."
     inputs, shape = leaves([args, kwargs]), module is None and name_of(node) in SHAPES
@@ -221,7 +226,7 @@ def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequen
     dense = not shape and any(isinstance(a, Dense) for a in leaves([args, kwargs]))
     return paired(ref, mutant) if dense else BothValues(ref, mutant)
 
-# %% ../nbs/04c_propagate.ipynb #b01422a5
+# %% ../nbs/04c_propagate.ipynb #2e0aa824
 def paired(ref: Any, mutant: Any) -> Any:
     "What an operation gave for the reference and for the mutants, as a value; a nest of them where it gave several."
     if isinstance(ref, Tensor):
@@ -240,7 +245,7 @@ def plain_value(ctx: Context, a: Any, shape: bool, mutant: bool) -> Any:
         return torch.empty((n, *(v.native() if isinstance(v, LocalDelta) else v.ref).shape[1:]), device="meta")
     return a
 
-# %% ../nbs/04c_propagate.ipynb #9ba16c9c
+# %% ../nbs/04c_propagate.ipynb #da2acee0
 def strand_by_strand(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Strands:
     "The node for each of the stacked values."
     n, out = max(len(a.parts) for a in leaves([args, kwargs]) if isinstance(a, Strands)), []
@@ -266,7 +271,7 @@ def unstacked(node: fx.Node, args: Sequence[Any]) -> Any:
         return found[0] if len(found) == 1 else None
     return None
 
-# %% ../nbs/04c_propagate.ipynb #12385289
+# %% ../nbs/04c_propagate.ipynb #99ddd0c6
 def argument(a: Any, env: dict[Any, Any]) -> Any:
     "An argument's value. What several nodes read may not be overwritten by one of them."
     if not isinstance(a, fx.Node):
@@ -285,7 +290,7 @@ def all_a(model: SequenceModel) -> Tensor:
     "A window (4, L) of A alone, to try a network out with."
     return F.one_hot(torch.zeros(model.length, dtype=torch.long, device=model.device), 4).T.to(model.dtype).contiguous()
 
-# %% ../nbs/04c_propagate.ipynb #e1f60c07
+# %% ../nbs/04c_propagate.ipynb #5562d77d
 class Carrier:
     "Carries differences through a network, node by node: as a stage, by a rule, or in full. Raises NotTraceable."
 
@@ -327,7 +332,7 @@ class Carrier:
                     env.pop(a, None)
         return env
 
-# %% ../nbs/04c_propagate.ipynb #d4c66a0f
+# %% ../nbs/04c_propagate.ipynb #2217e4a1
 FEW = 8  # positions at once where nothing is pooled
 SLIDING = 2**24  # numbers up to which a layer's rows slide in measuring; beyond, only the stretch is measured
 
@@ -353,7 +358,7 @@ class Stretch(NamedTuple):
         positions = min(self.length, self.touched + (3 * n // abs(self.step) if self.step else n))
         return positions * (min(self.height, 3 * n) if self.step else 3 * n) * self.channels
 
-# %% ../nbs/04c_propagate.ipynb #82ba4c40
+# %% ../nbs/04c_propagate.ipynb #88ce2c4c
 @torch.no_grad()
 def measured(carrier: Carrier) -> Reach:
     "Send a single position through. Raises NotTraceable."
@@ -374,15 +379,14 @@ def measured(carrier: Carrier) -> Reach:
         if not isinstance(env[graph.output], (LocalDelta, Dense)):
             raise TypeError("its output is not one tensor that depends on the sequence")
     except Exception as error:  # an operation that only the network's own code can explain
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        raise NotTraceable(f"model: the network cannot be propagated ({reason})") from error
+        raise NotTraceable(f"model: the network cannot be propagated ({first_line(error)})") from error
     pooled = any(abs(v.step) > 3 for v in stretches)
     n = model.length if pooled or max(v.touched for v in stretches) < model.length / 8 else FEW
     while n > 1 and (3 * max(v.numbers(n) for v in stretches) + 12 * n * full) * model.dtype.itemsize > memory_for(model.device):
         n = -(-n // 2)
     return Reach(n, [n.target if isinstance(n.target, str) else name_of(n) for n in ctx.in_full])
 
-# %% ../nbs/04c_propagate.ipynb #75ddffbc
+# %% ../nbs/04c_propagate.ipynb #4466b019
 @torch.no_grad()
 def entering(carrier: Carrier, x: Tensor, at: int, n: int, seen: dict[Any, Any]) -> dict[Any, Any]:
     "What the masked part of the network needs of the substitutions at n positions of x from `at` on."
@@ -412,7 +416,7 @@ def read_outputs(carrier: Carrier, v: LocalDelta | Dense, n: int) -> tuple[Tenso
         out[rows.start:rows.stop, here] = d[:, channel[here]]
     return v.native()[0, some], out
 
-# %% ../nbs/04c_propagate.ipynb #9466d8ea
+# %% ../nbs/04c_propagate.ipynb #5b91fc43
 class Window:
     "One window, ready for any number of draws: what no mask changes is computed here, once. `Propagator.window` makes it."
 
@@ -445,7 +449,7 @@ class Window:
         effects[self.none.to(out.device)] = 0  # not a mutation
         return reference.clone(), effects
 
-# %% ../nbs/04c_propagate.ipynb #5005352f
+# %% ../nbs/04c_propagate.ipynb #8f9f3001
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # of the largest prediction, if above 1; rounding: 100 times less
 
 
@@ -467,7 +471,7 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
     rows = [3 * s + rng.integers(0, 3 * min(block, length - s), n // 3) for s in starts]
     return np.unique(np.concatenate([[0, 1, 3 * length - 2, 3 * length - 1], *rows]))
 
-# %% ../nbs/04c_propagate.ipynb #e3501f76
+# %% ../nbs/04c_propagate.ipynb #c550c314
 @torch.no_grad()
 def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
@@ -487,7 +491,7 @@ def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None
     if not off <= TOLERANCE[model.dtype] * max(1., float(mutants.abs().max())):
         raise PropagationError(f"model {model.name}: propagated effects differ from the plain ones by {off:.1e}")
 
-# %% ../nbs/04c_propagate.ipynb #b4eb8e4c
+# %% ../nbs/04c_propagate.ipynb #855c2c1f
 class RecentWindows:
     "The last two windows, by their content."
 
@@ -514,13 +518,18 @@ class RecentWindows:
 def tried_out(carrier: Carrier, check: bool) -> Reach:
     "What one position shows. Warns where the network is computed in full. With `check`, compares with the plain forward pass."
     reach, name = measured(carrier), carrier.model.name
+    try:
+        if check:
+            self_check(carrier, reach.block)
+    except InputError:
+        raise
+    except Exception as error:  # an operation that only fails for other input, for instance
+        raise NotTraceable(f"model: the network cannot be propagated ({first_line(error)})") from error
     if reach.fallbacks:
         warnings.warn(f"model {name}: computed in full from {', '.join(reach.fallbacks)} on, which is right but slower", stacklevel=3)
-    if check:
-        self_check(carrier, reach.block)
     return reach
 
-# %% ../nbs/04c_propagate.ipynb #b00eeb41
+# %% ../nbs/04c_propagate.ipynb #fa25f292
 class Propagator:
     """Effects of mutations by propagated differences: the numbers of the plain engine, exact up to rounding.
 

@@ -642,9 +642,37 @@ def test_a_network_that_cannot_be_traced():
         Propagator(SequenceModel(Depends(), ["a"], 20))
 
 
+def test_a_network_that_fails_in_the_check_is_left_to_the_plain_engine():
+    def few(module, inputs):
+        if inputs[0].dim() == 3 and len(inputs[0]) > 10:
+            raise RuntimeError("too many")
+
+    model = as_model(nn.Sequential(nn.Conv1d(4, 6, 5), nn.ReLU(), *head(6)), 40)
+    model.module[1].register_forward_pre_hook(few)
+    with pytest.raises(NotTraceable, match=r"cannot be propagated \(RuntimeError: too many\)"):
+        Propagator(model)
+
+
+def test_one_warning_where_the_check_fails_too():
+    "A layer of torch's with dropouts of its own: masks switch them on in the plain pass, and the rules know nothing of them."
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.encoder, self.last = nn.Conv1d(4, 8, 7), nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.last(self.encoder(self.conv(x).relu().transpose(1, 2)).mean(1))
+
+    with pytest.raises(NotTraceable, match="differ from the plain ones"):  # and no warning, which would be an error here
+        Propagator(as_model(Encoder(), 40))
+
+
 def test_a_broken_rule_is_caught():
     "A hook changes what a pooling gives, by more than rounding. The rule for pooling knows nothing of it."
     model, _ = deepsea()
     model.module[6].register_forward_hook(lambda module, inputs, out: out + 0.001 * out**2)
     with pytest.raises(PropagationError, match="differ from the plain ones"):
         Propagator(model)
+    assert issubclass(PropagationError, NotTraceable)  # so that the plain engine takes over

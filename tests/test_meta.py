@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from deepmr.core import InputError
-from deepmr.meta import MetaEstimate, fixed_effect, random_effects, two_level
+from deepmr.meta import MetaEstimate, crossed_effects, fixed_effect, fixed_network, random_effects, two_level
 from deepmr.moderators import egger_test, leave_one_window_out, meta_regression, subgroups
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -221,7 +221,7 @@ def test_one_exact_window_beside_vague_ones():
 
 def test_several_modes_are_seen_and_the_highest_taken():
     y, s = np.array([0, 0.001, -0.001, 0.0005, 3, -2.5]), np.array([0.001] * 4 + [0.8, 0.8])
-    r = random_effects(y, s)
+    r = random_effects(y, s, tau2='REML')
     assert [dict(n.values) for n in r.warnings if n.code == 'several_modes'] == [{'modes': 2}]
     assert 'several_modes' in r.codes and r.tau2 < 1e-3
 
@@ -310,13 +310,12 @@ def compare_regression(y, s, mod, results: dict):
                 getattr(got, mine), want[theirs], rtol=rtol, atol=1e-12, err_msg=f'{key} {mine}'
             )
         np.testing.assert_allclose([got.q, got.q_p], [want['QE'], want['QEp']], rtol=RTOL)
-        if tau2 != 'FE':
-            np.testing.assert_allclose(
-                [100 * got.i2, 100 * got.r2],
-                [want['I2'], want['R2'] or 0],
-                rtol=rtol,
-                atol=0.2 * (rtol > 1e-6),
-            )
+        np.testing.assert_allclose(
+            [100 * got.i2, 100 * got.r2],
+            [want['I2'], want['R2'] or 0],
+            rtol=rtol,
+            atol=0.2 * (rtol > 1e-6),
+        )
         seen += 1
     return seen
 
@@ -457,7 +456,7 @@ def test_regression_in_other_units():
     [
         ([1, 2], '^X: found shape'),
         ([[1], [1, 2]], '^X: found no array'),
-        (['a', 'b', 'c', 'd', 'e'], '^X: found shape'),
+        (['a', 'b', 'c', 'd', 'e'], '^X: found <U1 values'),
         ([1, 2, 3, 4, np.nan], '^X: found numbers that are not finite'),
         ([2] * 5, 'constant'),
         (np.eye(5)[:, :4], 'more than the 5'),
@@ -518,7 +517,9 @@ def test_two_levels_add_what_all_windows_share(ys, n_draws, independent, seed):
     r, one = two_level(y, s, draws, independent), random_effects(y, s)
     w = 1 / (s**2 + one.tau2)
     shared = np.average(draws, axis=0, weights=w).var(ddof=1) / (n_draws if independent else 1)
-    assert (r.estimate, r.tau2, r.k, r.warnings) == (one.estimate, one.tau2, one.k, one.warnings)
+    assert (r.estimate, r.tau2, r.k) == (one.estimate, one.tau2, one.k)
+    more = r.codes[len(one.codes):]
+    assert r.warnings[:len(one.warnings)] == one.warnings and more in ((), ('draws_not_shared',))
     np.testing.assert_allclose([r.se_windows, r.se_network**2], [one.se, shared], rtol=1e-6)
     np.testing.assert_allclose(r.se**2, r.se_windows**2 + r.se_network**2)
     few, many = sorted((max(len(y) - 1, 1), n_draws - 1))
@@ -551,3 +552,128 @@ def test_two_levels_cover_an_error_that_all_windows_share(independent):
 def test_two_levels_refuse(draws, message):
     with pytest.raises(InputError, match=message):
         two_level([1, 2], [0.1, 0.1], draws)
+
+
+def test_defaults_are_those_of_the_default_table():
+    y, s = [0.1, 0.5, 0.3, 0.9, 0.2], [0.1, 0.2, 0.1, 0.3, 0.1]
+    draws = np.array(y)[:, None] + np.random.default_rng(0).normal(size=(5, 4))
+    assert random_effects(y, s) == random_effects(y, s, tau2='PM', ci='HKSJ')
+    assert two_level(y, s, draws) == two_level(y, s, draws, tau2='PM')
+
+
+def test_two_levels_say_if_draws_do_not_look_shared():
+    rng, said = np.random.default_rng(5), {False: 0, True: 0}
+    for _ in range(100):
+        for shared in said:
+            slopes = rng.normal(0, 0.3, (20, 30)) + shared * rng.normal(0, 0.3, 30)
+            said[shared] += 'draws_not_shared' in two_level(slopes.mean(1), np.full(20, 0.05), slopes).codes
+    assert said[False] >= 88 and said[True] == 0
+    assert two_level([1.0], [0.1], [[1.0, 2, 3]]).codes == ('single_study',)  # one window cannot tell
+
+
+def test_egger_test_names_what_was_passed():
+    for unit in (1, 1e-140):
+        with pytest.raises(InputError, match=r'^se: found .* in all 3 windows'):
+            egger_test(np.array([1, 2, 3]) * unit, np.full(3, unit))
+    d = MORE['sim_moderate_k25']
+    a, b = egger_test(d['estimate'], d['se']), meta_regression(d['estimate'], d['se'], d['se'], ci='wald')
+    np.testing.assert_allclose([a.slope, a.limit, a.p], [b.estimate[1], b.estimate[0], b.p[1]], rtol=1e-10)
+
+
+def test_what_is_masked_is_refused():
+    y, s = np.array([1.0, 2, 3, 5, 4, 2]), np.full(6, 0.5)
+    hole = np.arange(6) == 2
+    for f in (random_effects, fixed_effect, egger_test, leave_one_window_out):
+        with pytest.raises(InputError, match=r'^estimate: found nan at index 2'):
+            f(np.ma.masked_array(y, hole), s)
+        with pytest.raises(InputError, match=r'^se: found nan at index 2'):
+            f(y, np.ma.masked_array(s, hole))
+    with pytest.raises(InputError, match=r'^X: found numbers that are not finite'):
+        meta_regression(y, s, np.ma.masked_array(np.arange(6), hole))
+    with pytest.raises(InputError, match=r'^groups: found masked'):
+        subgroups(y, s, np.ma.masked_array(np.arange(6) % 2, hole))
+    table = np.ma.masked_array(np.random.default_rng(0).normal(size=(6, 3)), np.zeros((6, 3), bool))
+    table.mask[1, 1] = True
+    calls = (lambda: two_level(y, s, table), 'draws'), (lambda: crossed_effects(table), 'slopes'), (lambda: fixed_network(table[:, 1]), 'slopes')
+    for call, message in calls:
+        with pytest.raises(InputError, match=f'^{message}: found'):
+            call()
+
+
+# ------------------------------------------------------------ one exact window: the digits hold
+def test_regression_beside_one_exact_window():
+    mpmath = pytest.importorskip('mpmath')
+    y, s, z = [1.0, 4.0, -3.0, 2.0, 0.0, 1.5], [1e-8, 1, 1, 1, 1, 0.5], [0.3, -1.0, 2.0, 0.7, 0.1, -0.4]
+    got = meta_regression(y, s, z, tau2='DL', ci='wald')
+    with mpmath.workdps(60):
+        x, w = mpmath.matrix([[1, mpmath.mpf(v)] for v in z]), mpmath.diag([1 / mpmath.mpf(v) ** 2 for v in s])
+        p = w - w * x * (x.T * w * x) ** -1 * x.T * w
+        column = mpmath.matrix(y)
+        q, trace = (column.T * p * column)[0], sum(p[i, i] for i in range(6))
+        tau2 = max(mpmath.mpf(0), (q - 4) / trace)
+        i2 = tau2 / (tau2 + 4 / trace)
+        w = mpmath.diag([1 / (mpmath.mpf(v) ** 2 + tau2) for v in s])
+        beta, cov = (x.T * w * x) ** -1 * x.T * w * column, (x.T * w * x) ** -1
+    np.testing.assert_allclose([got.q, got.tau2, got.i2, *got.estimate], [float(v) for v in (q, tau2, i2, *beta)], rtol=1e-9)
+    np.testing.assert_allclose(got.se, [float(mpmath.sqrt(cov[i, i])) for i in range(2)], rtol=1e-9)
+
+
+# ------------------------------------------------------------ windows and networks, crossed
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 9), st.integers(2, 6))
+def test_crossed_effects_are_the_two_way_table(seed, w, k):
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=(w, 1)) * rng.uniform(0, 2) + rng.normal(size=k) * rng.uniform(0, 2) + rng.normal(size=(w, k)) * rng.uniform(0.1, 1)
+    total = (y - y.mean()) ** 2
+    rows, columns = k * np.sum((y.mean(1) - y.mean()) ** 2), w * np.sum((y.mean(0) - y.mean()) ** 2)
+    ms = rows / (w - 1), columns / (k - 1), (total.sum() - rows - columns) / ((w - 1) * (k - 1))
+    r, more = crossed_effects(y), crossed_effects(y, further=True)
+    assert r.estimate == pytest.approx(y.mean())
+    np.testing.assert_allclose(r.se**2, max(ms[0] + ms[1] - ms[2], ms[0], ms[1]) / (k * w), rtol=1e-8)
+    np.testing.assert_allclose([r.sd_windows**2, r.sd_networks**2], np.maximum(0, [(ms[0] - ms[2]) / k, (ms[1] - ms[2]) / w]), atol=1e-12, rtol=1e-6)
+    if ms[1] > ms[2] and ms[0] > ms[2]:  # nothing is floored
+        np.testing.assert_allclose(more.se**2, r.se**2 + r.sd_networks**2, rtol=1e-8)
+        spread = ms[0]**2 / (w - 1) + ms[1]**2 / (k - 1) + ms[2]**2 / (w - 1) / (k - 1)
+        np.testing.assert_allclose(r.df, (ms[0] + ms[1] - ms[2]) ** 2 / spread, rtol=1e-8)
+    assert more.se >= r.se * (1 - 1e-9) and 0 < r.df <= (w - 1) * k
+    crit = stats.t.isf(0.025, r.df)
+    np.testing.assert_allclose([r.ci_low, r.ci_high], [r.estimate - crit * r.se, r.estimate + crit * r.se])
+    np.testing.assert_allclose(r.p, 2 * stats.t.sf(abs(r.estimate) / r.se, r.df))
+    assert r.prediction_low <= r.ci_low <= r.ci_high <= r.prediction_high
+
+
+def test_one_network_is_the_t_interval_of_a_mean():
+    y = np.array([0.3, 1.9, 0.8, 1.1, 2.2])
+    r, t = fixed_network(y), stats.ttest_1samp(y, 0)
+    np.testing.assert_allclose([r.ci_low, r.ci_high, r.p, r.df], [*t.confidence_interval(), t.pvalue, 4])
+    np.testing.assert_allclose(r.prediction_high - r.estimate, stats.t.isf(0.025, 4) * y.std(ddof=1) * np.sqrt(1.2))
+    assert r.codes == () and fixed_network(y[:3]).codes == ('few_studies',)
+    same = crossed_effects(np.tile(y[:, None], 4))  # networks that agree are one network
+    np.testing.assert_allclose([same.se, same.df, same.ci_low], [r.se, r.df, r.ci_low])
+    assert same.codes == ('few_networks',)
+
+
+@pytest.mark.parametrize('sd', [(0.5, 0.1, 0.2), (0.2, 0.3, 0.2), (0.02, 0.02, 0.3), (0.3, 0.0, 0.3)])
+def test_crossed_intervals_cover(sd):
+    rng, hits, n = np.random.default_rng(7), np.zeros(3), 600
+    for _ in range(n):
+        y = 1 + rng.normal(0, sd[0], (25, 1)) + rng.normal(0, sd[1], 5) + rng.normal(0, sd[2], (25, 5))
+        one, truth = rng.normal(0, sd[1]), rng.normal(0, sd[0], 25)
+        whole, more, own = crossed_effects(y), crossed_effects(y, further=True), fixed_network(1 + one + truth)
+        hits += [whole.ci_low <= 1 <= whole.ci_high, more.ci_low <= 1 + one <= more.ci_high, own.ci_low <= 1 + one <= own.ci_high]
+    assert (hits / n > 0.92).all() and hits[2] / n < 0.98
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda: crossed_effects([1, 2, 3]), r'^slopes: found shape \(3,\)'),
+    (lambda: crossed_effects([[1, 2]]), r'^slopes: found shape \(1, 2\)'),
+    (lambda: crossed_effects([[1], [2]]), r'^slopes: found shape \(2, 1\)'),
+    (lambda: crossed_effects([['a', 'b'], ['c', 'd']]), '^slopes: found <U1 values'),
+    (lambda: crossed_effects([[1, np.nan], [2, 3]]), '^slopes: found nan'),
+    (lambda: crossed_effects([[1, 2], [2, 3]], level=2), '^level: found 2'),
+    (lambda: fixed_network([1.0]), '^slopes: found 1 window'),
+    (lambda: fixed_network([1.0, np.inf]), '^slopes: found inf at index 1'),
+])
+def test_crossed_effects_refuse(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

@@ -22,7 +22,21 @@ from deepmr.draws_mr import (
     slope_matrix,
     slope_per_draw,
 )
-from deepmr.mr import at_roundoff, divw, egger, from_effects, gls, i2_gx, ivw, leave_one_out, mvmr, steiger, steiger_test
+from deepmr.mr import (
+    at_roundoff,
+    conditional_f,
+    divw,
+    egger,
+    exposure_covariance,
+    from_effects,
+    gls,
+    i2_gx,
+    ivw,
+    leave_one_out,
+    mvmr,
+    steiger,
+    steiger_test,
+)
 from deepmr.robust import mode_based, raps, weighted_median
 from deepmr.robust_fits import m_scale, mm_regression
 
@@ -118,7 +132,7 @@ def test_sim4_draws_lead_to_its_summary():
         pytest.skip('the shared draws are absent')
     x, y = (pd.read_csv(SHARED / 'inputs' / f'sim4_draws{v}_50x60.csv').to_numpy() for v in 'XY')
     d = REFERENCE['sim4_small_n60']
-    r = mask_bootstrap(x, y, d['pos'])
+    r = weighted(x, y, d['pos'])
     # SE = SD over draws there: all weights differ by one factor, so the slope is the same
     same(
         r.estimate,
@@ -215,6 +229,11 @@ def draws(seed, k=50, m=300, theta=0.6, noise=0.02):
     return x, y, np.repeat(np.arange(m // 3), 3)
 
 
+def weighted(*args, **options):
+    "`mask_bootstrap` with the weights of IVW."
+    return mask_bootstrap(*args, **{'weights': 'outcome'} | options)
+
+
 def counts(rng, n_boot, n):
     return np.stack([np.bincount(taken, minlength=n) for taken in rng.integers(n, size=(n_boot, n))])
 
@@ -245,9 +264,9 @@ def test_counts_of_draws_are_multinomial():
 
 def test_bootstrap_is_reproducible_and_independent_of_chunks():
     x, y, pos = draws(1)
-    assert mask_bootstrap(x, y, pos, n_boot=100, seed=4) == mask_bootstrap(x, y, pos, n_boot=100, seed=4)
+    assert weighted(x, y, pos, n_boot=100, seed=4) == weighted(x, y, pos, n_boot=100, seed=4)
     assert (
-        mask_bootstrap(x, y, pos, n_boot=100, seed=4).se != mask_bootstrap(x, y, pos, n_boot=100, seed=5).se
+        weighted(x, y, pos, n_boot=100, seed=4).se != weighted(x, y, pos, n_boot=100, seed=5).se
     )
     w = np.ones(300)
     same(
@@ -262,9 +281,9 @@ def test_estimate_is_ivw_and_equal_weights_is_least_squares():
     x, y, pos = draws(2)
     se = [v.std(0, ddof=1) / 50**0.5 for v in (x, y)]
     same(
-        mask_bootstrap(x, y, pos, n_boot=20).estimate, ivw(x.mean(0), se[0], y.mean(0), se[1]).estimate, 'IVW'
+        weighted(x, y, pos, n_boot=20).estimate, ivw(x.mean(0), se[0], y.mean(0), se[1]).estimate, 'IVW'
     )
-    r = mask_bootstrap(x, y, pos, n_boot=20, weights='equal')
+    r = weighted(x, y, pos, n_boot=20, weights='equal')
     same(r.estimate, x.mean(0) @ y.mean(0) / (x.mean(0) @ x.mean(0)), 'OLS')
     same(r.diagnostics['estimate_equal_weights'], r.estimate, 'OLS')
 
@@ -275,7 +294,7 @@ def test_bootstrap_covers_with_shared_masks(interval):
     hits, closed, n = 0, 0, 120
     for seed in range(n):
         x, y, pos = draws(seed, noise=0.05)
-        r = mask_bootstrap(x, y, pos, n_boot=200, two_way=False, interval=interval)
+        r = weighted(x, y, pos, n_boot=200, two_way=False, interval=interval)
         se = [v.std(0, ddof=1) / 50**0.5 for v in (x, y)]
         c = ivw(x.mean(0), se[0], y.mean(0), se[1])
         hits += r.ci_low < 0.6 < r.ci_high
@@ -286,13 +305,13 @@ def test_bootstrap_covers_with_shared_masks(interval):
 def test_positions_widen_the_interval_when_they_matter():
     x, y, pos = draws(3)
     y = y + 0.1 * np.random.default_rng(0).normal(size=100)[pos] * np.sign(x.mean(0))
-    assert mask_bootstrap(x, y, pos).se > 2 * mask_bootstrap(x, y, pos, two_way=False).se
-    assert mask_bootstrap(x, y, pos // 10).diagnostics['n_clusters'] == 10
+    assert weighted(x, y, pos).se > 2 * weighted(x, y, pos, two_way=False).se
+    assert weighted(x, y, pos // 10).diagnostics['n_clusters'] == 10
 
 
 def test_percentile_interval_is_of_the_replicates():
     x, y, pos = draws(4)
-    r = mask_bootstrap(x, y, pos, n_boot=200, interval='percentile', level=0.8)
+    r = weighted(x, y, pos, n_boot=200, interval='percentile', level=0.8)
     se = y.std(0, ddof=1)
     reps = bootstrap_slopes(x, y, se**-2, pos, 200, 0)
     same([r.ci_low, r.ci_high], np.quantile(reps, [0.1, 0.9]), 'quantiles', 1e-6)
@@ -300,12 +319,12 @@ def test_percentile_interval_is_of_the_replicates():
 
 def test_a_whole_window_is_fast_and_small():
     x, y, pos = draws(5, m=3000)
-    mask_bootstrap(x, y, pos, n_boot=20)
+    weighted(x, y, pos, n_boot=20)
     started = time.perf_counter()
-    mask_bootstrap(x.astype(np.float32), y.astype(np.float32), pos)
+    weighted(x.astype(np.float32), y.astype(np.float32), pos)
     assert time.perf_counter() - started < 4  # 0.2 s alone on one core
     tracemalloc.start()
-    mask_bootstrap(x, y, pos)
+    weighted(x, y, pos)
     assert tracemalloc.get_traced_memory()[1] < 200e6
     tracemalloc.stop()
 
@@ -313,29 +332,29 @@ def test_a_whole_window_is_fast_and_small():
 def test_bootstrap_drops_still_and_broken_mutations():
     x, y, pos = draws(6)
     x[:, 0], y[:, 1], x[3, 2], y[4, 3] = 0.1, 0.0, np.nan, np.inf
-    r = mask_bootstrap(x, y, pos)
+    r = weighted(x, y, pos)
     assert (r.n, r.diagnostics['n_dropped']) == (296, 4) and 'dropped_unusable' in r.codes
-    same(r.estimate, mask_bootstrap(x[:, 4:], y[:, 4:], pos[4:]).estimate, 'kept')
+    same(r.estimate, weighted(x[:, 4:], y[:, 4:], pos[4:]).estimate, 'kept')
 
 
 def test_bootstrap_warnings():
     x, y, pos = draws(7)
     assert (
-        'no_positions' in mask_bootstrap(x, y).codes
-        and 'no_positions' not in mask_bootstrap(x, y, two_way=False).codes
+        'no_positions' in weighted(x, y).codes
+        and 'no_positions' not in weighted(x, y, two_way=False).codes
     )
-    assert 'few_draws' in mask_bootstrap(x[:5], y[:5], pos).codes
-    assert mask_bootstrap(x, y, pos).codes == ()
+    assert 'few_draws' in weighted(x[:5], y[:5], pos).codes
+    assert weighted(x, y, pos).codes == ()
     rng = np.random.default_rng(0)
     noise = 0.01 * rng.normal(size=(50, 300)), rng.normal(size=(50, 300))
     true = 0.002 * rng.normal(size=300)
-    r = mask_bootstrap(true + noise[0], 0.6 * true + 1e-3 * noise[1], pos)
+    r = weighted(true + noise[0], 0.6 * true + 1e-3 * noise[1], pos)
     assert {'noise_bias', 'weak_instruments'} <= set(r.codes)
     assert r.estimate < r.diagnostics['bias_corrected'] < 0.7 and r.ci_high > 0.5
-    few = mask_bootstrap(x[:, :2], y[:, :2], pos[:2])
+    few = weighted(x[:, :2], y[:, :2], pos[:2])
     assert np.isnan(few.estimate) and 'too_few_mutations' in few.codes
     off = 0.01 * rng.normal(size=300) + 1e-8 * rng.normal(size=(50, 300))
-    assert 'se_at_roundoff' in mask_bootstrap(off, 0.6 * off + 1e-8 * rng.normal(size=(50, 300)), pos).codes
+    assert 'se_at_roundoff' in weighted(off, 0.6 * off + 1e-8 * rng.normal(size=(50, 300)), pos).codes
 
 
 # ------------------------------------------------------------------- warnings
@@ -651,7 +670,7 @@ def test_gls_by_brute_force_with_dropped_rows():
 
 
 @pytest.mark.parametrize('rho,message', [
-    (None, '^rho: found shape'), (np.ones((2, 2)), r'^rho: found shape \(2, 2\), expected \(3, 3\)'),
+    (None, '^rho: found object values'), (np.ones((2, 2)), r'^rho: found shape \(2, 2\), expected \(3, 3\)'),
     (np.ones((3, 3)), '^rho: found no inverse'), (2 * np.eye(3), '^rho: found no correlation matrix'),
     (np.triu(np.ones((3, 3))), '^rho: found no correlation matrix')])
 def test_gls_refuses(rho, message):
@@ -738,7 +757,7 @@ def test_divw_draws_and_divw_agree():
 def test_slope_per_draw():
     x, _, _ = draws(9)
     y = x * np.linspace(1, 2, 50)[:, None]
-    r = slope_per_draw(x, y)
+    r = slope_per_draw(x, y, weights='outcome')
     np.testing.assert_allclose(r.diagnostics['slopes'], np.linspace(1, 2, 50), rtol=1e-12)
     same([r.estimate, r.se], [1.5, np.linspace(1, 2, 50).std(ddof=1)], 'mean and SD')
     assert r.ci_low < 1 < 2 < r.ci_high
@@ -802,6 +821,23 @@ def test_every_estimator_takes_a_dataset():
     two['bx'][1] = two['bx'][1] ** 2
     joint = mvmr(xr.merge([two, d[['by', 'byse', 'ref']]]))
     assert list(joint) == ['A', 'B'] and all(np.isfinite(r.estimate) for r in joint.values())
+
+
+def test_a_dataset_with_draws_brings_the_covariance_of_its_exposures():
+    xr = pytest.importorskip('xarray')
+    a, b = dataset(0), dataset(1).assign(ref=dataset(0).ref)
+    same_noise = b.draws_x.mean('draw') + a.draws_x - a.draws_x.mean('draw')  # the masks move both alike
+    other = a.assign(draws_x=same_noise, bx=same_noise.mean('draw'), bxse=a.bxse)
+    joint = xr.concat([a[['bx', 'bxse', 'draws_x']], other[['bx', 'bxse', 'draws_x']]], 'exposure').assign_coords(exposure=['A', 'B'])
+    joint = joint.merge(a[['by', 'byse', 'ref', 'draws_y']])
+    draws = np.stack([from_effects(joint.isel(exposure=e)).draws_x for e in range(2)], 2)
+    keep = np.isfinite(draws).all((0, 2))
+    want = conditional_f(draws[:, keep].mean(0), cov=exposure_covariance(draws[:, keep]))
+    got = [r.diagnostics['conditional_f'] for r in mvmr(joint).values()]
+    same(got, want, 'with the draws', 1e-9)
+    apart = [r.diagnostics['conditional_f'] for r in mvmr(joint.drop_vars(['draws_x', 'draws_y'])).values()]
+    same(apart, conditional_f(draws[:, keep].mean(0), draws[:, keep].std(0, ddof=1) / 20**0.5), 'without', 1e-9)
+    assert not np.allclose(got, apart, rtol=0.1)
 
 
 def test_a_hole_is_dropped_and_a_reference_base_is_not():
@@ -877,6 +913,130 @@ def test_raps_says_what_it_cannot_do():
         raps(*data, loss='median')
 
 
+def r_raps(bx, bxse, by, byse):
+    "The equations of Zhao et al. 2020 for squared loss with over-dispersion, as R's mr.raps has them: slope, tau2, SE."
+    from scipy.optimize import brentq
+
+    def v(theta, tau2):
+        return tau2 + byse**2 + theta**2 * bxse**2
+
+    def first(theta, tau2):
+        r = by - theta * bx
+        return np.sum(r * bx / v(theta, tau2) + r**2 * theta * bxse**2 / v(theta, tau2) ** 2)
+
+    def second(tau2, theta):
+        return np.sum(bxse**2 * ((by - theta * bx) ** 2 / v(theta, tau2) - 1) / v(theta, tau2))
+
+    theta, tau2 = 0.5, 0.0
+    for _ in range(200):
+        theta = brentq(first, theta - 0.3, theta + 0.3, args=(tau2,), xtol=1e-15)
+        tau2 = brentq(second, 0, 1, args=(theta,), xtol=1e-18) if second(0.0, theta) > 0 else 0.0
+    w, own = v(theta, tau2), tau2 + byse**2
+    strength = (bx**2 - bxse**2) * own + (by**2 - own) * bxse**2
+    score = np.diag([np.sum((strength + bxse**2 * own) / w**2), np.sum(2 * bxse**4 / w**2)])
+    slope = -np.array([[np.sum(strength / w**2), np.sum(bxse**2 * theta / w**2)], [0, np.sum(bxse**2 / w**2)]])
+    inverse = np.linalg.inv(slope)
+    return theta, tau2, np.sqrt((inverse @ score @ inverse.T)[0, 0])
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_raps_solves_the_papers_equations(seed):
+    rng = np.random.default_rng(seed)
+    n = 120
+    bxse, byse = rng.uniform(0.02, 0.1, n), rng.uniform(0.02, 0.1, n)
+    true = rng.normal(0, 0.15, n)
+    bx, by = true + bxse * rng.normal(size=n), 0.5 * true + rng.normal(0, 0.06, n) + byse * rng.normal(size=n)
+    want, got = r_raps(bx, bxse, by, byse), raps(bx, bxse, by, byse, loss='l2')
+    assert want[1] > 0
+    same([got.estimate, got.diagnostics['tau2'], got.se], want, 'raps', 1e-8)
+    plain = raps(bx, bxse, by, byse, loss='l2', over_dispersion=False)
+    v = byse**2 + plain.estimate**2 * bxse**2
+    strength = ((bx**2 - bxse**2) * byse**2 + (by**2 - byse**2) * bxse**2) / v**2
+    same(plain.se, np.sqrt(np.sum(strength + bxse**2 * byse**2 / v**2)) / np.sum(strength), 'SE', 1e-8)
+
+
+@pytest.mark.parametrize('loss', ['l2', 'huber', 'tukey'])
+def test_raps_with_covariance_is_raps_of_rotated_data(loss):
+    "Effects on y - c x have no shared noise if c is cov / bxse^2; the slope is less by c, and nothing else changes."
+    bx, _, by, _ = mutations(3, n=200)
+    bxse, byse, cov = np.full(200, 0.02), np.full(200, 0.015), np.full(200, 2e-4)
+    c = 2e-4 / 0.02**2
+    a = raps(bx, bxse, by, byse, cov=cov, loss=loss)
+    b = raps(bx, bxse, by - c * bx, np.sqrt(byse**2 - c * cov), loss=loss)
+    same([a.estimate - c, a.se, a.diagnostics['tau2']], [b.estimate, b.se, b.diagnostics['tau2']], loss, 1e-6)
+
+
+@pytest.mark.parametrize('n, over', [(10, False), (28, False), (28, True), (300, True)])
+def test_raps_covers_in_its_own_model(n, over):
+    hits, reps = 0, 400
+    rng = np.random.default_rng(n)
+    for _ in range(reps):
+        g, bxse, byse = rng.normal(0, 1, n), np.full(n, 0.1), rng.uniform(0.05, 0.2, n)
+        r = raps(g + bxse * rng.normal(size=n), bxse, 0.5 * g + byse * rng.normal(size=n), byse, loss='l2', over_dispersion=over)
+        hits += r.ci_low <= 0.5 <= r.ci_high
+    assert 0.92 <= hits / reps <= 0.985
+
+
+def test_raps_of_an_exact_fit_keeps_the_known_errors():
+    x = np.linspace(0.1, 1, 12)
+    for loss in ('l2', 'huber', 'tukey'):
+        r = raps(x, np.full(12, 0.05), 2 * x, np.full(12, 0.05), loss=loss)
+        assert r.estimate == pytest.approx(2, rel=1e-6) and 0.01 < r.se < 0.2 and 'underdispersed' in r.codes
+
+
+@pytest.mark.parametrize('name', ['bx', 'bxse', 'by', 'byse'])
+def test_what_is_masked_is_a_hole(name):
+    data = dict(zip(COLUMNS, mutations(4)))
+    holed = data | {name: np.ma.masked_array(data[name], np.arange(40) == 7)}
+    holed[name].data[7] = 1e6  # what lies under a mask
+    for method in (ivw, egger, weighted_median, divw, raps, lambda **d: mode_based(**d, n_boot=3)):
+        got, want = method(**holed), method(**{k: np.delete(v, 7) for k, v in data.items()})
+        assert (got.estimate, got.se, got.n, got.diagnostics['n_dropped']) == (want.estimate, want.se, 39, 1)
+
+
+def test_masks_of_draws_matrices_and_labels():
+    x, y, pos = draws(3)
+    holed = np.ma.masked_array(x, np.zeros(x.shape, bool))
+    holed.mask[2, 5] = True
+    assert mask_bootstrap(holed, y, pos, n_boot=20).n == 299
+    assert np.isnan(draw_slopes(holed, y)).sum() == 1
+    with pytest.raises(InputError, match=r'^draws: found'):
+        slope_matrix(holed[..., None])
+    with pytest.raises(InputError, match=r'^positions: found masked'):
+        mask_bootstrap(x, y, np.ma.masked_equal(pos, 3))
+    bx, bxse, by, byse = mutations(1, n=30)
+    two = np.ma.masked_array(np.stack([bx, by], 1), np.zeros((30, 2), bool))
+    two.mask[4, 1] = True
+    assert all(r.n == 29 for r in mvmr(two, np.stack([bxse, byse], 1), by, byse).values())
+
+
+def test_conditional_f_takes_the_covariance_of_the_draws():
+    rng = np.random.default_rng(2)
+    k, m, e = 40, 300, 3
+    true = rng.normal(0, 0.1, (m, 1)) * [1, 0.9, 0.8] + rng.normal(0, 0.01, (m, e))
+    mask = rng.normal(0, 0.2, (k, m, 1))  # noise that all exposures share
+    d = true + mask + rng.normal(0, 0.02, (k, m, e))
+    bx, cov = d.mean(0), exposure_covariance(d)
+    np.testing.assert_allclose(cov[7], np.cov(d[:, 7].T) / k, rtol=1e-12)
+    bxse = np.sqrt(np.diagonal(cov, axis1=1, axis2=2))
+    got, apart = conditional_f(bx, cov=cov), conditional_f(bx, bxse)
+    for i in range(e):  # Sanderson, Spiller & Bowden 2021
+        other = np.delete(np.arange(e), i)
+        delta = np.linalg.lstsq(bx[:, other], bx[:, i], rcond=None)[0]
+        v = np.insert(-delta, i, 1.0)
+        noise = np.array([v @ c @ v for c in cov])
+        same(got[i], np.sum((bx @ v) ** 2 / noise) / (m - e + 1), 'conditional F', 1e-9)
+    same(apart, conditional_f(bx, cov=np.eye(e) * bxse[:, None] ** 2), 'independent errors', 1e-12)
+    assert (got > 2 * apart).all()  # shared noise cancels in what the others do not predict
+    joint = mvmr(bx, bxse, bx @ [1, 0, 0], np.full(m, 0.01), cov=cov)
+    same([r.diagnostics['conditional_f'] for r in joint.values()], got, 'mvmr', 1e-9)
+    for wrong, message in ((dict(cov=cov[:5]), '^cov: found shape'), (dict(), '^bxse: found neither'), (dict(bxse=bxse[:5]), '^bxse: found shape')):
+        with pytest.raises(InputError, match=message):
+            conditional_f(bx, **wrong)
+    with pytest.raises(InputError, match=r"^names: found 'a' twice"):
+        mvmr(bx, bxse, bx[:, 0], np.full(m, 0.01), names=['a', 'b', 'a'])
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 5), st.integers(1, 4))
 def test_slope_matrix_is_the_bootstrap_of_every_pair(seed, k, n_positions, outputs):
@@ -893,7 +1053,7 @@ def test_slope_matrix_is_the_bootstrap_of_every_pair(seed, k, n_positions, outpu
 
 @pytest.mark.parametrize('draws', [np.zeros((3, 4)), np.zeros((1, 4, 2)), np.full((3, 4, 2), np.nan), 'text', [[['a']]]])
 def test_slope_matrix_refuses(draws):
-    with pytest.raises(InputError, match=r'^draws: found shape'):
+    with pytest.raises(InputError, match=r'^draws: found '):
         slope_matrix(draws)
 
 

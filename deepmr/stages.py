@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/04b_stages.ipynb #957e63a4
+# %% ../nbs/04b_stages.ipynb #bfdeb37d
 import contextlib
 import math
 import threading
@@ -37,7 +37,7 @@ from deepmr.rules import (
     taps_of,
 )
 
-# %% ../nbs/04b_stages.ipynb #0ae328ef
+# %% ../nbs/04b_stages.ipynb #16667889
 ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.SiLU,
                nn.Mish, nn.Softplus, nn.Softsign, nn.Threshold, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid)
 RISING = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Tanh, nn.Softplus)
@@ -59,7 +59,7 @@ def called(modules: Modules, n: Any) -> Any:
     "The module that a node calls; None for anything else."
     return modules.get(n.target) if isinstance(n, fx.Node) and n.op == "call_module" else None
 
-# %% ../nbs/04b_stages.ipynb #5b4f20b8
+# %% ../nbs/04b_stages.ipynb #9792e573
 LEAVES_TORCH = {"numpy", "tolist", "item", "data_ptr", "__array__", "__dlpack__"}
 TRACING = threading.RLock()  # tracing patches torch for the whole process
 
@@ -98,7 +98,7 @@ def settled(proxy: Any, args: Sequence[Any]) -> Any:
     proxy.tracer.graph.erase_node(proxy.node)
     return one
 
-# %% ../nbs/04b_stages.ipynb #7af1ebb5
+# %% ../nbs/04b_stages.ipynb #25051349
 class Tracer(fx.Tracer):
     "Follows a network with two examples. Also follows a Sequential made on the way, as in self.head[:-1](x)."
 
@@ -134,7 +134,7 @@ class Tracer(fx.Tracer):
         made.examples = tried(self, kind, target, args, kwargs)
         return settled(made, args)
 
-# %% ../nbs/04b_stages.ipynb #8b284787
+# %% ../nbs/04b_stages.ipynb #00da5ca7
 def example(a: Any, i: int) -> Any:
     "The i-th example of an argument. Raises TypeError where it is unknown."
     if not isinstance(a, fx.Proxy):
@@ -165,7 +165,7 @@ def tried(tracer: Tracer, kind: str, target: Any, args: Any, kwargs: Any) -> tup
     finally:
         tracer.trying = False
 
-# %% ../nbs/04b_stages.ipynb #cd16eea6
+# %% ../nbs/04b_stages.ipynb #40aee73b
 @contextlib.contextmanager
 def followed(module: nn.Module) -> Iterator[None]:
     "While it lasts, the network's code finds a `len` and makers of tensors that take values in tracing."
@@ -187,7 +187,7 @@ def recorded(module: nn.Module, x: Tensor) -> fx.GraphModule:
     with TRACING, followed(module):
         return fx.GraphModule(module, Tracer(x).trace(module))
 
-# %% ../nbs/04b_stages.ipynb #5d2ac6bc
+# %% ../nbs/04b_stages.ipynb #d9ca3f90
 def in_place(node: fx.Node, m: Any) -> bool:
     "Does the node, which calls module m or a function, overwrite its input?"
     if m is not None:
@@ -208,7 +208,7 @@ def follow_in_place(graph: fx.GraphModule) -> None:
             for later in nodes[i + 1:]:
                 later.replace_input_with(source, node)
 
-# %% ../nbs/04b_stages.ipynb #26ca678a
+# %% ../nbs/04b_stages.ipynb #9e0b3bea
 def fold_norms(graph: fx.GraphModule) -> None:
     "Make batch normalisation (eval mode) right after a convolution part of the convolution."
     modules, nodes = dict(graph.named_modules()), list(graph.graph.nodes)
@@ -224,7 +224,7 @@ def fold_norms(graph: fx.GraphModule) -> None:
         norm.replace_all_uses_with(conv)
         graph.graph.erase_node(norm)
 
-# %% ../nbs/04b_stages.ipynb #24b29758
+# %% ../nbs/04b_stages.ipynb #8c453819
 def pool_first(graph: fx.GraphModule) -> None:
     "Move a rising function that stands alone before a max-pooling behind it."
     modules = dict(graph.named_modules())
@@ -248,7 +248,7 @@ def traced(module: nn.Module, x: Tensor) -> fx.GraphModule:
     graph.recompile()
     return graph
 
-# %% ../nbs/04b_stages.ipynb #cea1f3d3
+# %% ../nbs/04b_stages.ipynb #70dfdf14
 @dataclass
 class Stage:
     "conv -> max-pool -> elementwise ... -> dropout -> flatten -> linear, as far as present."
@@ -280,7 +280,7 @@ class Stage:
         self.nodes += (node,)
         return True
 
-# %% ../nbs/04b_stages.ipynb #655c8c51
+# %% ../nbs/04b_stages.ipynb #fc2fd2db
 def find_stage(conv: fx.Node, modules: Modules) -> Stage | None:
     "The stage that begins with this node; None if the node is no ordinary convolution."
     m = called(modules, conv)
@@ -311,7 +311,7 @@ def dropout_after(node: fx.Node, modules: Modules) -> fx.Node | None:
             return None
     return None
 
-# %% ../nbs/04b_stages.ipynb #be506419
+# %% ../nbs/04b_stages.ipynb #97830f59
 def before_masks(nodes: Sequence[fx.Node], modules: Modules) -> set[fx.Node]:
     "The nodes whose value depends on no mask."
     out: set[fx.Node] = set()
@@ -332,7 +332,7 @@ def last_linear(node: Any, modules: Modules) -> fx.Node | None:
         node = node.args[0]
     return None
 
-# %% ../nbs/04b_stages.ipynb #9e0a7d2d
+# %% ../nbs/04b_stages.ipynb #166a7010
 class Graph:
     "A network's nodes in order, traced with x (1, 4, L). Raises whatever tracing the network raises."
 
@@ -350,7 +350,7 @@ class Graph:
             if isinstance(called(self.modules, drop), DROPOUTS) and drop.args[0] in fixed and len(drop.users) == 1:
                 self.early[drop] = stage
 
-# %% ../nbs/04b_stages.ipynb #1c8de7ca
+# %% ../nbs/04b_stages.ipynb #fc5c7bca
 class PooledRows:
     "Which rows touch a pooled position, and where among them the rows of each of its positions and taps lie."
 
@@ -377,7 +377,7 @@ class PooledRows:
             if 0 <= i < len(v.delta) and self.lo <= q * self.size + f < self.hi:
                 yield n, f, i, top
 
-# %% ../nbs/04b_stages.ipynb #979d97bc
+# %% ../nbs/04b_stages.ipynb #2431d53d
 @dataclass
 class StageRef:
     "The reference through a stage: after the convolution, the activations and the dropout, (L, C) each, and the mask."
@@ -401,7 +401,7 @@ def stage_ref(ctx: Context, stage: Stage, v: LocalDelta, before: Tensor | None) 
     mask = mask_by_position(mask, replace(v, ref=active)).expand(active.shape).contiguous()
     return StageRef(conv, active, active * mask, mask)
 
-# %% ../nbs/04b_stages.ipynb #de4b4720
+# %% ../nbs/04b_stages.ipynb #4ae5ff98
 class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
@@ -420,7 +420,7 @@ class TapSource:
             out[f].narrow(0, top, self.rows.height).addmm_(x, (w if some is None else w.index_select(1, some)).T)
         return out.amax(0) if len(out) > 1 else out[0]
 
-# %% ../nbs/04b_stages.ipynb #436e0557
+# %% ../nbs/04b_stages.ipynb #fe5164d4
 CALL_COST = 200_000  # multiply-adds that take as long as calling one small product
 
 
@@ -445,7 +445,7 @@ class BeforeDropout:
         apart = r.size * k * (CALL_COST + dropped * r.height * width)
         return r.q1 > r.q0 and len(self.moves) > 0 and dropped * inputs * r.tall * r.size * width < apart
 
-# %% ../nbs/04b_stages.ipynb #cb253cb2
+# %% ../nbs/04b_stages.ipynb #45bb07b2
 class DroppedSource:
     "The convolution of v * mask, from that of v: only what the mask takes away is multiplied."
 
@@ -474,7 +474,7 @@ class DroppedSource:
                 out[top:top + self.rows.height, f].addmm_(x, w[n % len(w)], alpha=-self.scale)
         return out.amax(1)
 
-# %% ../nbs/04b_stages.ipynb #b91f95ff
+# %% ../nbs/04b_stages.ipynb #4ab5c64a
 class Bands:
     "The moving channels that each pooled position reads: their rows, and where their mask and weights stand."
 
@@ -496,7 +496,7 @@ class Bands:
         self.rows, self.mask_at, self.band_at = torch.cat(rows), torch.cat(mask_at), torch.cat(band_at)
         self.ends = torch.tensor([0, *self.counts], device=v.ref.device).cumsum(0)
 
-# %% ../nbs/04b_stages.ipynb #5c731ad6
+# %% ../nbs/04b_stages.ipynb #8111483f
 class BandSource:
     "As DroppedSource, with one product for each pooled position."
 
@@ -519,7 +519,7 @@ class BandSource:
             out.addmm_(self.x[a:b].T, self.w[a:b], alpha=-self.scale)
         return out.view(whole.shape).amax(1)
 
-# %% ../nbs/04b_stages.ipynb #134662fd
+# %% ../nbs/04b_stages.ipynb #a382d353
 class MapSink:
     "Keeps the differences that a stage makes as a map for what follows."
 
@@ -538,7 +538,7 @@ class MapSink:
         "The map, once every position was taken."
         return self.out
 
-# %% ../nbs/04b_stages.ipynb #f6617a89
+# %% ../nbs/04b_stages.ipynb #f28088ec
 class LinearSink:
     "Multiplies each position's differences with its block of a fully connected layer's weights."
 
@@ -573,7 +573,7 @@ class LinearSink:
             self.out = self.out.index_select(1, place)
         return Dense(self.ctx.once(lambda: F.linear(self.r.masked.T.reshape(1, -1), self.weight, self.bias), "linear"), self.out)
 
-# %% ../nbs/04b_stages.ipynb #7a28df78
+# %% ../nbs/04b_stages.ipynb #0b00ad68
 def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | Bands | None = None,
               before: Tensor | None = None) -> LocalDelta | Dense:
     "A stage for v; or for v * before, from what is known of v once a window."
@@ -599,7 +599,7 @@ def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | 
         sink.take(q, value, active, kept)
     return sink.result()
 
-# %% ../nbs/04b_stages.ipynb #5c2d00c1
+# %% ../nbs/04b_stages.ipynb #37d359bd
 def can_slide(ctx: Context, conv: nn.Module, v: Any) -> bool:
     "Is v a map whose rows slide along it, before and after the convolution?"
     if not isinstance(v, LocalDelta) or v.flat or v.step == 0 or not is_flat_2d(conv, v.form):
@@ -625,7 +625,7 @@ def before_dropout(ctx: Context, stage: Stage, v: Any, p: float) -> Any:
     ctx.part = 0
     return Strands(out) if isinstance(v, Strands) else out[0]
 
-# %% ../nbs/04b_stages.ipynb #68e77853
+# %% ../nbs/04b_stages.ipynb #f508112a
 def as_stage(ctx: Context, graph: Graph, node: fx.Node, env: dict[Any, Any]) -> Stage | None:
     "Compute the whole stage that begins at a node, if one does, and put its value into env. Returns the stage."
     if ctx.buffers is None:

@@ -870,7 +870,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.tables.direct_effects': ('tables.html#direct_effects', 'deepmr/tables.py'),
                                'deepmr.tables.directions': ('tables.html#directions', 'deepmr/tables.py'),
                                'deepmr.tables.effect_matrix': ('tables.html#effect_matrix', 'deepmr/tables.py'),
-                               'deepmr.tables.note_codes': ('tables.html#note_codes', 'deepmr/tables.py'),
                                'deepmr.tables.open_effects': ('tables.html#open_effects', 'deepmr/tables.py'),
                                'deepmr.tables.read_local': ('tables.html#read_local', 'deepmr/tables.py'),
                                'deepmr.tables.read_slopes': ('tables.html#read_slopes', 'deepmr/tables.py'),

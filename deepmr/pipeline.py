@@ -48,6 +48,7 @@ from .experiment import NETWORK_METHODS, THIS_MACHINE, Experiment, Plan, candida
 from .models import load_model
 from .mr import MREstimate, egger, ivw, steiger
 from .networks import SequenceModel
+from .notes import codes
 from .regions import Sequences, codes_to_one_hot, one_hot
 from .robust import weighted_median
 from deepmr.rundir import (
@@ -66,7 +67,7 @@ from deepmr.rundir import (
     weights_digest,
     windows_left,
 )
-from .tables import note_codes, read_local, table1
+from .tables import read_local, table1
 
 # %% ../nbs/08d_pipeline.ipynb #282d7dfa
 MEDIAN_REPLICATES = 200  # of its parametric bootstrap: an SE good to 5 %
@@ -143,7 +144,7 @@ def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict[str, 
         e = estimator(on_x[:, seen], on_y[:, seen], draws.mutations.position[seen], seed)
         numbers = {k: float(getattr(e, k)) for k in ("estimate", "se", "ci_low", "ci_high", "p")}
         diagnostics = {k: float(e.diagnostics.get(k, np.nan)) for k in DIAGNOSTICS} | shared
-        noted = sorted({*note_codes(e.warnings), *note_codes(draw_warnings(draws.reference))})
+        noted = sorted({*codes(e.warnings), *codes(draw_warnings(draws.reference))})
         records.append({"method": method, **numbers, "n": int(e.n), **diagnostics, "warnings": ",".join(noted),
                         "draw_slopes": slopes if method in NETWORK_METHODS else None})
     return records

@@ -25,7 +25,7 @@ from .core import InputError, check_choice
 from .experiment import PROTOCOLS, Protocol, get_protocol
 from .meta import MetaEstimate, random_effects, two_level
 from .mr import mvmr
-from .notes import table_notes
+from .notes import codes, table_notes
 from .rundir import DIAGNOSTICS, RunFiles, read_record
 
 # %% ../nbs/08c_tables.ipynb #d5b0799a
@@ -88,11 +88,6 @@ def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray | None, prot
     return two_level(estimate, se, draws, tau2=protocol.tau2)
 
 
-def note_codes(notes: Sequence[Any]) -> list[str]:
-    "Codes of notes, or of texts that begin with them."
-    return [str(n).partition(":")[0] for n in notes]
-
-
 def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence[str] = ()) -> dict[str, Any]:
     "One line of the table from the local effects of one exposure. doubts: codes that belong to its label."
     usable = rows[np.isfinite(rows.estimate) & np.isfinite(rows.se) & (rows.se > 0)]
@@ -108,7 +103,7 @@ def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence
         m = combine(usable.estimate.to_numpy(), usable.se.to_numpy(), draws, protocol)
         line |= {"mean": m.estimate, "se": m.se, "ci_low": m.ci_low, "ci_high": m.ci_high, "i2": m.i2, "tau2": m.tau2, "p": m.p,
                  "se_network": getattr(m, "se_network", np.nan), "prediction_low": m.prediction_low, "prediction_high": m.prediction_high}
-        notes |= dict.fromkeys(note_codes(m.warnings))
+        notes |= dict.fromkeys(codes(m.warnings))
     return line | {"warnings": table_notes(notes)}
 
 # %% ../nbs/08c_tables.ipynb #fd415781

@@ -26,7 +26,7 @@ from scipy.optimize import bisect
 from .core import Execution, InputError, check_whole, make_folder, write_file
 from .networks import ConvNet, SequenceModel, save_model, torch_bytes
 from .regions import write_windows
-from .training_data import TEST, VALIDATION, TrainingData, draw_epoch, held_out_windows, load_data
+from .training_data import TEST, VALIDATION, DataOptions, TrainingData, draw_epoch, held_out_windows, load_data
 
 # %% ../nbs/12b_training.ipynb #6fcc7105
 ARCHITECTURE = dict(channels=[128, 128, 192], kernels=[20, 6, 4], pools=[8, 4, 2], conv_dropout=[0.1, 0.1, 0.2],
@@ -406,6 +406,7 @@ def train_members(
     cell: str = "HepG2",  # its labels come first and get `recipe.share` of the loss
     members: int = 1,
     seed: int = 0,  # of the first member; the others have the next ones
+    options: DataOptions | None = None,  # further labels and windows, as load_data makes them; None: none
     execution: Execution | None = None,  # its announce and progress are used; None: Execution()
 ) -> list[Path]:  # the weights' files, as load_model takes them (several with commas between)
     """Train one network, or the members of an ensemble from different seeds.
@@ -416,7 +417,7 @@ def train_members(
     recipe.check()
     check_whole("members", members, 1)
     check_whole("seed", seed)
-    loaded, files = load_data(data, cell), []
+    loaded, files = load_data(data, cell, options=options), []
     for k in range(members):
         folder = Path(out) / f"member{k}" if members > 1 else Path(out)
         name = cell.lower() + (f"-{k}" if members > 1 else "")

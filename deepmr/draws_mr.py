@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['has_effect', 'instruments', 'shrunk_correlation', 'bootstrap_slopes', 'mask_bootstrap', 'divw_draws', 'draw_slopes',
-           'slope_per_draw', 'slope_matrix']
+__all__ = ['shrunk_correlation', 'bootstrap_slopes', 'mask_bootstrap', 'divw_draws', 'draw_slopes', 'slope_per_draw',
+           'slope_matrix']
 
 # %% ../nbs/06c_draws_mr.ipynb #f5bcb741
 from typing import Any, NamedTuple

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['MetaRegression', 'meta_regression', 'subgroups', 'leave_one_window_out', 'egger_test']
+__all__ = ['meta_regression', 'subgroups', 'leave_one_window_out', 'egger_test']
 
 # %% ../nbs/07b_moderators.ipynb #4d6abed1
 from collections.abc import Sequence

@@ -254,7 +254,7 @@ def _tilt(angle: float, tau2: float, data: Columns, loss: str) -> float:
     dv = 2 * s * c * (bxse**2 - byse**2 - tau2) - 2 * (c * c - s * s) * cov
     return float(np.sum(_loss(t, loss)[1] * (-(by * s + bx * c) / np.sqrt(v) - t * dv / (2 * v))))
 
-
+# %% ../nbs/06b_robust.ipynb #144fc323
 def _over_dispersion(data: Columns, angle: float, loss: str, delta: float) -> float:
     "tau2 at a given line, 0 if the points lie no further off than their errors say."
     weight = np.cos(angle) ** 2 * data[1] ** 2

@@ -14,18 +14,24 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help table1 check test wheel-check notebooks docs links readme clean
+.PHONY: help table1 check test wheel-check notebooks faults docs links readme clean
 
 help:
-	@echo "make table1     set up, run the main job on the default model, print the table"
-	@echo "make check      set up, look for faults without running anything: ruff, mypy"
-	@echo "make test       that, run all notebooks and tests, and say which share of deepmr/ they ran (an error below 90 %)"
-	@echo "make wheel-check  build the wheel, install it in an empty environment, run the main job there"
-	@echo "make notebooks  run all notebooks again and save their outputs"
-	@echo "make readme     write README.md from nbs/index.ipynb"
-	@echo "make docs       the notebooks as a website in _docs"
-	@echo "make links      ask the network whether the links to other places are alive"
-	@echo "make clean      remove the environment"
+	@echo "Every target first sets up what it needs in $(VENV)."
+	@echo ""
+	@echo "To use deepmr:"
+	@echo "  make table1       run the main job on the default model and print the table (minutes); options go into ARGS=\"...\""
+	@echo "  make docs         make a website of the notebooks in _docs"
+	@echo "  make clean        remove $(VENV)"
+	@echo ""
+	@echo "To work on deepmr:"
+	@echo "  make check        check the code without running it: ruff, mypy (seconds)"
+	@echo "  make test         make check, then run all notebooks and tests (minutes); fails if the tests run less than 90 % of deepmr/"
+	@echo "  make wheel-check  build the wheel, install it in an empty environment, run the main job there"
+	@echo "  make notebooks    run all notebooks and save their outputs"
+	@echo "  make faults       write tests/faults.csv and the tables of E2_inputs from what the program says now"
+	@echo "  make readme       write README.md from nbs/index.ipynb"
+	@echo "  make links        check on the network that the links to other sites work"
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,8 +57,8 @@ check: $(VENV)/dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-# Coverage: notebooks run their own cells and not deepmr/*.py, so what counts are the tests in tests/. Where the reference files that
-# some of these read are not on the machine, it is said but sets no limit.
+# Coverage counts the tests in tests/ alone, because notebooks run their own cells and not deepmr/*.py. Some tests read reference files in
+# ../shared. Where these are missing, the share is printed but sets no limit.
 test: check
 	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov $(if $(wildcard ../shared),,--cov-fail-under=0)
 
@@ -61,6 +67,10 @@ wheel-check: $(VENV)/dev
 
 notebooks: $(VENV)/dev
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/run_notebooks.py
+
+faults: $(VENV)/dev
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/faults.py
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/run_notebooks.py explanations/E2_inputs
 
 readme: $(VENV)/dev
 	@$(BIN)/python tools/make_readme.py

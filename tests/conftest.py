@@ -1,17 +1,21 @@
 """Small real pieces that several test files use."""
 import functools
 import http.server
+import importlib
 import os
+import pkgutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
-from deepmr.experiment import Experiment
-from deepmr.networks import ConvNet, SequenceModel, save_model
+import deepmr
+from deepmr.models import ConvNet, SequenceModel, save_model
+from deepmr.pipeline import Experiment
 
 # The same examples in every run; HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -20,6 +24,20 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 quiet = {"announce": lambda line: None}
+
+
+class PublicNames:
+    "Every public name of deepmr, whichever chapter it lives in: `api.ivw`. A name has one home, so none is ambiguous."
+
+    def __getattr__(self, name: str) -> Any:
+        for module in pkgutil.iter_modules(deepmr.__path__):
+            if module.name[0] != "_" and module.name != "cli" and name in (home := importlib.import_module(f"deepmr.{module.name}")).__all__:
+                setattr(self, name, found := getattr(home, name))
+                return found
+        raise AttributeError(f"no module of deepmr has the public name {name}")
+
+
+api = PublicNames()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import csv
 import ctypes
 import fcntl
 import gzip
-import importlib
 import io
 import json
 import os
@@ -36,6 +35,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import deepmr.regions
+from conftest import api, toy_model
 
 Arguments = list[str]
 FULL = "the disk is full"
@@ -233,10 +233,9 @@ def _(d):
 
 @fault("FASTA", "changed since it was last read")
 def _(d):
-    from deepmr.regions import Genome
     right = (d / "g.fa").read_text()
     (d / "g.fa").write_text(">chr1\n" + "A" * 4000 + "\n")
-    Genome(d / "g.fa").fetch("chr1", 0, 9)
+    api.Genome(d / "g.fa").fetch("chr1", 0, 9)
     (d / "g.fa").write_text(right)
     return effects(d)
 
@@ -343,7 +342,6 @@ def saved(what, **options) -> bytes:
 
 
 def state() -> dict:
-    from conftest import toy_model
     return toy_model().module.state_dict()
 
 
@@ -672,8 +670,7 @@ def _(d, name):
 def _(d, name):
     (d / "s" / "rounds").mkdir(parents=True)
     (d / "s" / "networks").mkdir()
-    from deepmr.calibration import RECIPE
-    record = {"recipe": RECIPE, "seed": 1 if "seed" in name else 0, "options": {}}
+    record = {"recipe": api.RECIPE, "seed": 1 if "seed" in name else 0, "options": {}}
     text = json.dumps(record).encode()
     (d / "s" / "simulation.json").write_bytes({"simulation.json truncated": text[:20], "simulation.json binary": bytes(range(256))}.get(name, text))
     (d / "s" / "rounds" / "none_000.json").write_bytes(bytes(range(256)) if name == "a round binary" else b'[{"scenario":')
@@ -682,18 +679,16 @@ def _(d, name):
 
 # --- Python -----------------------------------------------------------------------------------------------------------
 
-def call(of: str, function: str, good: dict, /, **faults: dict) -> None:
-    "Calls of a function of deepmr (module.name) with some arguments replaced; values that are functions of the folder are called first."
+def call(function: str, good: dict, /, **faults: dict) -> None:
+    "Calls of a public function of deepmr with some arguments replaced. Values that are functions of the folder are called first."
     for what, change in faults.items():
         def make(d, change=change):
-            module, name = function.split(".")
             filled = {k: v(d) if callable(v) else v for k, v in (good | change).items()}
-            return lambda: getattr(importlib.import_module(f"deepmr.{module}"), name)(**filled)
-        FAULTS[f"Python, {of}", what.replace("_", " ")] = make
+            return lambda: getattr(api, function)(**filled)
+        FAULTS[f"Python, {function}", what.replace("_", " ")] = make
 
 
 def toy(d: Path):
-    from conftest import toy_model
     return toy_model()
 
 
@@ -706,48 +701,42 @@ def with_first(x: np.ndarray, value: float) -> np.ndarray:
     return np.concatenate([np.full_like(x.ravel()[:1], value), x.ravel()[1:]]).reshape(x.shape)
 
 
-call("load_model", "models.load_model", {"spec": "hepg2"}, none={"spec": None}, a_number={"spec": 3}, an_empty_list={"spec": []}, a_list_of_one={"spec": ["hepg2"]},
+call("load_model", {"spec": "hepg2"}, none={"spec": None}, a_number={"spec": 3}, an_empty_list={"spec": []}, a_list_of_one={"spec": ["hepg2"]},
      a_list_of_numbers={"spec": [3, 4]}, a_network_without_labels={"spec": lambda d: torch.nn.Linear(2, 2)}, a_class={"spec": lambda d: torch.nn.Linear},
      device_unknown={"device": "warp"})
-call("adapt", "models.adapt", {"network": lambda d: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(80, 3)), "labels": ["a", "b", "c"], "length": 20},
+call("adapt", {"network": lambda d: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(80, 3)), "labels": ["a", "b", "c"], "length": 20},
      network_none={"network": None}, labels_too_few={"labels": ["a"]}, labels_none={"labels": []}, length_of_another_network={"length": 30}, length_zero={"length": 0},
      length_negative={"length": -5}, axes_unknown={"axes": "NXY"}, alphabet_with_N={"alphabet": "ACGN"}, a_part_that_the_output_does_not_have={"output": 1},
      reduce_without_a_profile={"reduce": "mean"})
-call("mutation_effects", "effects.mutation_effects", {"model": toy, "x": dna(), "exposure": "X_TF1_None", "outcome": "X_DNase_None", "n_draws": 2, "workers": 1},
+call("mutation_effects", {"model": toy, "x": dna(), "exposure": "X_TF1_None", "outcome": "X_DNase_None", "n_draws": 2, "workers": 1},
      x_of_one_dimension_less={"x": dna()[0]}, x_of_another_length={"x": dna(2, 100)}, x_with_positions_before_bases={"x": dna().transpose(0, 2, 1)}, x_empty={"x": dna(0)},
      x_NaN={"x": with_first(dna(), np.nan)}, x_infinite={"x": with_first(dna(), np.inf)}, x_not_one_hot={"x": np.full((1, 4, 120), 0.25)}, x_text={"x": "ACGT"}, x_none={"x": None},
      exposure_unknown={"exposure": "X_TF3_None"}, exposure_too_large={"exposure": 3}, exposure_negative={"exposure": -1}, exposure_none={"exposure": []},
      exposure_twice={"exposure": [0, "X_TF1_None"]}, exposure_is_the_outcome={"exposure": 2}, outcome_unknown={"outcome": "DNase"}, n_draws_1={"n_draws": 1},
      n_draws_a_fraction={"n_draws": 2.5}, n_draws_text={"n_draws": "5"}, seed_negative={"seed": -1}, seed_a_fraction={"seed": 0.5}, engine_unknown={"engine": "warp"},
      windows_too_few={"windows": ["a"]}, windows_twice={"windows": ["a", "a"]}, workers_0={"workers": 0}, model_by_name={"model": "hepg2"})
-call("one_hot", "regions.one_hot", {"sequences": "ACGT"}, empty={"sequences": ""}, an_empty_list={"sequences": []}, N={"sequences": "ACN"}, lengths_that_differ={"sequences": ["A", "AC"]},
+call("one_hot", {"sequences": "ACGT"}, empty={"sequences": ""}, an_empty_list={"sequences": []}, N={"sequences": "ACN"}, lengths_that_differ={"sequences": ["A", "AC"]},
      none={"sequences": None}, numbers={"sequences": [1, 2]}, lower_case={"sequences": "acgt"}, ambiguous_unknown={"sequences": "ACN", "ambiguous": "drop"})
-call("sample_bound", "regions.sample_bound", {"windows": lambda d: pd.DataFrame({"chrom": ["a"], "start": [0], "end": [9], "name": ["w"]}), "bound": [True]},
+call("sample_bound", {"windows": lambda d: pd.DataFrame({"chrom": ["a"], "start": [0], "end": [9], "name": ["w"]}), "bound": [True]},
      n_0={"n": 0}, bound_too_long={"bound": [True, False]})
 EXPERIMENT = {"model": "toy.safetensors", "exposures": ("X_TF1_None",), "outcome": "X_DNase_None", "regions": "sites.bed", "genome": "g.fa", "windows": 2, "draws": 5}
 
 
-def quietly(**change: object) -> object:
-    from deepmr.core import Execution
-    return Execution(announce=lambda line: None, **change)
-
-
 def experiment(**change: object) -> Callable[[Path], object]:
     def make(d):
-        from deepmr.experiment import Experiment
-        return Experiment(**(EXPERIMENT | change))
+        return api.Experiment(**(EXPERIMENT | change))
     return make
 
 
-call("run", "pipeline.run", {"out": "new", "execution": lambda d: quietly(workers=1)}, **{
+call("run", {"out": "new", "workers": 1, "announce": lambda d: lambda line: None}, **{
     name: {"experiment": experiment(**change)} for name, change in {
         "model none": {"model": None}, "exposures a string": {"exposures": "X_TF1_None"}, "exposures unknown": {"exposures": ("X_TF3_None",)}, "outcome none": {"outcome": None},
         "regions a number": {"regions": 3}, "windows text": {"windows": "2"}, "windows a fraction": {"windows": 2.5}, "draws text": {"draws": "5"}, "draws a fraction": {"draws": 2.5},
         "seed negative": {"seed": -1}, "seed a fraction": {"seed": 0.5}, "seed text": {"seed": "0"}, "protocol unknown": {"protocol": "best"}, "protocol none": {"protocol": None},
         "engine unknown": {"engine": "warp"}}.items()},
-     experiment_none={"experiment": None}, workers_0={"experiment": experiment(), "execution": lambda d: quietly(workers=0)})
-call("table1", "tables.table1", {"out": "run"}, protocol_unknown={"protocol": "best"}, out_no_run={"out": "."})
-call("open_effects", "tables.open_effects", {"out": "run", "window": "chr1:165-285"}, window_unknown={"window": "chr1:0-1"}, window_outside={"window": "../../etc/passwd"})
+     experiment_none={"experiment": None}, workers_0={"experiment": experiment(), "workers": 0})
+call("table1", {"out": "run"}, protocol_unknown={"protocol": "best"}, out_no_run={"out": "."})
+call("open_effects", {"out": "run", "window": "chr1:165-285"}, window_unknown={"window": "chr1:0-1"}, window_outside={"window": "../../etc/passwd"})
 
 SUMMARY = {"bx": [0.1, 0.2, -0.3, 0.4], "bxse": [0.01] * 4, "by": [0.05, 0.1, -0.1, 0.2], "byse": [0.02] * 4}
 WRONG = {"lengths differ": {"by": [1.0]}, "NaN": {"bx": [0.1, np.nan, -0.3, 0.4]}, "infinite": {"by": [np.inf, 0.1, -0.1, 0.2]}, "SE zero": {"byse": [0.02, 0, 0.02, 0.02]},
@@ -755,22 +744,22 @@ WRONG = {"lengths differ": {"by": [1.0]}, "NaN": {"bx": [0.1, np.nan, -0.3, 0.4]
          "missing": {"byse": None}, "one mutation": {k: v[:1] for k, v in SUMMARY.items()}, "a nested list": {"bx": [[0.1], [0.2, 0.3]]}, "level 95": {"level": 95}}
 for _method, _options in {"ivw": {"model": "best"}, "egger": {"distribution": "cauchy"}, "weighted_median": {"n_boot": 0}, "mode_based": {"phi": 0}, "divw": {"cov": [9.0] * 4},
                           "raps": {"loss": "huge"}, "gls": {"rho": np.zeros((4, 4))}}.items():
-    call(_method, f"mr.{_method}", SUMMARY | ({"rho": np.eye(4)} if _method == "gls" else {}), **WRONG, **{f"{next(iter(_options))} unknown or impossible": _options})
-call("mvmr", "mr.mvmr", SUMMARY | {"bx": np.c_[SUMMARY["bx"], SUMMARY["by"]], "bxse": np.full((4, 2), 0.01)}, one_dimension={"bx": SUMMARY["bx"]}, names_too_few={"names": ["a"]},
+    call(_method, SUMMARY | ({"rho": np.eye(4)} if _method == "gls" else {}), **WRONG, **{f"{next(iter(_options))} unknown or impossible": _options})
+call("mvmr", SUMMARY | {"bx": np.c_[SUMMARY["bx"], SUMMARY["by"]], "bxse": np.full((4, 2), 0.01)}, one_dimension={"bx": SUMMARY["bx"]}, names_too_few={"names": ["a"]},
      NaN={"bx": np.full((4, 2), np.nan)}, exposures_that_are_the_same={"bx": np.c_[SUMMARY["bx"], SUMMARY["bx"]]})
-call("mask_bootstrap", "mr.mask_bootstrap", {"draws_x": np.random.default_rng(0).normal(size=(5, 6)), "draws_y": np.random.default_rng(1).normal(size=(5, 6)), "positions": np.arange(6)},
+call("mask_bootstrap", {"draws_x": np.random.default_rng(0).normal(size=(5, 6)), "draws_y": np.random.default_rng(1).normal(size=(5, 6)), "positions": np.arange(6)},
      one_draw={"draws_x": np.ones((1, 6)), "draws_y": np.ones((1, 6))}, shapes_differ={"draws_y": np.ones((5, 5))}, positions_too_few={"positions": [0]}, NaN={"draws_x": np.full((5, 6), np.nan)},
      n_boot_0={"n_boot": 0}, seed_negative={"seed": -1}, text={"draws_x": [["a"]]}, none={"draws_x": None})
-call("steiger", "mr.steiger", SUMMARY, n_draws_1={"n_draws": 1}, SE_negative=WRONG["SE negative"], lengths_differ=WRONG["lengths differ"])
+call("steiger", SUMMARY, n_draws_1={"n_draws": 1}, SE_negative=WRONG["SE negative"], lengths_differ=WRONG["lengths differ"])
 STUDIES = {"estimate": [0.1, 0.3, 0.2], "se": [0.1, 0.1, 0.2]}
 META = {"lengths differ": {"se": [0.1]}, "NaN": {"estimate": [0.1, np.nan, 0.2]}, "infinite": {"estimate": [0.1, np.inf, 0.2]}, "SE zero": {"se": [0.1, 0, 0.2]}, "SE negative": {"se": [0.1, -0.1, 0.2]},
         "empty": {"estimate": [], "se": []}, "text": {"estimate": list("abc")}, "two dimensions": {"estimate": np.ones((3, 2))}, "too large to square": {"estimate": [1e200, 0, 0]}, "level 95": {"level": 95}}
-call("random_effects", "meta.random_effects", STUDIES, **META, tau2_unknown={"tau2": "XX"}, ci_unknown={"ci": "XX"})
-call("fixed_effect", "meta.fixed_effect", STUDIES, **META)
-call("two_level", "meta.two_level", STUDIES | {"draws": np.random.default_rng(0).normal(size=(3, 5))}, **META, draws_of_another_number_of_windows={"draws": np.ones((2, 5))}, one_draw={"draws": np.ones((3, 1))},
+call("random_effects", STUDIES, **META, tau2_unknown={"tau2": "XX"}, ci_unknown={"ci": "XX"})
+call("fixed_effect", STUDIES, **META)
+call("two_level", STUDIES | {"draws": np.random.default_rng(0).normal(size=(3, 5))}, **META, draws_of_another_number_of_windows={"draws": np.ones((2, 5))}, one_draw={"draws": np.ones((3, 1))},
      draws_NaN={"draws": np.full((3, 5), np.nan)})
-call("meta_regression", "meta.meta_regression", STUDIES | {"X": [[0.0], [1.0], [2.0]]}, **META, moderators_too_many={"X": np.ones((3, 5))}, moderator_constant={"X": np.ones((3, 1))}, moderator_NaN={"X": np.full((3, 1), np.nan)})
-call("egger_test", "meta.egger_test", STUDIES, **META)
+call("meta_regression", STUDIES | {"X": [[0.0], [1.0], [2.0]]}, **META, moderators_too_many={"X": np.ones((3, 5))}, moderator_constant={"X": np.ones((3, 1))}, moderator_NaN={"X": np.full((3, 1), np.nan)})
+call("egger_test", STUDIES, **META)
 
 
 # --- what each gets ---------------------------------------------------------------------------------------------------
@@ -842,11 +831,8 @@ class Outcome:
 
 def prepare(folder: Path) -> None:
     "The good files, and a finished run."
-    from conftest import toy_model
-    from deepmr.core import Execution
-    from deepmr.experiment import Experiment
-    from deepmr.networks import save_model
-    from deepmr.pipeline import run
+    from deepmr.models import save_model
+    from deepmr.pipeline import Experiment, run
     save_model(toy_model(), dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16,
                                  hidden_dropout=0.4, length=120), folder / "toy.safetensors")
     dna = "".join(np.random.default_rng(0).choice(list("ACGT"), 3000))
@@ -859,8 +845,8 @@ def prepare(folder: Path) -> None:
     (folder / "data" / "g.fa").write_text("".join(f">{c}\n{dna}\n" for c in ("chr1", "chr8", "chr16")))
     (folder / "data" / "tracks.tsv").write_text(TRACKS)
     (folder / "data" / "peaks.bed").write_text("".join(f"{c}\t0\t2000\n" for c in ("chr1", "chr8", "chr16")))
-    run(Experiment(model="toy.safetensors", exposures=("X_TF1_None",), outcome="X_DNase_None", regions="sites.bed", genome="g.fa", windows=2,
-                   draws=5), folder / "run", Execution(workers=1, announce=lambda line: None))
+    run(Experiment("toy.safetensors", ("X_TF1_None",), "X_DNase_None", "sites.bed", "g.fa", windows=2, draws=5), folder / "run", workers=1,
+        announce=lambda line: None)
 
 
 def words(text: str, folder: Path, cache: Path) -> str:

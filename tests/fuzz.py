@@ -22,12 +22,8 @@ import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from deepmr import meta, mr
+from conftest import api
 from deepmr.core import InputError
-from deepmr.experiment_files import read_experiment
-from deepmr.networks import Labelled, read_model, read_weights
-from deepmr.regions import Genome, one_hot, read_regions, read_windows
-from deepmr.rundir import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS: dict[str, tuple[tuple, Callable[..., Any]]] = {}
@@ -61,10 +57,10 @@ def written(data: bytes, name: str) -> Path:
 
 @target("regions", BYTES)
 def _(data):
-    frame = read_regions(written(data, "x.bed"))
+    frame = api.read_regions(written(data, "x.bed"))
     assert len(frame) and (frame.start >= 0).all() and (frame.start < frame.end).all() and (frame.end < 10**12).all()
     assert (frame.start <= frame.summit).all() and (frame.summit <= frame.end).all() and frame.chrom.map(bool).all()
-    assert list(read_windows(FOLDER / "x.bed").start) == list(frame.start)
+    assert list(api.read_windows(FOLDER / "x.bed").start) == list(frame.start)
 
 
 FASTA = st.lists(st.one_of(st.sampled_from([">chr1", ">chr1:0-8", ">chr1:5-9", ">", ">chr1 x", ";c", ""]), st.text("ACGTNacgtn", max_size=12),
@@ -73,13 +69,13 @@ FASTA = st.lists(st.one_of(st.sampled_from([">chr1", ">chr1:0-8", ">chr1:5-9", "
 
 @target("FASTA", st.one_of(st.binary(max_size=120), FASTA.map(lambda t: t.encode("utf-8", "surrogatepass"))), st.integers(-2, 9), st.integers(-2, 12))
 def _(data, start, end):
-    bases = Genome(written(data, "x.fa")).fetch("chr1", start, end)
+    bases = api.Genome(written(data, "x.fa")).fetch("chr1", start, end)
     assert start >= 0 and len(bases) == end - start and bases == bases.upper()
 
 
 @target("sequence", st.one_of(st.text(max_size=9), st.lists(st.text("ACGTNacgtn", max_size=5), max_size=4)))
 def _(text):
-    x = one_hot(text)
+    x = api.one_hot(text)
     assert x.dtype == np.float32 and ((x == 0) | (x == 1)).all() and (x.sum(1) == 1).all()
 
 
@@ -88,7 +84,7 @@ LABEL = st.one_of(st.sampled_from(["CTCF", "DNase", "a#b", "#", "", "0", "7", "C
 
 @target("labels", st.lists(LABEL, min_size=1, max_size=8), st.one_of(LABEL, LABEL.flatmap(lambda k: st.integers(-1, 9).map(lambda i: f"{k}#{i}")), st.integers(-2, 9)))
 def _(labels, asked):
-    model = Labelled()
+    model = api.Labelled()
     model.labels, model.name = tuple(labels), "m"
     if len(set(model.addresses)) == len(labels):
         assert [model.index(a) for a in model.addresses] == list(range(len(labels)))
@@ -102,7 +98,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 
 @target("run.json", st.one_of(BYTES, JSON.map(lambda v: json.dumps(v).encode())))
 def _(data):
-    assert "exposures" in read_record(written(data, "run.json").parent)["experiment"]
+    assert "exposures" in api.read_record(written(data, "run.json").parent)["experiment"]
 
 
 HEADER = st.fixed_dictionaries({}, optional={
@@ -125,7 +121,7 @@ TENSORS = st.dictionaries(st.sampled_from(["w", "head.1.weight", "features.0.bia
 
 @target("weights header", st.one_of(BYTES, st.builds(safetensors, HEADER, TENSORS, st.just(bytes(8)))))
 def _(data):
-    read_model(written(data, "x.safetensors"))
+    api.read_model(written(data, "x.safetensors"))
 
 
 PICKLE = st.lists(st.one_of(st.sampled_from([b"\x80\x02", b"}", b"]", b"(", b"t", b"R", b".", b"c__builtin__\nopen\n", b"ctorch\nFloatStorage\n", b"K\x05", b"q\x00", b"h\x00",
@@ -135,7 +131,7 @@ PICKLE = st.lists(st.one_of(st.sampled_from([b"\x80\x02", b"}", b"]", b"(", b"t"
 
 @target("PyTorch weights", st.one_of(BYTES, PICKLE))
 def _(data):
-    assert all(hasattr(v, "shape") for v in read_weights(written(data, "x.pth")).values())
+    assert all(hasattr(v, "shape") for v in api.read_weights(written(data, "x.pth")).values())
 
 
 KEYS = ["model", "exposures", "outcome", "genome", "regions", "peaks", "windows", "draws", "seed", "protocol", "engine", "name", "file", "url", "x"]
@@ -146,7 +142,7 @@ TOML = st.lists(st.one_of(st.tuples(st.sampled_from(KEYS), TOML_VALUE).map(" = "
 
 @target("TOML", st.one_of(BYTES, TOML.map(lambda t: t.encode("utf-8", "surrogatepass"))))
 def _(data):
-    read_experiment(written(data, "x.toml"))
+    api.read_experiment(written(data, "x.toml"))
 
 
 # --- estimators -------------------------------------------------------------------------------------------------------
@@ -175,7 +171,7 @@ def moderate(rng):
 EXPLAINED = {"too_few_mutations", "no_exposure_effect", "no_exposure_variation", "not_finite", "exposures_not_distinct"}
 
 
-def holds(r: mr.MREstimate) -> None:
+def holds(r: Any) -> None:
     "What any estimate owes: finite or explained, in order, a probability."
     values = np.array([r.estimate, r.se, r.ci_low, r.ci_high, r.p])
     assert np.isfinite(values).all() or EXPLAINED & set(r.codes), r
@@ -183,10 +179,10 @@ def holds(r: mr.MREstimate) -> None:
         assert r.se >= 0 and r.ci_low <= r.ci_high and 0 <= r.p <= 1, r
 
 
-ESTIMATORS: dict[str, Callable[..., mr.MREstimate]] = {
-    "ivw": mr.ivw, "ivw, delta weights": lambda *d: mr.ivw(*d, weights="delta", distribution="t"), "ivw, robust": lambda *d: mr.ivw(*d, robust=True), "egger": mr.egger,
-    "weighted_median": lambda *d: mr.weighted_median(*d, n_boot=5), "mode_based": lambda *d: mr.mode_based(*d, n_boot=3), "divw": mr.divw, "raps": mr.raps,
-    "gls": lambda *d: mr.gls(*d, rho=np.eye(len(d[0])))}
+ESTIMATORS: dict[str, Callable[..., Any]] = {
+    "ivw": api.ivw, "ivw, delta weights": lambda *d: api.ivw(*d, weights="delta", distribution="t"), "ivw, robust": lambda *d: api.ivw(*d, robust=True), "egger": api.egger,
+    "weighted_median": lambda *d: api.weighted_median(*d, n_boot=5), "mode_based": lambda *d: api.mode_based(*d, n_boot=3), "divw": api.divw, "raps": api.raps,
+    "gls": lambda *d: api.gls(*d, rho=np.eye(len(d[0])))}
 for _name, _estimator in ESTIMATORS.items():
     target(_name, summary)(lambda d, f=_estimator: holds(f(*d)))
 
@@ -212,13 +208,13 @@ def _(case):
 @target("steiger", lambda rng: (summary(rng), int(rng.integers(-1, 60))))
 def _(case):
     d, n = case
-    assert 0 <= mr.steiger(*d, n_draws=n).p <= 1 or not np.isfinite(np.stack(d)).all()
+    assert 0 <= api.steiger(*d, n_draws=n).p <= 1 or not np.isfinite(np.stack(d)).all()
 
 
 @target("mvmr", lambda rng: [numbers(rng, shape, positive) for n, k in [rng.integers((0, 1), (10, 4))]
                              for shape, positive in (((n, k), False), ((n, k), True), ((n,), False), ((n,), True))])
 def _(d):
-    for r in mr.mvmr(*d).values():
+    for r in api.mvmr(*d).values():
         holds(r)
 
 
@@ -227,14 +223,14 @@ def draws_of_two(rng):
     return numbers(rng, shape), numbers(rng, shape)
 
 
-for _name, _by_draws in {"mask_bootstrap": lambda x, y: mr.mask_bootstrap(x, y, n_boot=5), "mask_bootstrap, equal weights": lambda x, y: mr.mask_bootstrap(x, y, n_boot=5, weights="equal"),
-                         "divw_draws": lambda x, y: mr.divw_draws(x, y, n_boot=5), "slope_per_draw": mr.slope_per_draw}.items():
+for _name, _by_draws in {"mask_bootstrap": lambda x, y: api.mask_bootstrap(x, y, n_boot=5), "mask_bootstrap, equal weights": lambda x, y: api.mask_bootstrap(x, y, n_boot=5, weights="equal"),
+                         "divw_draws": lambda x, y: api.divw_draws(x, y, n_boot=5), "slope_per_draw": api.slope_per_draw}.items():
     target(_name, draws_of_two)(lambda d, f=_by_draws: holds(f(*d)))
 
 
 @target("slope_matrix", lambda rng: numbers(rng, tuple(rng.integers(1, (5, 6, 4)))))
 def _(draws):
-    r = mr.slope_matrix(draws, n_boot=5)
+    r = api.slope_matrix(draws, n_boot=5)
     finite = np.isfinite(r.estimate) & np.isfinite(r.se)
     assert (r.se[finite] >= 0).all()
 
@@ -244,37 +240,37 @@ def windows(rng):
     return tuple(numbers(rng, (n,), positive) for positive in (False, True, False))
 
 
-def combined(r: meta.MetaEstimate) -> None:
+def combined(r: Any) -> None:
     assert np.isfinite([r.estimate, r.se, r.ci_low, r.ci_high, r.p, r.tau2, r.i2]).all(), r
     assert r.se >= 0 and r.tau2 >= 0 and 0 <= r.i2 <= 1 and 0 <= r.p <= 1 and r.ci_low <= r.estimate <= r.ci_high, r
 
 
 for _tau2 in ("DL", "REML", "ML", "PM", "EB", "HE", "HS", "SJ"):
     for _ci in ("HKSJ", "wald"):
-        target(f"random_effects {_tau2} {_ci}", windows)(lambda d, t=_tau2, c=_ci: combined(meta.random_effects(d[0], d[1], tau2=t, ci=c)))
-target("fixed_effect", windows)(lambda d: combined(meta.fixed_effect(d[0], d[1])))
+        target(f"random_effects {_tau2} {_ci}", windows)(lambda d, t=_tau2, c=_ci: combined(api.random_effects(d[0], d[1], tau2=t, ci=c)))
+target("fixed_effect", windows)(lambda d: combined(api.fixed_effect(d[0], d[1])))
 
 
 @target("two_level", lambda rng: [numbers(rng, shape, positive) for n, k in [rng.integers(0, (10, 5))]
                                   for shape, positive in (((n,), False), ((n,), True), ((n, k), False))])
 def _(d):
-    combined(meta.two_level(*d))
+    combined(api.two_level(*d))
 
 
 @target("meta_regression", windows)
 def _(d):
-    r = meta.meta_regression(*d)
+    r = api.meta_regression(*d)
     assert np.isfinite(r.estimate).all() and (r.se >= 0).all() and r.tau2 >= 0
 
 
 @target("egger_test", windows)
 def _(d):
-    assert 0 <= meta.egger_test(d[0], d[1]).p <= 1
+    assert 0 <= api.egger_test(d[0], d[1]).p <= 1
 
 
 @target("subgroups", windows)
 def _(d):
-    for r in meta.subgroups(d[0], d[1], np.sign(np.nan_to_num(d[2]))).groups.values():
+    for r in api.subgroups(d[0], d[1], np.sign(np.nan_to_num(d[2]))).groups.values():
         combined(r)
 
 
@@ -282,9 +278,9 @@ def _(d):
 def _(case):
     y, s, rng = case
     tau2, c, order = rng.choice(["DL", "PM", "HE", "EB"]), 2.0 ** rng.integers(-20, 21), rng.permutation(len(y))
-    r = meta.random_effects(y, s, tau2=tau2)
+    r = api.random_effects(y, s, tau2=tau2)
     size = np.abs(y).max() + s.max()
-    for factor, other in ((-1, meta.random_effects(-y, s, tau2=tau2)), (c, meta.random_effects(c * y, c * s, tau2=tau2)), (1, meta.random_effects(y[order], s[order], tau2=tau2))):
+    for factor, other in ((-1, api.random_effects(-y, s, tau2=tau2)), (c, api.random_effects(c * y, c * s, tau2=tau2)), (1, api.random_effects(y[order], s[order], tau2=tau2))):
         assert abs(other.estimate / factor - r.estimate) <= 1e-6 * size and abs(other.se / abs(factor) - r.se) <= 1e-6 * size, (factor, r, other)
 
 

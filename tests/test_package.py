@@ -33,7 +33,8 @@ def public(module: str) -> dict:
     named = {n: o for n, o in named.items() if o.__module__ == of.__name__}
     for owner, kind in [(n, o) for n, o in named.items() if inspect.isclass(o)]:
         named |= {f"{owner}.{n}": getattr(o, "fget", o) for n, o in vars(kind).items()
-                  if n[0] != "_" and (inspect.isfunction(o) or isinstance(o, property)) and n != "forward"}  # forward is torch's
+                  if n[0] != "_" and (inspect.isfunction(o) or isinstance(o, property)) and n != "forward"  # which is torch's
+                  and n not in getattr(kind, "__dataclass_fields__", ())}
     return named
 
 
@@ -61,6 +62,14 @@ def test_what_one_begins_with_is_found_in_the_package_itself():
 def test_every_public_name_has_a_docstring(module):
     without = [n for n, o in public(module).items() if not (inspect.getdoc(o) or "").strip()]
     assert not without, f"no docstring: {without}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").glob("*.py")), ids=lambda p: p.stem)
+def test_tests_import_public_names_only(file):
+    found = [(node.module.removeprefix("deepmr."), alias.name) for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deepmr.") for alias in node.names]
+    private = [f"{module}.{name}" for module, name in found if name not in importlib.import_module(f"deepmr.{module}").__all__]
+    assert not private
 
 
 def raisers(module: str) -> set[str]:

@@ -14,8 +14,8 @@ import torch
 from hypothesis import settings
 
 import deepmr
-from deepmr.models import ConvNet, SequenceModel, save_model
-from deepmr.pipeline import Experiment
+from deepmr.experiment import Experiment
+from deepmr.networks import ConvNet, SequenceModel, save_model
 
 # The same examples in every run; HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

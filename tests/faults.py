@@ -728,13 +728,13 @@ def experiment(**change: object) -> Callable[[Path], object]:
     return make
 
 
-call("run", {"out": "new", "workers": 1, "announce": lambda d: lambda line: None}, **{
+call("run", {"out": "new", "execution": lambda d: api.Execution(workers=1, announce=lambda line: None)}, **{
     name: {"experiment": experiment(**change)} for name, change in {
         "model none": {"model": None}, "exposures a string": {"exposures": "X_TF1_None"}, "exposures unknown": {"exposures": ("X_TF3_None",)}, "outcome none": {"outcome": None},
         "regions a number": {"regions": 3}, "windows text": {"windows": "2"}, "windows a fraction": {"windows": 2.5}, "draws text": {"draws": "5"}, "draws a fraction": {"draws": 2.5},
         "seed negative": {"seed": -1}, "seed a fraction": {"seed": 0.5}, "seed text": {"seed": "0"}, "protocol unknown": {"protocol": "best"}, "protocol none": {"protocol": None},
         "engine unknown": {"engine": "warp"}}.items()},
-     experiment_none={"experiment": None}, workers_0={"experiment": experiment(), "workers": 0})
+     experiment_none={"experiment": None}, workers_0={"experiment": experiment(), "execution": lambda d: api.Execution(workers=0, announce=lambda line: None)})
 call("table1", {"out": "run"}, protocol_unknown={"protocol": "best"}, out_no_run={"out": "."})
 call("open_effects", {"out": "run", "window": "chr1:165-285"}, window_unknown={"window": "chr1:0-1"}, window_outside={"window": "../../etc/passwd"})
 
@@ -831,8 +831,10 @@ class Outcome:
 
 def prepare(folder: Path) -> None:
     "The good files, and a finished run."
-    from deepmr.models import save_model
-    from deepmr.pipeline import Experiment, run
+    from deepmr.core import Execution
+    from deepmr.experiment import Experiment
+    from deepmr.networks import save_model
+    from deepmr.pipeline import run
     save_model(toy_model(), dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16,
                                  hidden_dropout=0.4, length=120), folder / "toy.safetensors")
     dna = "".join(np.random.default_rng(0).choice(list("ACGT"), 3000))
@@ -845,8 +847,8 @@ def prepare(folder: Path) -> None:
     (folder / "data" / "g.fa").write_text("".join(f">{c}\n{dna}\n" for c in ("chr1", "chr8", "chr16")))
     (folder / "data" / "tracks.tsv").write_text(TRACKS)
     (folder / "data" / "peaks.bed").write_text("".join(f"{c}\t0\t2000\n" for c in ("chr1", "chr8", "chr16")))
-    run(Experiment("toy.safetensors", ("X_TF1_None",), "X_DNase_None", "sites.bed", "g.fa", windows=2, draws=5), folder / "run", workers=1,
-        announce=lambda line: None)
+    run(Experiment(model="toy.safetensors", exposures=("X_TF1_None",), outcome="X_DNase_None", regions="sites.bed", genome="g.fa", windows=2,
+                   draws=5), folder / "run", Execution(workers=1, announce=lambda line: None))
 
 
 def words(text: str, folder: Path, cache: Path) -> str:

@@ -5,18 +5,22 @@
 # %% auto #0
 __all__ = ['adapt', 'stack', 'background_ensemble']
 
-# %% ../nbs/01b_adapters.ipynb #26ab302e
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+# %% ../nbs/01b_adapters.ipynb #f6ec1ae4
+import functools
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import nn
 
 from deepmr.core import InputError, check_whole
-from deepmr.networks import Ensemble, SequenceModel, first_line
+from deepmr.networks import Ensemble, SequenceModel, as_float32, first_line
+from deepmr.randomness import to_eval
 from deepmr.regions import ALPHABET
 
 # %% ../nbs/01b_adapters.ipynb #70d1825e
@@ -34,8 +38,10 @@ class Layout:
     reduce: str | None
     positions: tuple[int, int] | None
     reverse_complement: bool
+    mirrored: tuple[int, int] | None = None  # `positions`, as the other strand counts them
+    order: tuple[int, ...] | None = None  # columns of the other strand's labels; None: the same
 
-# %% ../nbs/01b_adapters.ipynb #975974c7
+# %% ../nbs/01b_adapters.ipynb #e6a752f1
 class Adapter(nn.Module):
     "A network of another layout as one that maps (N, 4, L) to (N, n_labels). `adapt` makes and checks it."
 
@@ -45,18 +51,29 @@ class Adapter(nn.Module):
         self.order: torch.Tensor | None
         order = torch.tensor([ALPHABET.index(base) for base in layout.alphabet])
         self.register_buffer("order", None if layout.alphabet == ALPHABET else order, persistent=False)
+        self.swap: torch.Tensor | None
+        self.register_buffer("swap", None if layout.order is None else torch.tensor(layout.order), persistent=False)
+        self.strands = 2 if layout.reverse_complement else 1  # rows of the batch for each window
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         "Both strands if asked for, the network, the part of its output, and one number per label."
-        both = self.layout.reverse_complement
-        if both:
-            x = torch.cat([x, x.flip(1, 2)])
-        y = self.network(self.arranged(x))
-        y = reduced(y if self.layout.output is None else y[self.layout.output], self.layout)
-        if both:
+        layout = self.layout
+        if not layout.reverse_complement:
+            return reduced(self.part(self.network(self.arranged(x))), layout)
+        y = self.part(self.network(self.arranged(torch.cat([x, x.flip(1, 2)]))))
+        if layout.positions == layout.mirrored:
+            forward, backward = reduced(y, layout).chunk(2)
+        else:  # the other strand's profile runs backwards
             forward, backward = y.chunk(2)
-            y = (forward + backward) / 2
-        return y
+            forward, backward = reduced(forward, layout), reduced(backward, replace(layout, positions=layout.mirrored))
+        if self.swap is not None:
+            backward = backward.index_select(1, self.swap)
+        return (forward + backward) / 2
+
+    def part(self, y: Any) -> torch.Tensor:
+        "The part of the network's output that was asked for."
+        chosen: torch.Tensor = y if self.layout.output is None else y[self.layout.output]
+        return chosen
 
     def arranged(self, x: torch.Tensor) -> torch.Tensor:
         "(N, 4, L) in the network's own layout and order of bases."
@@ -133,25 +150,57 @@ def _check_output(y: Any, layout: Layout, n_labels: int, name: str) -> None:
 
 # %% ../nbs/01b_adapters.ipynb #4ba2f8aa
 @torch.no_grad()
-def _try_out(adapter: Adapter, n_labels: int, length: int, name: str) -> None:
-    "InputError if the network does not take two sequences, or its output does not have the layout."
+def _try_out(adapter: Adapter, n_labels: int, length: int, name: str) -> int:
+    """The number of positions of the profile, 0 if it is none.
+
+    InputError if the network does not take two sequences, or its output does not have the layout.
+    """
     tensor = next((t for t in adapter.parameters() if t.is_floating_point()), torch.zeros(1))
-    x = adapter.arranged(torch.zeros(2, 4, length, dtype=tensor.dtype, device=tensor.device))
+    bases = np.eye(4)[np.random.Generator(np.random.Philox(0)).integers(0, 4, (2, length))].transpose(0, 2, 1)
+    x = adapter.arranged(torch.as_tensor(np.ascontiguousarray(bases), dtype=tensor.dtype, device=tensor.device))
+    to_eval(adapter)
     try:
-        y = adapter.network.eval()(x)
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        y = adapter.network(x)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
         raise InputError(f"model {name}: the network does not take input of shape {tuple(x.shape)} (axes {adapter.layout.axes}, "
                          f"length {length}): {first_line(error)}") from None
     try:
-        y = y if adapter.layout.output is None else y[adapter.layout.output]
+        y = adapter.part(y)
     except (KeyError, IndexError, TypeError):
         raise InputError(f"model {name}: found an output {_shape(y)}, expected one that has a part {adapter.layout.output!r}") from None
     _check_output(y, adapter.layout, n_labels, name)
+    return int(y.shape[adapter.layout.output_axes.index("P")]) if "P" in adapter.layout.output_axes else 0
+
+# %% ../nbs/01b_adapters.ipynb #621f124b
+_OTHER = {"plus": "minus", "pos": "neg", "positive": "negative", "fwd": "rev", "forward": "reverse", "watson": "crick",
+          "sense": "antisense", "+": "-"}
+_OTHER |= {b: a for a, b in _OTHER.items()}
+_STRANDS = re.compile(rf"(?<![a-z])({'|'.join(k for k in _OTHER if k.isalpha())})(?![a-z])|[+-](?=$|[)\]])", re.IGNORECASE)
+
+
+def _stranded(labels: Sequence[str]) -> list[tuple[str, str]]:
+    "Pairs of labels that differ in the word for a strand alone."
+    lower = {label.lower(): label for label in labels}
+    twins = {label: lower.get(_STRANDS.sub(lambda m: _OTHER[m[0].lower()], label.lower())) for label in labels}
+    return [(a, b) for a, b in twins.items() if b is not None and labels.index(a) < labels.index(b)]
+
+
+def _swapped(labels: Sequence[str], swap: Sequence[tuple[str, str]] | None, name: str) -> tuple[int, ...] | None:
+    "Columns of the other strand's labels. InputError for strands that `swap` does not mention, and for unknown labels."
+    if swap is None and (pairs := _stranded(labels)):
+        raise InputError(f"swap: found labels {pairs[0][0]!r} and {pairs[0][1]!r} of model {name}, which look like two strands, expected "
+                         f"swap={pairs[:1]!r} with reverse_complement, or swap=[] if they are not")
+    order = list(range(len(labels)))
+    for a, b in swap or ():
+        if labels.count(a) != 1 or labels.count(b) != 1:
+            raise InputError(f"swap: found {(a, b)!r}, expected pairs of the labels of model {name}, each of which it has once")
+        order[labels.index(a)], order[labels.index(b)] = labels.index(b), labels.index(a)
+    return tuple(order) if order != list(range(len(labels))) else None
 
 # %% ../nbs/01b_adapters.ipynb #a9dfc153
 def adapt(
     network: nn.Module | Callable[[torch.Tensor], Any] | Sequence[nn.Module],  # or a function; a list makes an ensemble
-    labels: Sequence[str] | str | Path,  # one name per output, or a text file of them
+    labels: Sequence[str] | Mapping[Any, str] | str | Path,  # one name per output, a table of them by number, or a text file
     length: int,  # bp of the input
     name: str = "model",  # the model's name in results
     *,
@@ -162,12 +211,13 @@ def adapt(
     reduce: str | None = None,  # 'mean', 'sum' or 'max' over a profile's positions
     positions: tuple[int, int] | None = None,  # the profile's positions to reduce, 0-based and half-open; None: all
     reverse_complement: bool = False,  # average over both strands
+    swap: Sequence[tuple[str, str]] | None = None,  # labels that are two strands of one track, with reverse_complement
     thresholds: Mapping[str, float] | None = None,  # as in SequenceModel
     label_warnings: Mapping[str, Sequence[str]] | None = None,  # as in SequenceModel
 ) -> SequenceModel:  # an Ensemble if `network` is a list
     """Any network as a SequenceModel that maps (N, 4, length) to (N, n_labels).
 
-    `labels`: `["CTCF", "DNase"]`, or `"labels.txt"` with one label a line.
+    `labels`: `["CTCF", "DNase"]`, `{0: "CTCF", 1: "DNase"}` (`id2label`), or `"labels.txt"` with one label a line.
     `axes`, letter by letter: N batch, C bases, L positions, 1 an axis of length 1. `axes="NLC"` for input (N, length, 4),
     `axes="NC1L"` for (N, 4, 1, length).
     `alphabet="AGCT"`: the network's second channel is G.
@@ -175,42 +225,96 @@ def adapt(
     `output_axes`: N batch, T labels, P positions, 1 an axis of length 1. `"NT"` for (N, n_labels), `"N"` for (N,) and
     one label, `"NPT"` for a profile (N, positions, n_labels) together with `reduce`.
     `reduce="sum"` adds up a profile's positions; `reduce="mean", positions=(450, 550)` averages the middle hundred.
-    `reverse_complement=True` averages the predictions for both strands.
+    `reverse_complement=True` averages the predictions for both strands; `swap=[("plus", "minus")]` with it if these labels are strands.
     `thresholds={"CTCF": 0.1}`: from 0.1, CTCF counts as bound. `label_warnings={"CTCF": ["weak_label"]}` goes into tables.
 
     Raises InputError for impossible options, and if a forward pass gives another shape.
     """
     layout = Layout(axes, alphabet, output, output_axes or ("NT" if reduce is None else "NTP"), reduce, positions, reverse_complement)
-    return _adapted(network, labels, length, name, layout, thresholds or {}, label_warnings or {})
+    return _adapted(network, _as_labels(labels), length, name, layout, swap, thresholds or {}, label_warnings or {})
 
-# %% ../nbs/01b_adapters.ipynb #ff59fa53
+# %% ../nbs/01b_adapters.ipynb #f962c651
+def enclosed_networks(function: Any, depth: int = 3) -> Iterator[nn.Module]:
+    "Networks that a function uses: those it closes over, global ones that it names, and those of its object and arguments."
+    if isinstance(function, nn.Module):
+        yield function
+    elif depth:
+        for part in _within(function):
+            if not isinstance(part, (type, types.ModuleType, np.ndarray, torch.Tensor)):
+                yield from enclosed_networks(part, depth - 1)
+
+
+def _within(thing: Any) -> list[Any]:
+    "What a function or an object holds."
+    if isinstance(thing, (list, tuple)):
+        return list(thing)
+    if isinstance(thing, dict):
+        return list(thing.values())
+    if isinstance(thing, functools.partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, types.MethodType):
+        return [thing.__self__, thing.__func__]
+    if isinstance(thing, types.FunctionType):
+        codes = [thing.__code__, *(c for c in thing.__code__.co_consts if isinstance(c, types.CodeType))]
+        named = {name for code in codes for name in code.co_names}
+        return [*(thing.__defaults__ or ()), *(c.cell_contents for c in thing.__closure__ or () if _filled(c)),
+                *(thing.__globals__[name] for name in sorted(named) if name in thing.__globals__)]
+    call = getattr(type(thing), "__call__", None)  # noqa: B004
+    return [*(vars(thing).values() if hasattr(thing, "__dict__") else ()), *([call] if isinstance(call, types.FunctionType) else [])]
+
+
+def _filled(cell: Any) -> bool:
+    "Does a cell of a closure hold something?"
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+# %% ../nbs/01b_adapters.ipynb #b69389ef
 class _Function(nn.Module):
-    "A function of a batch as a network without weights of its own."
+    "A function of a batch as a network. The networks that it uses are parts of it, so that they are seen, moved and put into eval mode."
+
+    encloses = True  # a copy would still call the networks themselves
 
     def __init__(self, function: Callable[[torch.Tensor], Any]):
         super().__init__()
         if not callable(function):
             raise InputError(f"network: found a {type(function).__name__}, expected a torch.nn.Module, a function or a list of modules")
         self.function = function
+        self.networks = nn.ModuleList(dict.fromkeys(enclosed_networks(function)))
 
     def forward(self, x: torch.Tensor) -> Any:
         return self.function(x)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
-def _adapted(network: Any, labels: Any, length: int, name: str, layout: Layout,
+
+def _as_labels(labels: Any) -> Any:
+    "Labels as a list: of a table by number, or of a text file."
+    if isinstance(labels, Mapping):
+        numbers = {str(k): v for k, v in labels.items()}
+        if set(numbers) != {str(i) for i in range(len(labels))}:
+            raise InputError(f"labels: found a table with keys {', '.join(numbers)}, expected the numbers 0 to {len(labels) - 1}")
+        return [str(numbers[str(i)]) for i in range(len(labels))]
+    return list(read_labels(labels)) if isinstance(labels, (str, Path)) else labels
+
+# %% ../nbs/01b_adapters.ipynb #1dafeb35
+def _adapted(network: Any, labels: Any, length: int, name: str, layout: Layout, swap: Sequence[tuple[str, str]] | None,
              thresholds: Mapping[str, float], label_warnings: Mapping[str, Sequence[str]]) -> SequenceModel:
     "One network, or several as an ensemble."
-    if isinstance(network, Sequence) and not isinstance(network, str):
-        members = [_adapted(one, labels, length, f"{name}, member {i}", layout, thresholds, label_warnings) for i, one in enumerate(network)]
+    if isinstance(network, Sequence) and not isinstance(network, (str, nn.Module)):
+        members = [_adapted(one, labels, length, f"{name}, member {i}", layout, swap, thresholds, label_warnings) for i, one in enumerate(network)]
         return Ensemble(members, name)
-    if not isinstance(network, nn.Module):
-        network = _Function(network)
-    labels = read_labels(labels) if isinstance(labels, (str, Path)) else labels
     check_whole("length", length, 1)
     _check_layout(layout)
-    adapter = Adapter(network, layout)
-    _try_out(adapter, len(labels), length, name)
-    return SequenceModel(adapter, labels, length, name, thresholds, label_warnings)
+    if layout.reverse_complement:
+        layout = replace(layout, order=_swapped(list(labels), swap, name))
+    network = as_float32(network if isinstance(network, nn.Module) else _Function(network), name)
+    size = _try_out(Adapter(network, layout), len(labels), length, name)
+    if layout.positions is not None:
+        layout = replace(layout, mirrored=(size - layout.positions[1], size - layout.positions[0]))
+    return SequenceModel(Adapter(network, layout), labels, length, name, thresholds, label_warnings)
 
 # %% ../nbs/01b_adapters.ipynb #aa0f4fdf
 def stack(models: Sequence[SequenceModel], name: str | None = None) -> SequenceModel:
@@ -227,9 +331,11 @@ def stack(models: Sequence[SequenceModel], name: str | None = None) -> SequenceM
     labels = [label for m in models for label in m.labels]
     return SequenceModel(beside, labels, max(m.length for m in models), name or " + ".join(m.name for m in models), thresholds, label_warnings)
 
-# %% ../nbs/01b_adapters.ipynb #49cd6443
+# %% ../nbs/01b_adapters.ipynb #b307bc62
 class _Beside(nn.Module):
     "Outputs of several networks side by side, each of the middle of the window."
+
+    of_checked = True
 
     def __init__(self, modules: Sequence[nn.Module], lengths: Sequence[int]):
         super().__init__()
@@ -258,10 +364,11 @@ def background_ensemble(
                                      f"{model.name}, background {k}", model.thresholds, model.label_warnings))
     return Ensemble(members, f"{model.name} in {n} backgrounds")
 
-# %% ../nbs/01b_adapters.ipynb #e8f14892
+# %% ../nbs/01b_adapters.ipynb #c79ee41e
 class _Background(nn.Module):
     "A network that sees other bases at some positions."
 
+    of_checked = True
     keep: torch.Tensor  # (1, 1, L) 0 or 1
     other: torch.Tensor  # (1, 4, L) one-hot where keep is 0
 

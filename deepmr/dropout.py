@@ -9,7 +9,9 @@ __all__ = ['dropout_layers', 'MaskSampler', 'shared_masks']
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,56 +19,215 @@ import torch
 from torch import nn
 
 from deepmr.core import InputError
-from deepmr.networks import SequenceModel
+from deepmr.networks import SequenceModel, out_of_memory, trial_windows
+from deepmr.randomness import Operation, Watch, hidden_parts, masked, to_eval
 
 # %% ../nbs/03_dropout.ipynb #fcd02b0d
-_CHANNEL = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+def _split(x: torch.Tensor, axis: int, into: tuple[int, int]) -> torch.Tensor:
+    "x with one axis as two."
+    return x.reshape(*x.shape[:axis], *into, *x.shape[axis + 1:])
+
+
+@dataclass(frozen=True)
+class Site:
+    "Where a network drops, and how a mask is laid over what arrives there."
+
+    p: float
+    shape: tuple[int, ...]  # of a mask: without the batch axis
+    axis: int | None = 0  # the batch axis of what arrives; None: it has none, as a parameter
+    each: int = 1  # positions of a window along that axis
+    windows_first: bool = True  # are the positions of a window neighbours on that axis?
+    plain: bool = True  # is it one of torch's own dropout modules, in its only use?
+
+    def drop(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        "x under a mask, the same for every window."
+        if self.axis is None or (self.axis == 0 and self.each == 1):
+            return x * mask
+        if self.each == 1:
+            return x * mask.unsqueeze(self.axis)
+        split, at = ((-1, self.each), self.axis) if self.windows_first else ((self.each, -1), self.axis + 1)
+        return (_split(x, self.axis, split) * mask.unsqueeze(at)).flatten(self.axis, self.axis + 1)
+
+# %% ../nbs/03_dropout.ipynb #385fe57f
+Met = tuple[Operation, torch.Tensor]  # an operation, and what arrived there
+
+
+def _pass(module: nn.Module, x: torch.Tensor) -> tuple[list[Met], list[tuple[str, str, int]], torch.Tensor]:
+    "What a forward pass meets: dropout, which does nothing here, other random numbers, and the output."
+    met: list[Met] = []
+
+    def note(op: Operation, x: torch.Tensor) -> torch.Tensor:
+        met.append((op, x))
+        return x
+
+    with torch.no_grad(), Watch(module, note) as watch:
+        y = module(x.clone())
+    return met, watch.random, y
+
+
+@contextlib.contextmanager
+def _training(module: nn.Module, paths: list[str]) -> Iterator[None]:
+    "Inside the `with` block the modules at `paths` are in training mode, all others in eval mode. Buffers are restored."
+    to_eval(module)
+    parts, buffers = [module.get_submodule(path) for path in paths], [(b, b.clone()) for b in module.buffers()]
+    for part in parts:
+        part.training = True
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.training = False
+        for buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
+
+
+def _keeps_statistics(part: nn.Module) -> bool:
+    "Does a layer compute something else in training mode, as normalisation does?"
+    return isinstance(part, nn.modules.batchnorm._NormBase) or any(True for _ in part.buffers(recurse=False))
+
+# %% ../nbs/03_dropout.ipynb #b1d1767a
+def _sites(passes: list[list[Met]], name: str) -> dict[str, Site]:
+    "Where dropout acts, from the operations that one window meets, those that two meet, and those that the first meets turned round."
+    if len({tuple(op.name for op, _ in met) for met in passes}) > 1:
+        raise InputError(f"model {name}: found other dropout for one window than for another, expected the same")
+    sites = {}
+    for (op, x1), (_, x2), (_, xr) in zip(*passes):
+        a, b = list(x1.shape), list(x2.shape)
+        grows = [i for i, (n, m) in enumerate(zip(a, b)) if n != m]
+        if len(a) != len(b) or len(grows) > 1 or any(b[i] != 2 * a[i] or a[i] % op.rows for i in grows):
+            raise InputError(f"model {name}: found dropout at {op.name} on shape {tuple(a)} for one window and {tuple(b)} for two, "
+                             "expected one axis, the batch, to double")
+        axis = grows[0] if grows else None
+        rows = op.rows * (2 if axis is not None and _both_strands(x1, xr, axis, op.rows) else 1)
+        each = a[axis] // rows if axis is not None else 1
+        if axis is not None and each > 1:
+            a[axis] = each
+        shape = [n if i < 2 or op.kind != "channels" else 1 for i, n in enumerate(a)]
+        if axis is not None and each == 1:
+            del shape[axis]
+        first = each == 1 or axis is None or _windows_first(x1, x2, axis, each, rows)
+        sites[op.name] = Site(op.p, tuple(shape), axis, each, first, op.plain and axis == 0 and each == 1)
+    return sites
+
+# %% ../nbs/03_dropout.ipynb #9b3a72c9
+def _both_strands(x: torch.Tensor, turned: torch.Tensor, axis: int, rows: int) -> bool:
+    "Does the network itself send both strands, so that they change places with the window's reverse complement?"
+    if rows > 1 or x.shape[axis] % 2 or not x.dtype.is_floating_point:
+        return False
+    here, there = x.chunk(2, axis), turned.chunk(2, axis)
+    near = 1e-4 * float(x.abs().max())
+    return torch.allclose(here[0], there[1], 1e-4, near) and torch.allclose(here[1], there[0], 1e-4, near)
+
+
+def _windows_first(one: torch.Tensor, two: torch.Tensor, axis: int, each: int, rows: int) -> bool:
+    "Do the positions of a window lie side by side on an axis that holds windows and positions?"
+    alone = _split(one, axis, (rows, each)).select(axis, 0) if rows > 1 else one
+    by_window = _split(two, axis, (2 * rows, each)).select(axis, 0) - alone
+    by_position = _split(two, axis, (each, 2 * rows)).select(axis + 1, 0) - alone
+    return bool(by_window.abs().sum() <= by_position.abs().sum())
+
+# %% ../nbs/03_dropout.ipynb #3bed88a2
 _UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)  # they also shift and scale what they keep
 
 
-def _mask_shape(module: nn.Module, shape: torch.Size) -> tuple[int, ...]:
-    "Shape of a mask without the batch axis. Channel dropout has one value per channel."
-    kept = tuple(shape[1:])
-    return (kept[0], *(1 for _ in kept[1:])) if isinstance(module, _CHANNEL) else kept
+def _refuse_unseen(model: SequenceModel) -> None:
+    "InputError for dropout that cannot be seen, or cannot be put under masks, named."
+    for path, word in hidden_parts(model.module):
+        raise InputError(f"model {model.name}: found a {word} network{f' ({path})' if path else ''}, whose dropout cannot be seen, "
+                         f"expected the network before it was {word}")
+    for path, part in model.module.named_modules():
+        if isinstance(part, _UNSUPPORTED):
+            raise InputError(f"model {model.name}: found {type(part).__name__} ({path}), expected nn.Dropout or channel dropout")
+        rate = next((r for r in (getattr(part, k, 0) for k in ("rate", "dropout", "recurrent_dropout")) if isinstance(r, (int, float)) and r > 0), 0)
+        if rate and type(part).__module__.startswith("keras"):
+            raise InputError(f"model {model.name}: found Keras' {type(part).__name__} ({path}) with dropout {rate}, which only Keras can switch "
+                             "on, expected nn.Dropout, or an ensemble of trained networks")
 
-# %% ../nbs/03_dropout.ipynb #90aa3c71
+
+def _refuse_by_hand(model: SequenceModel, trained: list[tuple[str, str, int]], seen: list[tuple[str, str, int]]) -> None:
+    "InputError for random numbers that only training mode draws, if they look like dropout written by hand."
+    for path, function, n in trained:
+        kind = type(model.module.get_submodule(path)).__name__
+        if (path, function, n) not in seen and (n > 2 or re.search("drop|stochastic_?depth", f"{path} {kind}", re.IGNORECASE)):
+            raise InputError(f"model {model.name}: found {function} in {path or kind} ({kind}) in training mode, which looks like dropout "
+                             "written by hand, expected F.dropout or nn.Dropout, which can be put under masks")
+
+# %% ../nbs/03_dropout.ipynb #012c3f0f
+@dataclass(frozen=True)
+class Found:
+    "The dropout of a network."
+
+    sites: dict[str, Site]  # where something is dropped
+    known: frozenset[str]  # all places, also those where nothing is
+    training: tuple[str, ...]  # modules that drop only in training mode
+
+# %% ../nbs/03_dropout.ipynb #632014e0
+def find_dropout(model: SequenceModel) -> Found:
+    "All dropout of a model. InputError for dropout that cannot be put under masks."
+    _refuse_unseen(model)
+    module, x = model.module, trial_windows(model, 2)
+    to_eval(module)
+    try:
+        met, seen, y = _pass(module, x)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        x = x[:1]  # the batch is then taken to be the first axis
+        met, seen, y = _pass(module, x)
+    everywhere = [path for path, part in module.named_modules() if not _keeps_statistics(part)]
+    try:
+        with _training(module, everywhere):
+            trained, random, _ = _pass(module, x)
+    except Exception:  # a network that cannot be trained on two windows shows what eval mode shows
+        trained, random = met, seen
+    _refuse_by_hand(model, random, seen)
+    on = {op.name for op, _ in trained if op.acts and op.p > 0}
+    off = {op.name for op, _ in trained if not op.acts}
+    usual = {op.name for op, _ in met if (op.p > 0 and op.kind != "weights") or op.acts}
+    chains = [op.chain for op, _ in trained if op.name in on - {op.name for op, _ in met if op.p > 0}]
+    flags = tuple(dict.fromkeys(path for chain in chains for path in chain))
+    return _found(model, x, y, flags, (usual | on) - off)
+
+
+def _found(model: SequenceModel, x: torch.Tensor, y: torch.Tensor, flags: tuple[str, ...], active: set[str]) -> Found:
+    "The sites, with the modules `flags` in training mode."
+    with _training(model.module, list(flags)):
+        two, _, again = _pass(model.module, x)
+        one, turned = (_pass(model.module, w)[0] for w in (x[:1], x[:1].flip(1, 2)))
+    two = [(op, torch.cat([x, x])) for op, x in one] if len(x) == 1 else two
+    if flags and not torch.allclose(again, y, rtol=1e-3, atol=1e-4 * float(y.abs().max())):
+        raise InputError(f"model {model.name}: found dropout that acts only in training mode in {flags[0] or type(model.module).__name__}, "
+                         "where training mode changes other things, too, expected F.dropout(x, p, self.training) or nn.Dropout")
+    for op, _ in two:
+        if op.kind == "alpha" and op.p > 0 and op.name in active:
+            raise InputError(f"model {model.name}: found alpha dropout in {op.chain[0] or type(model.module).__name__}, "
+                             "expected nn.Dropout or channel dropout")
+    acting = [[(op, x) for op, x in met if op.name in active and op.p > 0] for met in (one, two, turned)]
+    return Found(_sites(acting, model.name), frozenset(op.name for op, _ in (*one, *two)), flags)
+
+# %% ../nbs/03_dropout.ipynb #1f037004
 def dropout_layers(model: SequenceModel) -> dict[str, tuple[float, tuple[int, ...]]]:
-    """Name -> (p, mask shape without batch) of every active dropout layer, in the order in which they are visited.
+    """Name -> (p, mask shape without batch) of all active dropout, in the order in which a forward pass meets it.
 
-    InputError for a layer that is used twice, or of a kind that cannot share masks.
+    The name is the path of an `nn.Dropout` layer (`features.3`), or the path of the module that calls the operation and its kind
+    (`block:dropout`, `attention:weights`, `lstm:layer 1`). A repeated use adds its number (`drop#2`).
+    Raises InputError for dropout that cannot be put under masks, by name.
     """
-    layers: dict[str, tuple[float, tuple[int, ...]]] = {}
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: Any, inputs: tuple[Any, ...]) -> None:
-            if name in layers:
-                raise InputError(f"model {model.name}: dropout layer {name} is used twice in a forward pass, "
-                                 "expected a module of its own for every use")
-            layers[name] = (module.p, _mask_shape(module, inputs[0].shape))
-        return hook
-
-    with contextlib.ExitStack() as stack:
-        for name, module in model.module.named_modules():
-            if isinstance(module, _UNSUPPORTED):
-                raise InputError(f"model {model.name}: found {type(module).__name__} ({name}), "
-                                 "expected nn.Dropout or channel dropout")
-            if isinstance(module, (nn.Dropout, *_CHANNEL)) and module.p > 0:
-                stack.callback(module.register_forward_pre_hook(watch(name)).remove)  # the hook is off again on leaving
-        with torch.no_grad():
-            model.module(torch.zeros(1, 4, model.length, device=model.device, dtype=model.dtype))
-    return layers
+    return {name: (site.p, site.shape) for name, site in find_dropout(model).sites.items()}
 
 # %% ../nbs/03_dropout.ipynb #475c1422
 class MaskSampler:
     """Dropout masks of a model as a pure function of (seed, window, draw, layer).
 
-    `layers` names them: (p, mask shape without batch). Raises InputError if the model has no active dropout layer, or
-    one that is not supported.
+    `layers` is what `dropout_layers` gives. Raises InputError if the model has no active dropout, or dropout that cannot
+    be put under masks.
     """
 
     def __init__(self, model: SequenceModel, seed: int = 0):
         self.seed, self.device = int(seed), model.device
-        self.layers = dropout_layers(model)
+        self.found = find_dropout(model)
+        self.layers = {name: (site.p, site.shape) for name, site in self.found.sites.items()}
         if not self.layers:
             raise InputError(f"model {model.name}: found no active dropout layer, expected at least one: "
                              "without dropout there are no draws to take standard errors from")
@@ -80,26 +241,48 @@ class MaskSampler:
 
     def __call__(self, window: str, draw: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
         "Masks of one draw for one window: layer name -> values 0 or 1/(1-p), without the batch axis."
-        return {layer: torch.from_numpy(self.keep(window, draw, layer)).to(self.device, dtype) / (1 - p)
-                for layer, (p, _) in self.layers.items()}
+        masks = {layer: torch.from_numpy(self.keep(window, draw, layer)).to(self.device, dtype) / ((1 - p) or 1)
+                 for layer, (p, _) in self.layers.items()}
+        return Masks(masks, self.found)
+
+# %% ../nbs/03_dropout.ipynb #59935220
+class Masks(dict[str, torch.Tensor]):
+    "Masks by name, and how they are laid over what arrives there."
+
+    def __init__(self, masks: Mapping[str, torch.Tensor], found: Found):
+        super().__init__(masks)
+        self.found = found
 
 
+def _under(masks: Mapping[str, torch.Tensor]) -> Any:
+    "What happens at an operation under masks. A plain dict of masks is laid over layers whose first axis is the batch."
+    found, usual = masks.found if isinstance(masks, Masks) else None, Site(0.5, ())
+
+    def act(op: Operation, x: torch.Tensor) -> torch.Tensor:
+        if op.name in masks:
+            return (found.sites[op.name] if found else usual).drop(x, masks[op.name])
+        if found and op.p > 0 and op.name not in found.known:
+            raise InputError(f"masks: found dropout at {op.name} that the trial windows did not meet, expected the same dropout for every window")
+        return x
+
+    return act
+
+# %% ../nbs/03_dropout.ipynb #07fb0ab1
 @contextlib.contextmanager
 def shared_masks(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Inside the `with` block every sequence of every batch passes the dropout layers under these masks.
+    """Inside the `with` block every sequence of every batch passes the network's dropout under these masks.
 
-    The module must be in eval mode, so that its own dropout is off. InputError for a layer that it does not have.
+    Dropout without a mask is off. The module is put into eval mode. The masks act in this thread only. InputError for a
+    layer that the network does not have.
     """
-    modules = dict(module.named_modules())
-    if unknown := sorted(set(masks) - set(modules)):
+    if not isinstance(masks, Masks) and (unknown := sorted(set(masks) - set(dict(module.named_modules())))):
         raise InputError(f"masks: found layer {unknown[0]!r}, which the network does not have")
-
-    def times(mask: torch.Tensor) -> Callable[..., torch.Tensor]:
-        return lambda _module, inputs, _output: inputs[0] * mask
-
-    handles = [modules[name].register_forward_hook(times(mask)) for name, mask in masks.items()]
+    outer, watch = getattr(masked, "module", None), Watch(module, _under(masks))
+    handle = module.register_forward_pre_hook(watch.begin)
+    masked.module = module
     try:
-        yield
+        with _training(module, list(masks.found.training if isinstance(masks, Masks) else ())), watch:
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
+        masked.module = outer
+        handle.remove()

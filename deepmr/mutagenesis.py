@@ -70,8 +70,8 @@ def predict_mutations(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # reference (O,), mutants (M, O)
     "Predictions for a window and its mutants, one forward pass each, in batches. In units of the prediction."
     columns = torch.as_tensor(list(outputs), device=x.device)
-    reference = model.in_batches(1, lambda rows: model.module(x[None])[:, columns])[0]
-    return reference, model.in_batches(len(mutations), lambda rows: model.module(mutations[rows].apply(x))[:, columns])
+    reference = model.in_batches(1, lambda rows: model.forward(x[None].clone())[:, columns])[0]
+    return reference, model.in_batches(len(mutations), lambda rows: model.forward(mutations[rows].apply(x))[:, columns])
 
 # %% ../nbs/02_mutagenesis.ipynb #fa7f1be1
 def random_windows(
@@ -85,13 +85,15 @@ def random_windows(
     codes = rng.choice(4, size=(n, length), p=[(1 - gc) / 2, gc / 2, gc / 2, (1 - gc) / 2])
     return torch.nn.functional.one_hot(torch.from_numpy(codes), 4).transpose(1, 2).float().contiguous()
 
-# %% ../nbs/02_mutagenesis.ipynb #54d060d6
+# %% ../nbs/02_mutagenesis.ipynb #76c638c3
 def _best_substitutions(model: SequenceModel, x: torch.Tensor, output: int, tried: int) -> tuple[torch.Tensor, ...]:
     "For windows x (n, 4, L): their scores (n,), and for each the best of its `tried` most promising mutants and its score."
     guess = x.clone().requires_grad_(True)
     with torch.enable_grad():
-        score = model.module(guess)[:, output]
-        gradient, = torch.autograd.grad(score.sum(), guess)
+        score = model.forward(guess)[:, output]
+        if not score.requires_grad:
+            raise InputError(f"model {model.name}: found predictions without a gradient, so windows cannot be evolved, expected windows of a genome")
+        gradient, = torch.autograd.grad(score.sum(), guess, allow_unused=True, materialize_grads=True)
     gain = gradient - (gradient * x).sum(1, keepdim=True)  # if each base replaces the reference
     ranked = gain.masked_fill(x == 1, -torch.inf).transpose(1, 2).flatten(1).topk(tried).indices  # position * 4 + alt
     mutants = x[:, None].repeat(1, tried, 1, 1)
@@ -99,7 +101,7 @@ def _best_substitutions(model: SequenceModel, x: torch.Tensor, output: int, trie
     mutants[window, row, :, ranked // 4] = 0
     mutants[window, row, ranked % 4, ranked // 4] = 1
     with torch.no_grad():
-        exact = model.module(mutants.flatten(0, 1))[:, output].reshape(len(x), tried)
+        exact = model.forward(mutants.flatten(0, 1))[:, output].reshape(len(x), tried)
     best = exact.argmax(1)
     return score.detach(), mutants[torch.arange(len(x)), best], exact[torch.arange(len(x)), best]
 

@@ -8,6 +8,7 @@ __all__ = ['Labelled', 'memory_for', 'within_memory', 'max_batch_size', 'Sequenc
 
 # %% ../nbs/01_networks.ipynb #4f42d638
 import contextlib
+import copy
 import io
 import json
 import pickle
@@ -28,6 +29,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from deepmr.core import InputError, check_file, did_you_mean, quoted, write_file
+from deepmr.randomness import Operation, Watch, hidden_parts, masked, to_eval
 
 # %% ../nbs/01_networks.ipynb #18e3aff2
 def first_line(error: Exception) -> str:
@@ -90,7 +92,12 @@ def _column(model: Labelled, text: str) -> int:
 BATCH = 64  # sequences in a forward pass on the CPU: activations small enough not to be allocated anew from the system
 MEMORY = 512 << 20  # bytes that one thread may take on the CPU at a time
 
-# %% ../nbs/01_networks.ipynb #a0060c52
+
+def out_of_memory(error: RuntimeError) -> bool:
+    "Did memory run out? On a GPU torch has an error for it, on the CPU only words."
+    return isinstance(error, torch.OutOfMemoryError) or bool(re.search("out of memory|not enough memory", str(error)))
+
+# %% ../nbs/01_networks.ipynb #f688ef74
 def memory_for(device: torch.device) -> int:
     "Bytes that a pass may take: half of what is free on a GPU; fixed on the CPU, so that rounding is the same on every machine."
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
@@ -108,7 +115,7 @@ def within_memory(
         try:
             return attempt(size)
         except RuntimeError as error:
-            if not (isinstance(error, torch.OutOfMemoryError) or re.search("out of memory|not enough memory", str(error))):
+            if not out_of_memory(error):
                 raise
             if size == 1:
                 raise InputError(f"device: memory ran out for one sequence at a time ({first_line(error)}), "
@@ -118,13 +125,14 @@ def within_memory(
         clear()
         torch.cuda.empty_cache()
 
-# %% ../nbs/01_networks.ipynb #ca0d100d
+# %% ../nbs/01_networks.ipynb #0327f17b
 class Placed(Labelled):
     "A network on a device, and how many sequences it takes at a time."
 
     module: nn.Module
     length: int
     batch: int
+    always_on: bool = False  # has it dropout that acts in eval mode, too?
 
     def _first(self) -> torch.Tensor:
         "A tensor of the network, from which its device and precision are read."
@@ -151,6 +159,15 @@ class Placed(Labelled):
         self.batch = BATCH if self.device.type == "cpu" else max_batch_size(self, memory_for(self.device))
         return self
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        "The network's output for x, in eval mode. Its dropout is off, or under the masks of `shared_masks`."
+        if getattr(masked, "module", None) is not self.module:
+            to_eval(self.module)
+            if self.always_on:
+                with Watch(self.module, lambda op, x: x, off=True):
+                    return self.module(x)
+        return self.module(x)
+
     def in_batches(self, n: int, attempt: Callable[[slice], torch.Tensor]) -> torch.Tensor:
         "attempt(rows) for all of n rows, as many at a time as fit into memory."
         parts, done = [], 0
@@ -159,7 +176,14 @@ class Placed(Labelled):
             done += len(parts[-1])
         return torch.cat(parts)
 
-# %% ../nbs/01_networks.ipynb #53af8913
+# %% ../nbs/01_networks.ipynb #346c32cf
+def trial_windows(model: Placed, n: int) -> torch.Tensor:
+    "n different windows of random DNA (n, 4, length), always the same, with which a network is tried out."
+    rng = np.random.Generator(np.random.Philox(0))
+    x = np.eye(4)[rng.integers(0, 4, (n, model.length))].transpose(0, 2, 1)
+    return torch.as_tensor(np.ascontiguousarray(x), dtype=model.dtype, device=model.device)
+
+# %% ../nbs/01_networks.ipynb #78790a55
 @torch.no_grad()
 def max_batch_size(model: Placed, memory: int) -> int:
     "How many sequences fit into `memory` bytes if every layer's output is kept: a power of 2 from 1 to 4096."
@@ -171,7 +195,7 @@ def max_batch_size(model: Placed, memory: int) -> int:
     with contextlib.ExitStack() as stack:
         for module in model.module.modules():
             stack.callback(module.register_forward_hook(note).remove)
-        model.module(torch.zeros(1, 4, model.length, device=model.device, dtype=model.dtype))
+        model.forward(trial_windows(model, 1))
     return 1 << (max(1, min(4096, memory // max(1, sum(held)))).bit_length() - 1)
 
 # %% ../nbs/01_networks.ipynb #11bae59a
@@ -191,18 +215,19 @@ class SequenceModel(Placed):
         thresholds: Mapping[str, float] | None = None,  # probability from which a label counts as present; 0.5 if not given
         label_warnings: Mapping[str, Sequence[str]] | None = None,  # codes of notes that belong to a label, e.g. 'weak_label'
     ):
-        self.module = module.eval()
+        to_eval(module)
+        self.module = as_float32(module, name)
         self.thresholds, self.label_warnings = dict(thresholds or {}), {k: tuple(v) for k, v in (label_warnings or {}).items()}
         self.labels, self.length, self.name, self.batch = tuple(map(str, labels)), int(length), name, BATCH
         _check_labels(self)
         check_weights(self)
-        _check_shape(self)
+        _take_up(self)
 
     @torch.no_grad()
     def predict(self, x: ArrayLike | torch.Tensor) -> NDArray[np.floating]:
         "Predictions (N, n_labels) for one-hot windows (N, 4, length), in eval mode. InputError for another shape."
         x = self.check_input(x)
-        return np.asarray(self.in_batches(len(x), lambda rows: self.module(x[rows].to(self.device)).cpu()).numpy())
+        return np.asarray(self.in_batches(len(x), lambda rows: self.forward(x[rows].to(self.device, copy=True)).cpu()).numpy())
 
     def check_input(self, x: ArrayLike | torch.Tensor) -> torch.Tensor:
         "x as a tensor of the model's dtype. InputError unless it is one-hot DNA of shape (N, 4, length)."
@@ -211,11 +236,13 @@ class SequenceModel(Placed):
     def __repr__(self) -> str:
         return f"SequenceModel({self.name!r}, {self.length} bp -> {len(self.labels)} labels)"
 
-# %% ../nbs/01_networks.ipynb #7bd2672b
+# %% ../nbs/01_networks.ipynb #28bb9abc
 def _as_input(model: Placed, x: ArrayLike | torch.Tensor) -> torch.Tensor:
     "x as a tensor of the model's dtype, checked."
+    if isinstance(x, np.ndarray) and (min(x.strides, default=0) < 0 or not x.flags.writeable):
+        x = x.copy()  # torch takes neither
     try:
-        x = torch.as_tensor(x, dtype=model.dtype)
+        x = torch.as_tensor(x, dtype=model.dtype).detach()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"x: found a {type(x).__name__}, expected numbers of shape (N, 4, {model.length}) for model {model.name}") from None
     if x.ndim != 3 or x.shape[1:] != (4, model.length) or not len(x):
@@ -241,15 +268,61 @@ def check_weights(model: Placed) -> None:
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"model {model.name}: found a weight in {name} that is not a finite number, expected weights that are not damaged")
 
+# %% ../nbs/01_networks.ipynb #d957029f
+def as_float32(module: nn.Module, name: str) -> nn.Module:
+    "The network, or a copy of it in float32 if its weights are float16 or bfloat16, in which effects would be lost."
+    if not any(t.dtype in (torch.float16, torch.bfloat16) for t in (*module.parameters(), *module.buffers())):
+        return module
+    if any(getattr(part, "encloses", False) for part in module.modules()) or hidden_parts(module):
+        raise InputError(f"model {name}: found weights in half precision, expected float32; call .float() on the network")
+    return copy.deepcopy(module).float()
 
-def _check_shape(model: SequenceModel) -> None:
-    "InputError if one sequence does not give one finite number for each label."
+
+@torch.no_grad()
+def _take_up(model: SequenceModel) -> None:
+    "InputError if the network does not do what deepmr takes for granted."
+    first = _try_one(model, trial_windows(model, 1))
+    if getattr(model.module, "of_checked", False):  # made of networks that were tried out
+        return
+    x, before = trial_windows(model, 2), _state(model.module)
+    try:
+        given = x.clone()
+        once, again = model.forward(given).clone(), model.forward(given)
+    except Exception as error:  # other people's code raises anything
+        if not isinstance(error, RuntimeError) or not out_of_memory(error):
+            raise InputError(f"model {model.name}: found a network that takes one window but not two ({first_line(error)}), "
+                             "expected one that takes any number") from None
+        x = x[:1]  # there is room for one window at a time
+        given = x.clone()
+        once, again = model.forward(given).clone(), model.forward(given)
+    if not torch.equal(given, x):
+        raise InputError(f"model {model.name}: found a network that writes to its input, expected one that leaves it as it is; "
+                         "begin its forward with x = x.clone()")
+    if changed := _changed(before, _state(model.module)):
+        raise InputError(f"model {model.name}: found a network that changes {changed} in a forward pass in eval mode, expected one that does not; "
+                         "keep what it counts out of its weights and buffers")
+    if not _same(once, again, 1e-6):
+        raise InputError(f"model {model.name}: found two different predictions for the same window, expected the same; "
+                         "draw no random numbers, or draw them with F.dropout, which can be put under masks")
+    if not _same(first[0], once[0], 1e-3):
+        raise InputError(f"model {model.name}: found different predictions for a window alone and in a batch, expected the same; let no layer "
+                         "mix the windows of a batch, as BatchNorm without running statistics does")
+
+# %% ../nbs/01_networks.ipynb #209dd708
+def _try_one(model: SequenceModel, x: torch.Tensor) -> torch.Tensor:
+    "The prediction for one window. InputError unless it is one finite number for each label."
+    ran: list[Operation] = []
+
+    def off(op: Operation, x: torch.Tensor) -> torch.Tensor:
+        ran.append(op)
+        return x
+
     want = (1, len(model.labels))
     try:
-        with torch.no_grad():
-            y = model.module(torch.zeros(1, 4, model.length, device=model.device, dtype=model.dtype))
-            got = tuple(y.shape)
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        with contextlib.nullcontext() if hidden_parts(model.module) else Watch(model.module, off, off=True):
+            y = model.module(x.clone())
+        got = tuple(y.shape)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
         raise InputError(f"model {model.name}: the network does not take input of shape (1, 4, {model.length}), "
                          f"alphabet along axis 1 ({first_line(error)})") from None
     if got != want:
@@ -257,6 +330,28 @@ def _check_shape(model: SequenceModel) -> None:
                          f"expected {want}, one number for each of the {len(model.labels)} labels")
     if not bool(torch.isfinite(y).all()):
         raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
+    model.always_on = any(op.acts and op.p > 0 for op in ran)
+    return y
+
+
+def _state(module: nn.Module) -> dict[str, tuple[Any, ...]]:
+    "What a forward pass must not change: which tensors the network has, how often each was written to, and the buffers' values."
+    weights = {name: (id(t), -1 if t.is_inference() else t._version) for name, t in module.named_parameters()}
+    return weights | {name: (0, t.clone()) for name, t in module.named_buffers()}
+
+
+def _changed(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]]) -> str:
+    "The first tensor that was written to."
+    for name, (mark, value) in before.items():
+        same = name in after and (torch.equal(value, after[name][1]) if isinstance(value, torch.Tensor) else (mark, value) == after[name])
+        if not same:
+            return name
+    return ""
+
+
+def _same(a: torch.Tensor, b: torch.Tensor, rounding: float) -> bool:
+    "Are two sets of predictions equal, up to `rounding` of the largest?"
+    return bool((a - b).abs().max() <= rounding * torch.maximum(a.abs().max(), b.abs().max()))
 
 # %% ../nbs/01_networks.ipynb #7e3f6712
 class ConvNet(nn.Module):
@@ -401,9 +496,11 @@ class Ensemble(SequenceModel):
         thresholds = {k: float(np.mean([m.thresholds.get(k, 0.5) for m in members])) for k in first.thresholds}
         super().__init__(_Mean([m.module for m in members]), first.labels, first.length, name, thresholds, first.label_warnings)
 
-# %% ../nbs/01_networks.ipynb #8b58514e
+# %% ../nbs/01_networks.ipynb #04954190
 class _Mean(nn.Module):
     "The mean prediction of several networks."
+
+    of_checked = True
 
     def __init__(self, modules: Sequence[nn.Module]):
         super().__init__()

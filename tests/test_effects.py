@@ -99,7 +99,7 @@ def test_where_memory_runs_out_the_batch_is_halved(toy, most, batch, off, error,
 @pytest.mark.filterwarnings("ignore:Out of memory")
 @pytest.mark.parametrize("error", [*OUT, RuntimeError("a bug"), ValueError("out of memory")])
 def test_one_sequence_that_does_not_fit_is_one_error_and_other_errors_stay(toy, error):
-    tight = SequenceModel(Tight(toy.module, 1, error), toy.labels, 120)
+    tight = SequenceModel(Tight(toy.module, 2, error), toy.labels, 120)
     engine, sampler = make_engine(tight, [0, 2], "plain"), MaskSampler(tight)
     tight.module.most = 0
     want = (InputError, "memory ran out for one sequence at a time") if error in OUT else (type(error), str(error))
@@ -205,16 +205,3 @@ def test_replica_shares_weights_and_nothing_else(toy):
     twin = replica(toy.module)
     assert all(a is b for a, b in zip(twin.parameters(), toy.module.parameters()))
     assert not set(map(id, twin.modules())) & set(map(id, toy.module.modules()))
-
-
-def test_repeated_dropout_module_is_refused():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.drop, self.out = nn.Dropout(0.5), nn.Linear(40, 1)
-
-        def forward(self, x):
-            return self.out(self.drop(self.drop(x).flatten(1)))
-
-    with pytest.raises(InputError, match="drop is used twice"):
-        MaskSampler(SequenceModel(Twice(), ["a"], 10))

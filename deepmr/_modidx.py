@@ -124,6 +124,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'deepmr.core.check_whole': ('core.html#check_whole', 'deepmr/core.py'),
                              'deepmr.core.did_you_mean': ('core.html#did_you_mean', 'deepmr/core.py'),
                              'deepmr.core.end_with_parent': ('core.html#end_with_parent', 'deepmr/core.py'),
+                             'deepmr.core.from_extra': ('core.html#from_extra', 'deepmr/core.py'),
                              'deepmr.core.make_folder': ('core.html#make_folder', 'deepmr/core.py'),
                              'deepmr.core.moved_names': ('core.html#moved_names', 'deepmr/core.py'),
                              'deepmr.core.os_errors_as_input_error': ('core.html#os_errors_as_input_error', 'deepmr/core.py'),

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtr, stdtrit
 from torch import nn
 
-from .core import InputError, as_vector, check_whole
+from .core import InputError, as_vector, check_whole, from_extra
 from .networks import SequenceModel
 
 # %% ../nbs/07d_controls.ipynb #6aa4990e
@@ -146,17 +146,16 @@ def fit_decoys(
     The other labels predict as before, to the last bit. Needs scikit-learn. InputError for a network that does not end in a linear
     layer, with or without a sigmoid: ask it on `shuffled` windows instead.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
+    regression = from_extra("sklearn.linear_model", "controls").LogisticRegression
     x = model.check_input(x).numpy()
     if len(decoys) != len(x):
         raise InputError(f"decoys: found {len(decoys)} rows for {len(x)} windows, expected one for each")
     name = _last_linear(model, torch.as_tensor(x[:2]).to(model.device, model.dtype))
     if name is None:
         raise InputError(f"model {model.name}: found no linear layer that makes the output, expected one to add decoys to; use shuffled windows")
-    scaler = StandardScaler()
+    scaler = from_extra("sklearn.preprocessing", "controls").StandardScaler()
     h = scaler.fit_transform(_features(model, model.module.get_submodule(name), x))
-    fits = [LogisticRegression(C=0.01, max_iter=1000).fit(h, y) for y in np.asarray(decoys, bool).T]
+    fits = [regression(C=0.01, max_iter=1000).fit(h, y) for y in np.asarray(decoys, bool).T]
     weight = np.stack([f.coef_[0] for f in fits]) / scaler.scale_
     bias = np.array([f.intercept_[0] for f in fits]) - weight @ scaler.mean_
     labels = [*model.labels, *(f"{cell}_decoy{i + 1:02d}_None" for i in range(len(bias)))]
@@ -165,6 +164,5 @@ def fit_decoys(
 # %% ../nbs/07d_controls.ipynb #4183e86f
 def shuffled(x: np.ndarray, seed: int = 0) -> np.ndarray:
     "A dinucleotide shuffle of each one-hot window x (N, 4, L); same shape, float32. Needs tangermeme."
-    from tangermeme.ersatz import dinucleotide_shuffle
-    out = dinucleotide_shuffle(torch.as_tensor(np.asarray(x, np.float32)), n=1, random_state=seed)
+    out = from_extra("tangermeme.ersatz", "controls").dinucleotide_shuffle(torch.as_tensor(np.asarray(x, np.float32)), n=1, random_state=seed)
     return np.asarray(out[:, 0].numpy(), np.float32)

@@ -128,6 +128,14 @@ def make_folder(path: str | os.PathLike[str], what: str = "out", hint: str = "")
         Path(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
 
+# %% ../nbs/00_core.ipynb #db453275
+def from_extra(module: str, extra: str) -> Any:
+    "A module of an optional package. InputError names the extra to install if it is missing."
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(f"{module.partition('.')[0]}: found no such package, expected it; pip install 'deepmr[{extra}]'") from None
+
 # %% ../nbs/00_core.ipynb #e268e0fe
 def cache_dir() -> Path:
     "The folder of downloads and unpacked files: `$DEEPMR_CACHE`, or the user's cache folder. InputError if it cannot be made."

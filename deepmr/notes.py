@@ -45,7 +45,7 @@ class Note:
 
 UNKNOWN = NoteKind("A note that this version of deepmr does not know.")
 
-
+# %% ../nbs/00b_notes.ipynb #e3f18f59
 def note(code: str, **values: Any) -> Note:
     "A note of a code in `NOTES`. KeyError for an unknown code: that is a bug."
     if code not in NOTES:

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from .core import InputError, check_file, quoted
+from .core import InputError, check_file, from_extra, quoted
 
 # %% ../nbs/07c_own_sites.ipynb #317df96f
 def read_motifs(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     "Motifs of a MEME file: name -> base probabilities (4, width). InputError if the file is missing, not MEME, or names one twice."
-    from memelite.io import read_meme
     path = check_file("motifs", path, "a file of motifs in MEME format")
     try:
-        found = read_meme(str(path))
+        found = from_extra("memelite.io", "controls").read_meme(str(path))
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
         raise InputError(f"motifs: {path} is not in MEME format ({quoted(str(error).splitlines()[0] if str(error) else 'unreadable')}), "
                          "expected a file as MEME or JASPAR write it") from None
@@ -43,11 +42,10 @@ SITE_P = 1e-4
 # %% ../nbs/07c_own_sites.ipynb #4ed83ea5
 def site_positions(x: np.ndarray, motif: np.ndarray, p: float = SITE_P) -> np.ndarray:
     "Which positions of windows x (N, 4, L), one-hot, lie in a hit of the motif (4, width) with a p-value below p: bool (N, L)."
-    from memelite import fimo
     inside = np.zeros((len(x), x.shape[2]), bool)
     if x.shape[2] < motif.shape[1]:
         return inside
-    hits = fimo({"motif": np.asarray(motif, float)}, np.asarray(x, np.int8), threshold=p)[0]
+    hits = from_extra("memelite", "controls").fimo({"motif": np.asarray(motif, float)}, np.asarray(x, np.int8), threshold=p)[0]
     for window, start, end in zip(hits["sequence_name"], hits["start"], hits["end"]):
         inside[int(window), int(start):int(end)] = True
     return inside

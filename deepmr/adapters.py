@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['adapt', 'stack', 'background_ensemble']
 
-# %% ../nbs/01b_adapters.ipynb #f6ec1ae4
+# %% ../nbs/01b_adapters.ipynb #d64241f4
 import functools
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from deepmr.core import InputError, check_whole
-from deepmr.networks import Ensemble, SequenceModel, as_float32, first_line
+from deepmr.core import InputError, check_whole, did_you_mean
+from deepmr.networks import OUTPUTS, Ensemble, SequenceModel, as_float32, common_output, first_line
 from deepmr.randomness import to_eval
 from deepmr.regions import ALPHABET
 
@@ -33,21 +33,24 @@ class Layout:
 
     axes: str
     alphabet: str
-    output: int | str | None
+    output: Any  # the part of the output: a number, a name, several of them, or a function of the whole
     output_axes: str
     reduce: str | None
     positions: tuple[int, int] | None
     reverse_complement: bool
     mirrored: tuple[int, int] | None = None  # `positions`, as the other strand counts them
     order: tuple[int, ...] | None = None  # columns of the other strand's labels; None: the same
+    encode: Callable[[torch.Tensor], Any] | None = None  # makes the network's input of (N, 4, L)
 
-# %% ../nbs/01b_adapters.ipynb #e6a752f1
+# %% ../nbs/01b_adapters.ipynb #addb7c78
 class Adapter(nn.Module):
     "A network of another layout as one that maps (N, 4, L) to (N, n_labels). `adapt` makes and checks it."
 
-    def __init__(self, network: nn.Module, layout: Layout):
+    def __init__(self, network: nn.Module, layout: Layout, inputs: Sequence[Any] = ()):
         super().__init__()
-        self.network, self.layout = network, layout
+        self.network, self.layout, self.n_inputs = network, layout, len(inputs)
+        for i, value in enumerate(inputs):
+            self.register_buffer(f"input{i}", torch.as_tensor(value), persistent=False)
         self.order: torch.Tensor | None
         order = torch.tensor([ALPHABET.index(base) for base in layout.alphabet])
         self.register_buffer("order", None if layout.alphabet == ALPHABET else order, persistent=False)
@@ -59,8 +62,8 @@ class Adapter(nn.Module):
         "Both strands if asked for, the network, the part of its output, and one number per label."
         layout = self.layout
         if not layout.reverse_complement:
-            return reduced(self.part(self.network(self.arranged(x))), layout)
-        y = self.part(self.network(self.arranged(torch.cat([x, x.flip(1, 2)]))))
+            return reduced(self.part(self.network(*self.arranged(x))), layout)
+        y = self.part(self.network(*self.arranged(torch.cat([x, x.flip(1, 2)]))))
         if layout.positions == layout.mirrored:
             forward, backward = reduced(y, layout).chunk(2)
         else:  # the other strand's profile runs backwards
@@ -72,21 +75,42 @@ class Adapter(nn.Module):
 
     def part(self, y: Any) -> torch.Tensor:
         "The part of the network's output that was asked for."
-        chosen: torch.Tensor = y if self.layout.output is None else y[self.layout.output]
-        return chosen
+        return _part(y, self.layout.output)
 
-    def arranged(self, x: torch.Tensor) -> torch.Tensor:
-        "(N, 4, L) in the network's own layout and order of bases."
-        if self.order is not None:
-            x = x.index_select(1, self.order)
-        if self.layout.axes.index("L") < self.layout.axes.index("C"):
-            x = x.transpose(1, 2)
-        for i, axis in enumerate(self.layout.axes):
-            if axis == "1":
-                x = x.unsqueeze(i)
-        return x
+    def arranged(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        "What the network is given: (N, 4, L) in its own layout and order of bases, and its further inputs."
+        more = (getattr(self, f"input{i}") for i in range(self.n_inputs))
+        return arranged(x, self.layout, self.order), *(t.expand(x.shape[0], *t.shape) for t in more)
 
-# %% ../nbs/01b_adapters.ipynb #493c6baa
+# %% ../nbs/01b_adapters.ipynb #f49f5e65
+def arranged(x: torch.Tensor, layout: Layout, order: torch.Tensor | None) -> Any:
+    "(N, 4, L) in the network's own layout and order of bases, or as `encode` makes it."
+    if order is not None:
+        x = x.index_select(1, order)
+    if layout.encode is not None:
+        return layout.encode(x)
+    if layout.axes.index("L") < layout.axes.index("C"):
+        x = x.transpose(1, 2)
+    for i, axis in enumerate(layout.axes):
+        if axis == "1":
+            x = x.unsqueeze(i)
+    return x
+
+
+def _part(y: Any, which: Any) -> torch.Tensor:
+    "A part of a network's output: a number or a name, several side by side, or what a function makes of the whole."
+    if which is None:
+        return y
+    if callable(which):
+        return which(y)
+    if isinstance(which, (list, tuple)):
+        parts = [_part(y, one) for one in which]
+        return torch.cat([p.unsqueeze(1) if p.dim() == 1 else p for p in parts], 1)
+    if isinstance(which, str) and not isinstance(y, Mapping) and hasattr(y, which):  # a named tuple, or an object
+        return getattr(y, which)
+    return y[which]
+
+
 def reduced(y: torch.Tensor, layout: Layout) -> torch.Tensor:
     "The network's output as (N, n_labels)."
     for i in reversed([i for i, axis in enumerate(layout.output_axes) if axis == "1"]):
@@ -134,42 +158,41 @@ def _shape(y: Any) -> str:
     return f"that is a {type(y).__name__}" + "".join(f", {k!r}: {_shape(v).removeprefix('of shape ')}" for k, v in zip(keys, inside))
 
 
-def _check_output(y: Any, layout: Layout, n_labels: int, name: str) -> None:
-    "InputError if the output for two sequences does not have the layout."
+def _check_output(whole: Any, layout: Layout, n_labels: int, name: str) -> int:
+    "The number of positions of the profile, 0 if it is none. InputError if the output for two sequences does not have the layout."
+    try:
+        y = _part(whole, layout.output)
+    except Exception as error:  # a function of the user's own raises anything
+        why = f"of which outputs makes labels ({first_line(error)})" if callable(layout.output) else f"that has a part {layout.output!r}"
+        raise InputError(f"model {name}: found an output {_shape(whole)}, expected one {why}") from None
     sizes = {"N": 2, "T": n_labels, "1": 1}
     want = [sizes.get(axis, "P") for axis in layout.output_axes]
     fits = isinstance(y, torch.Tensor) and y.dim() == len(want) and all(w in ("P", n) for w, n in zip(want, y.shape))
     if not fits:
         raise InputError(f"model {name}: found an output {_shape(y)} for two sequences, expected one of shape "
                          f"({', '.join(map(str, want))}) for output_axes {layout.output_axes!r} and {n_labels} labels; "
-                         "see output, output_axes and reduce of `adapt`")
-    if layout.positions is not None:
-        size = y.shape[layout.output_axes.index("P")] if "P" in layout.output_axes else 0
-        if not 0 <= layout.positions[0] < layout.positions[1] <= size:
-            raise InputError(f"positions: found {layout.positions}, expected a stretch within the {size} positions of the profile")
+                         "see outputs, output_axes and reduce of `adapt`")
+    size = y.shape[layout.output_axes.index("P")] if "P" in layout.output_axes else 0
+    if layout.positions is not None and not 0 <= layout.positions[0] < layout.positions[1] <= size:
+        raise InputError(f"positions: found {layout.positions}, expected a stretch within the {size} positions of the profile")
+    return int(size)
 
 # %% ../nbs/01b_adapters.ipynb #4ba2f8aa
 @torch.no_grad()
-def _try_out(adapter: Adapter, n_labels: int, length: int, name: str) -> int:
-    """The number of positions of the profile, 0 if it is none.
-
-    InputError if the network does not take two sequences, or its output does not have the layout.
-    """
-    tensor = next((t for t in adapter.parameters() if t.is_floating_point()), torch.zeros(1))
+def _try_out(adapter: Adapter, length: int, name: str) -> Any:
+    "What the network gives for two windows of random DNA. InputError if it does not take them."
+    tensor = next((t for t in adapter.network.parameters() if t.is_floating_point()), torch.zeros(1))
     bases = np.eye(4)[np.random.Generator(np.random.Philox(0)).integers(0, 4, (2, length))].transpose(0, 2, 1)
-    x = adapter.arranged(torch.as_tensor(np.ascontiguousarray(bases), dtype=tensor.dtype, device=tensor.device))
+    windows = torch.as_tensor(np.ascontiguousarray(bases), dtype=tensor.dtype, device=tensor.device)
     to_eval(adapter)
+    shape = tuple(windows.shape)
     try:
-        y = adapter.network(x)
+        x = adapter.to(tensor.device).arranged(windows)
+        shape = tuple(x[0].shape)
+        return adapter.network(*x)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
-        raise InputError(f"model {name}: the network does not take input of shape {tuple(x.shape)} (axes {adapter.layout.axes}, "
+        raise InputError(f"model {name}: the network does not take input of shape {shape} (axes {adapter.layout.axes}, "
                          f"length {length}): {first_line(error)}") from None
-    try:
-        y = adapter.part(y)
-    except (KeyError, IndexError, TypeError):
-        raise InputError(f"model {name}: found an output {_shape(y)}, expected one that has a part {adapter.layout.output!r}") from None
-    _check_output(y, adapter.layout, n_labels, name)
-    return int(y.shape[adapter.layout.output_axes.index("P")]) if "P" in adapter.layout.output_axes else 0
 
 # %% ../nbs/01b_adapters.ipynb #621f124b
 _OTHER = {"plus": "minus", "pos": "neg", "positive": "negative", "fwd": "rev", "forward": "reverse", "watson": "crick",
@@ -200,38 +223,33 @@ def _swapped(labels: Sequence[str], swap: Sequence[tuple[str, str]] | None, name
 # %% ../nbs/01b_adapters.ipynb #a9dfc153
 def adapt(
     network: nn.Module | Callable[[torch.Tensor], Any] | Sequence[nn.Module],  # or a function; a list makes an ensemble
-    labels: Sequence[str] | Mapping[Any, str] | str | Path,  # one name per output, a table of them by number, or a text file
+    labels: Sequence[str] | Mapping[Any, str] | str | Path,  # one name per output
     length: int,  # bp of the input
     name: str = "model",  # the model's name in results
-    *,
-    axes: str = "NCL",  # of the input
-    alphabet: str = ALPHABET,  # the network's order of the bases
-    output: int | str | None = None,  # which part of a tuple or dict of outputs
-    output_axes: str | None = None,  # of the output; None: 'NTP' with reduce, else 'NT'
-    reduce: str | None = None,  # 'mean', 'sum' or 'max' over a profile's positions
-    positions: tuple[int, int] | None = None,  # the profile's positions to reduce, 0-based and half-open; None: all
-    reverse_complement: bool = False,  # average over both strands
-    swap: Sequence[tuple[str, str]] | None = None,  # labels that are two strands of one track, with reverse_complement
-    thresholds: Mapping[str, float] | None = None,  # as in SequenceModel
-    label_warnings: Mapping[str, Sequence[str]] | None = None,  # as in SequenceModel
+    **options: Any,  # see below
 ) -> SequenceModel:  # an Ensemble if `network` is a list
     """Any network as a SequenceModel that maps (N, 4, length) to (N, n_labels).
 
     `labels`: `["CTCF", "DNase"]`, `{0: "CTCF", 1: "DNase"}` (`id2label`), or `"labels.txt"` with one label a line.
-    `axes`, letter by letter: N batch, C bases, L positions, 1 an axis of length 1. `axes="NLC"` for input (N, length, 4),
-    `axes="NC1L"` for (N, 4, 1, length).
-    `alphabet="AGCT"`: the network's second channel is G.
-    `output=1` takes the second of a tuple of outputs; `output="count"` an entry of a dict.
-    `output_axes`: N batch, T labels, P positions, 1 an axis of length 1. `"NT"` for (N, n_labels), `"N"` for (N,) and
-    one label, `"NPT"` for a profile (N, positions, n_labels) together with `reduce`.
-    `reduce="sum"` adds up a profile's positions; `reduce="mean", positions=(450, 550)` averages the middle hundred.
-    `reverse_complement=True` averages the predictions for both strands; `swap=[("plus", "minus")]` with it if these labels are strands.
+
+    What the network reads. `axes`, letter by letter: N batch, C bases, L positions, 1 an axis of length 1: `axes="NLC"` for
+    (N, length, 4), `axes="NC1L"` for (N, 4, 1, length). `alphabet="AGCT"`: its second channel is G.
+    `encode=lambda x: x.argmax(1)`: it reads tokens (N, length). `inputs=[atac]`: it reads further inputs, here one of shape
+    (1, length) without the batch, the same for all windows.
+
+    What it gives. `outputs=1`: the second of a tuple; `outputs="counts"`: an entry of a dict, or an attribute;
+    `outputs=["tf", "atac"]`: two of them side by side; `outputs=lambda y: y[:, [1, 2], 500]`: what a function makes of it all.
+    `output_axes`: N batch, T labels, P positions, 1 an axis of length 1: `"NT"` for (N, n_labels), `"N"` for (N,) and one
+    label, `"NPT"` for a profile (N, positions, n_labels) with `reduce`. `reduce="sum"` adds a profile's positions up;
+    `reduce="mean", positions=(450, 550)` averages the middle hundred. `reduce="max"` takes the highest.
+    `output="logit"`: what the numbers are, one of 'probability', 'logit', 'count', 'log count', 'value'.
+
+    `reverse_complement=True`: averages both strands; with `swap=[("plus", "minus")]` if these labels are strands of a track.
     `thresholds={"CTCF": 0.1}`: from 0.1, CTCF counts as bound. `label_warnings={"CTCF": ["weak_label"]}` goes into tables.
 
     Raises InputError for impossible options, and if a forward pass gives another shape.
     """
-    layout = Layout(axes, alphabet, output, output_axes or ("NT" if reduce is None else "NTP"), reduce, positions, reverse_complement)
-    return _adapted(network, _as_labels(labels), length, name, layout, swap, thresholds or {}, label_warnings or {})
+    return _adapted(network, _as_labels(labels), length, name, _options(options))
 
 # %% ../nbs/01b_adapters.ipynb #f962c651
 def enclosed_networks(function: Any, depth: int = 3) -> Iterator[nn.Module]:
@@ -299,22 +317,60 @@ def _as_labels(labels: Any) -> Any:
         return [str(numbers[str(i)]) for i in range(len(labels))]
     return list(read_labels(labels)) if isinstance(labels, (str, Path)) else labels
 
-# %% ../nbs/01b_adapters.ipynb #1dafeb35
-def _adapted(network: Any, labels: Any, length: int, name: str, layout: Layout, swap: Sequence[tuple[str, str]] | None,
-             thresholds: Mapping[str, float], label_warnings: Mapping[str, Sequence[str]]) -> SequenceModel:
+# %% ../nbs/01b_adapters.ipynb #6ae87685
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    "The options of `adapt`, with their defaults."
+
+    axes: str = "NCL"
+    alphabet: str = ALPHABET
+    encode: Callable[[torch.Tensor], Any] | None = None
+    inputs: Sequence[Any] = ()
+    outputs: Any = None
+    output: int | str | None = None  # what the numbers are; once, it was what `outputs` is
+    output_axes: str | None = None
+    reduce: str | None = None
+    positions: tuple[int, int] | None = None
+    reverse_complement: bool = False
+    swap: Sequence[tuple[str, str]] | None = None
+    thresholds: Mapping[str, float] | None = None
+    label_warnings: Mapping[str, Sequence[str]] | None = None
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    "The options; InputError for an unknown one, and for options that exclude each other."
+    known = [f.name for f in fields(Options)]
+    if unknown := [k for k in given if k not in known]:
+        raise InputError(f"adapt: found an option {unknown[0]!r}, expected one of {', '.join(known)}" + did_you_mean(unknown[0], known))
+    made = Options(**given)
+    if made.outputs is not None and made.output not in (None, *OUTPUTS):
+        raise InputError(f"output: found {made.output!r} beside outputs, expected one of {', '.join(OUTPUTS)}")
+    if made.inputs and made.reverse_complement:
+        raise InputError("inputs: found further inputs with reverse_complement, expected one of them; the other strand's inputs are not known")
+    return made
+
+
+def _adapted(network: Any, labels: Any, length: int, name: str, asked: Options) -> SequenceModel:
     "One network, or several as an ensemble."
     if isinstance(network, Sequence) and not isinstance(network, (str, nn.Module)):
-        members = [_adapted(one, labels, length, f"{name}, member {i}", layout, swap, thresholds, label_warnings) for i, one in enumerate(network)]
-        return Ensemble(members, name)
+        return Ensemble([_adapted(one, labels, length, f"{name}, member {i}", asked) for i, one in enumerate(network)], name)
     check_whole("length", length, 1)
+    kind = asked.output if asked.outputs is not None or asked.output in OUTPUTS else None
+    part = asked.outputs if asked.outputs is not None or kind is not None else asked.output
+    layout = Layout(asked.axes, asked.alphabet, part, asked.output_axes or ("NT" if asked.reduce is None else "NTP"), asked.reduce,
+                    asked.positions, asked.reverse_complement, encode=asked.encode)
     _check_layout(layout)
     if layout.reverse_complement:
-        layout = replace(layout, order=_swapped(list(labels), swap, name))
+        layout = replace(layout, order=_swapped(list(labels), asked.swap, name))
     network = as_float32(network if isinstance(network, nn.Module) else _Function(network), name)
-    size = _try_out(Adapter(network, layout), len(labels), length, name)
+    y = _try_out(Adapter(network, layout, asked.inputs), length, name)
+    if part is None and isinstance(y, Mapping) and kind in y:  # a part that has the name of a kind
+        layout, kind = replace(layout, output=kind), None
+    size = _check_output(y, layout, len(labels), name)
     if layout.positions is not None:
         layout = replace(layout, mirrored=(size - layout.positions[1], size - layout.positions[0]))
-    return SequenceModel(Adapter(network, layout), labels, length, name, thresholds, label_warnings)
+    adapter = Adapter(network, layout, asked.inputs)
+    return SequenceModel(adapter, labels, length, name, asked.thresholds, asked.label_warnings, cast("str | None", kind))
 
 # %% ../nbs/01b_adapters.ipynb #aa0f4fdf
 def stack(models: Sequence[SequenceModel], name: str | None = None) -> SequenceModel:
@@ -329,7 +385,8 @@ def stack(models: Sequence[SequenceModel], name: str | None = None) -> SequenceM
     label_warnings = {k: v for m in reversed(models) for k, v in m.label_warnings.items()}
     beside = _Beside([m.module for m in models], [m.length for m in models])
     labels = [label for m in models for label in m.labels]
-    return SequenceModel(beside, labels, max(m.length for m in models), name or " + ".join(m.name for m in models), thresholds, label_warnings)
+    name = name or " + ".join(m.name for m in models)
+    return SequenceModel(beside, labels, max(m.length for m in models), name, thresholds, label_warnings, common_output(models))
 
 # %% ../nbs/01b_adapters.ipynb #b307bc62
 class _Beside(nn.Module):
@@ -361,7 +418,7 @@ def background_ensemble(
         bases = np.eye(4)[rng.integers(0, 4, model.length)].T * replaced
         keep, other = (torch.as_tensor(a, dtype=model.dtype, device=model.device)[None] for a in (~replaced[None], bases))
         members.append(SequenceModel(_Background(model.module, keep, other), model.labels, model.length,
-                                     f"{model.name}, background {k}", model.thresholds, model.label_warnings))
+                                     f"{model.name}, background {k}", model.thresholds, model.label_warnings, model.output))
     return Ensemble(members, f"{model.name} in {n} backgrounds")
 
 # %% ../nbs/01b_adapters.ipynb #c79ee41e

@@ -24,7 +24,7 @@ from torch import nn
 from deepmr.core import InputError, check_choice, check_whole
 from deepmr.dropout import MaskSampler, find_dropout, shared_masks
 from deepmr.mutagenesis import Mutations, predict_mutations, saturate
-from deepmr.networks import Ensemble, SequenceModel
+from deepmr.networks import Ensemble, SequenceModel, are_shares
 from deepmr.notes import Note, codes, note
 from deepmr.propagate import NotTraceable, Propagator
 from deepmr.randomness import hidden_parts, to_eval
@@ -328,7 +328,8 @@ def mutation_effects(
 
     Variables `bx, bxse, bxby_cov` over ([exposure,] window, position, alt), `by, byse` over (window, position,
     alt), `ref` (window, position), and with `keep_draws` also `draws_x`, `draws_y`. In units of the prediction.
-    The attribute `warnings` lists codes of notes; an attribute of that name lists the windows that have it.
+    The attribute `output` says what the predictions are (`networks.OUTPUTS`). The attribute `warnings` lists codes of notes;
+    an attribute of that name lists the windows that have it.
     Raises InputError for bad shapes, unknown or ambiguous labels, or a model without dropout.
     """
     if not isinstance(model, SequenceModel):
@@ -337,13 +338,15 @@ def mutation_effects(
     x = model.check_input(x).numpy()
     windows = _check_windows(windows, len(x))
     (sampler, n_draws), parts, noted = draw_source(model, seed, n_draws), [], {}
-    runner = make_engine(model, columns, engine)
+    runner, shares = make_engine(model, columns, engine), True
     for i, name in enumerate(windows):
         draws = window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers)
         parts.append(window_dataset(draws, name, names, x[i], keep_draws))
         noted[name] = draw_warnings(draws.reference)
+        shares &= are_shares(draws.reference)
         progress(i + 1)
     out = xr.concat(parts, "window", data_vars="minimal", join="exact")
     out.attrs = {"model": model.name, "outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed,
-                 "engine": engine_name(runner), "se": "SD over draws / sqrt(n_draws)", **_warnings_attrs(noted)}
+                 "engine": engine_name(runner), "se": "SD over draws / sqrt(n_draws)", **_warnings_attrs(noted),
+                 "output": model.output if shares or model.output != "probability" else "value"}
     return out if not isinstance(exposure, (str, int, np.integer)) else out.isel(exposure=0)

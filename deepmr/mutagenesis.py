@@ -85,15 +85,15 @@ def random_windows(
     codes = rng.choice(4, size=(n, length), p=[(1 - gc) / 2, gc / 2, gc / 2, (1 - gc) / 2])
     return torch.nn.functional.one_hot(torch.from_numpy(codes), 4).transpose(1, 2).float().contiguous()
 
-# %% ../nbs/02_mutagenesis.ipynb #76c638c3
+# %% ../nbs/02_mutagenesis.ipynb #d9040ca9
 def _best_substitutions(model: SequenceModel, x: torch.Tensor, output: int, tried: int) -> tuple[torch.Tensor, ...]:
     "For windows x (n, 4, L): their scores (n,), and for each the best of its `tried` most promising mutants and its score."
     guess = x.clone().requires_grad_(True)
     with torch.enable_grad():
         score = model.forward(guess)[:, output]
-        if not score.requires_grad:
-            raise InputError(f"model {model.name}: found predictions without a gradient, so windows cannot be evolved, expected windows of a genome")
-        gradient, = torch.autograd.grad(score.sum(), guess, allow_unused=True, materialize_grads=True)
+        gradient = torch.autograd.grad(score.sum(), guess, allow_unused=True)[0] if score.requires_grad else None
+    if gradient is None:
+        raise InputError(f"model {model.name}: found predictions without a gradient, so windows cannot be evolved, expected windows of a genome")
     gain = gradient - (gradient * x).sum(1, keepdim=True)  # if each base replaces the reference
     ranked = gain.masked_fill(x == 1, -torch.inf).transpose(1, 2).flatten(1).topk(tried).indices  # position * 4 + alt
     mutants = x[:, None].repeat(1, tried, 1, 1)
@@ -111,12 +111,12 @@ def evolve(
     label: str | int,  # the exposure to be bound
     n: int = 1,  # windows
     seed: int = 0,
-    threshold: float | None = None,  # predicted probability from which it counts as bound; None: `model.thresholds`, else 0.5
+    threshold: float | None = None,  # prediction from which it counts as bound; None: that of the model
     max_steps: int = 100,  # substitutions at most
     tried: int = 16,  # candidates scored exactly at each step
 ) -> tuple[np.ndarray, np.ndarray]:  # windows (n, 4, length) float32; does the model call them bound? (n,) bool
     "Windows grown from random sequence by the model's own best single substitutions (hill climbing)."
-    threshold = model.thresholds.get(model.labels[model.index(label)], 0.5) if threshold is None else threshold
+    threshold = model.threshold(label) if threshold is None else threshold
     output, windows = model.index(label), random_windows(n, model.length, seed).to(model.device)
     climbing = torch.arange(n, device=model.device)
     for _ in range(max_steps + 1):

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import math
 import re
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from deepmr.adapters import adapt, background_ensemble, stack
 from deepmr.core import InputError
 from deepmr.dropout import MaskSampler, dropout_layers, shared_masks
 from deepmr.effects import make_engine, mutation_effects, window_draws
+from deepmr.mutagenesis import evolve
 from deepmr.networks import Ensemble, SequenceModel
 
 LENGTH = 40
@@ -514,3 +516,102 @@ def test_members_and_views_are_tried_out_once():
     tried = len(counted)
     Ensemble(members)
     assert len(counted) == tried + 3
+
+
+# --- what a network reads and gives ----------------------------------------------------------------------------------------
+
+class SpliceLike(nn.Module):
+    "(N, 3 classes, positions), as a named tuple with an attention."
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.passes, self.conv, self.drop = 0, nn.Conv1d(4, 3, 9, padding=4), nn.Dropout(0.3)
+
+    def forward(self, x):
+        self.passes += 1
+        return Output(self.drop(self.conv(x)), x.mean((1, 2)))
+
+
+class Output(NamedTuple):
+    splicing: torch.Tensor
+    other: torch.Tensor
+
+
+def test_two_positions_of_one_output_are_two_labels_of_one_pass():
+    net = SpliceLike()
+    model = adapt(net, ["donor", "acceptor"], LENGTH, outputs=lambda y: torch.softmax(y.splicing, 1)[:, [1, 2], [10, 30]])
+    x, net.passes = dna(3), 0
+    got = model.predict(x)
+    with torch.no_grad():
+        want = torch.softmax(net.conv(torch.from_numpy(x)), 1)
+    assert net.passes == 1 and np.array_equal(got, torch.stack([want[:, 1, 10], want[:, 2, 30]], 1).numpy())
+    assert model.output == "probability"
+    effects = mutation_effects(model, dna(), "donor", "acceptor", 4)
+    assert float(effects.bxse.max()) > 0 and effects.attrs["output"] == "probability"
+    profile = adapt(net, ["n", "donor", "acceptor"], LENGTH, outputs="splicing", reduce="max", output="logit")
+    assert profile.output == "logit" and profile.threshold("donor") == 0
+
+
+@pytest.mark.parametrize("outputs", ["b", ["b"], lambda y: y["b"]])
+def test_parts_of_a_dict(outputs):
+    model = adapt(lambda x: {"a": x.sum((1, 2)), "b": x[:, :1].sum(-1)}, ["A"], LENGTH, outputs=outputs, output="count")
+    assert np.array_equal(model.predict(dna(2))[:, 0], dna(2)[:, 0].sum(-1)) and model.output == "count"
+    old = adapt(lambda x: {"a": x.sum((1, 2)), "count": x[:, :1].sum(-1)}, ["A"], LENGTH, output="count")  # the word was a part's name first
+    assert np.array_equal(old.predict(dna(2)), model.predict(dna(2))) and old.output == "value"
+
+
+def test_values_are_never_called_probabilities():
+    shifted = lambda by, **options: adapt(nn.Sequential(Net("module"), Shift(by)), ["a", "b"], LENGTH, **options)
+    assert shifted(-50.0).output == shifted(50.0).output == "value" and shifted(-50.0, output="logit").output == "logit"
+    with pytest.raises(InputError, match=r"output: found predictions from -?\d.* expected probabilities between 0 and 1"):
+        shifted(-50.0, output="probability")
+    with pytest.raises(InputError, match="output: found 'probabilities' beside outputs, expected one of probability, logit"):
+        shifted(0.0, outputs=lambda y: y, output="probabilities")
+    logit = shifted(-50.0, output="logit", thresholds={"a": -3.0})
+    assert logit.threshold("a") == -3 and logit.threshold("b") == 0
+    with pytest.raises(InputError, match="thresholds: found none for 'a'"):
+        shifted(50.0, output="count").threshold("a")
+    assert stack([logit, shifted(50.0, output="count")]).output == "value" and background_ensemble(logit, 2).output == "logit"
+    assert mutation_effects(logit, dna(), "a", "b", 2).attrs["output"] == "logit"
+
+
+class Shift(nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return x + self.by
+
+
+class Tracks(nn.Module):
+    "Tokens and a further track."
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.drop, self.out = nn.Embedding(4, 8), nn.Dropout(0.4), nn.Linear(8, 2)
+
+    def forward(self, tokens, track):
+        return self.out(self.drop((self.embed(tokens) * track.transpose(1, 2)).mean(1)))
+
+
+def test_tokens_and_further_inputs():
+    net, track = Tracks(), torch.rand(1, LENGTH)
+    model, x = adapt(net, ["a", "b"], LENGTH, encode=lambda x: x.argmax(1), inputs=[track]), dna(3)
+    with torch.no_grad():
+        want = net(torch.from_numpy(x.argmax(1)), track.expand(3, 1, LENGTH)).numpy()
+    assert np.array_equal(model.predict(x), want)
+    effects = mutation_effects(model, dna(), "a", "b", 3, keep_draws=True)
+    assert effects.attrs["engine"] == "plain" and float(effects.bxse.max()) > 0
+    with pytest.raises(InputError, match="without a gradient, so windows cannot be evolved"):
+        evolve(model, "a", threshold=9.0)
+
+
+def test_labels_that_a_model_brings():
+    assert adapt(Net("module"), {1: "open", 0: "TF"}, LENGTH).labels == ("TF", "open")
+    with pytest.raises(InputError, match="expected the numbers 0 to 1"):
+        adapt(Net("module"), {1: "open", 2: "TF"}, LENGTH)
+    with pytest.raises(InputError, match=r"found an option 'ouputs', expected .*; did you mean output"):
+        adapt(Net("module"), ["a", "b"], LENGTH, ouputs=1)

@@ -336,7 +336,7 @@ class Options:
     thresholds: Mapping[str, float] | None = None
     label_warnings: Mapping[str, Sequence[str]] | None = None
 
-
+# %% ../nbs/01b_adapters.ipynb #12e6dde9
 def _options(given: Mapping[str, Any]) -> Options:
     "The options; InputError for an unknown one, and for options that exclude each other."
     known = [f.name for f in fields(Options)]
@@ -349,7 +349,7 @@ def _options(given: Mapping[str, Any]) -> Options:
         raise InputError("inputs: found further inputs with reverse_complement, expected one of them; the other strand's inputs are not known")
     return made
 
-
+# %% ../nbs/01b_adapters.ipynb #1ef96e15
 def _adapted(network: Any, labels: Any, length: int, name: str, asked: Options) -> SequenceModel:
     "One network, or several as an ensemble."
     if isinstance(network, Sequence) and not isinstance(network, (str, nn.Module)):

@@ -189,7 +189,7 @@ def find_dropout(model: SequenceModel) -> Found:
     flags = tuple(dict.fromkeys(path for chain in chains for path in chain))
     return _found(model, x, y, flags, (usual | on) - off)
 
-
+# %% ../nbs/03_dropout.ipynb #3697b635
 def _found(model: SequenceModel, x: torch.Tensor, y: torch.Tensor, flags: tuple[str, ...], active: set[str]) -> Found:
     "The sites, with the modules `flags` in training mode."
     with _training(model.module, list(flags)):

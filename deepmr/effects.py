@@ -328,8 +328,7 @@ def mutation_effects(
 
     Variables `bx, bxse, bxby_cov` over ([exposure,] window, position, alt), `by, byse` over (window, position,
     alt), `ref` (window, position), and with `keep_draws` also `draws_x`, `draws_y`. In units of the prediction.
-    The attribute `output` says what the predictions are (`networks.OUTPUTS`). The attribute `warnings` lists codes of notes;
-    an attribute of that name lists the windows that have it.
+    Attributes: `output` says what the predictions are (`networks.OUTPUTS`), `warnings` lists codes of notes, and CODE its windows.
     Raises InputError for bad shapes, unknown or ambiguous labels, or a model without dropout.
     """
     if not isinstance(model, SequenceModel):

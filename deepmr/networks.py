@@ -167,7 +167,18 @@ class Placed(Labelled):
 class Running(Placed):
     "A network on a device that passes batches."
 
+    output: str
+    thresholds: dict[str, float]
     always_on: bool = False  # has it dropout that acts in eval mode, too?
+
+    def threshold(self, label: str | int) -> float:
+        "The prediction from which a label counts as present. InputError if there is none."
+        label = self.labels[self.index(label)]
+        least = self.thresholds.get(label, OUTPUTS[self.output][1])
+        if least is None:
+            raise InputError(f"thresholds: found none for {label!r} of model {self.name}, whose output is a {self.output}, "
+                             f"expected thresholds={{{label!r}: ...}}")
+        return float(least)
 
     def fitting(self) -> int:
         "How many sequences go through at a time: fixed on the CPU; on a GPU what fits."
@@ -250,15 +261,6 @@ class SequenceModel(Running):
         "Predictions (N, n_labels) for one-hot windows (N, 4, length), in eval mode. InputError for another shape."
         x = self.check_input(x)
         return np.asarray(self.in_batches(len(x), lambda rows: self.forward(x[rows].to(self.device, copy=True)).cpu()).numpy())
-
-    def threshold(self, label: str | int) -> float:
-        "The prediction from which a label counts as present. InputError if there is none."
-        label = self.labels[self.index(label)]
-        least = self.thresholds.get(label, OUTPUTS[self.output][1])
-        if least is None:
-            raise InputError(f"thresholds: found none for {label!r} of model {self.name}, whose output is a {self.output}, "
-                             f"expected thresholds={{{label!r}: ...}}")
-        return float(least)
 
     def check_input(self, x: ArrayLike | torch.Tensor) -> torch.Tensor:
         "x as a tensor of the model's dtype. InputError unless it is one-hot DNA of shape (N, 4, length)."
@@ -387,7 +389,7 @@ def _try_one(model: SequenceModel, x: torch.Tensor) -> torch.Tensor:
     model.always_on = any(op.acts and op.p > 0 for op in ran)
     return y
 
-
+# %% ../nbs/01_networks.ipynb #dbf36893
 def _state(module: nn.Module) -> dict[str, tuple[Any, ...]]:
     "What a forward pass must not change: which tensors the network has, how often each was written to, and the buffers' values."
     weights = {name: (id(t), -1 if t.is_inference() else t._version) for name, t in module.named_parameters()}

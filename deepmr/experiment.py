@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .core import Execution, InputError, check_choice, check_whole
-from .effects import ENGINES, draw_source
+from .effects import check_engine, draw_source
 from .models import load_model
 from .mutagenesis import evolve
 from .networks import Ensemble, SequenceModel
@@ -88,7 +88,7 @@ class Experiment:
         get_protocol(self.protocol)
         check_whole("windows", self.windows, 1)
         check_whole("seed", self.seed)
-        check_choice("engine", self.engine, ENGINES)
+        check_engine(self.engine)
 
 # %% ../nbs/08_experiment.ipynb #c0a10005
 def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     exposures, outcome = resolve_labels(experiment, model)
     _, n_draws = draw_source(model, experiment.seed, experiment.draws)  # finds a model without dropout before any work
     protocol = get_protocol(experiment.protocol).name
-    experiment = replace(experiment, draws=n_draws, outcome=outcome, protocol=protocol)
+    experiment = replace(experiment, draws=n_draws, outcome=outcome, protocol=protocol, engine=check_engine(experiment.engine))
     samples = _sample(experiment, model, exposures, candidate_windows(experiment, model))
     notes = [note("few_windows", exposure=e, n=len(s), asked=experiment.windows) for e, s in samples.items()
              if len(s) < experiment.windows]

@@ -120,7 +120,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkey
 def test_a_stopped_run_says_how_to_go_on(monkeypatch, tmp_path):
     def stopped(*_, **__):
         raise KeyboardInterrupt
-    monkeypatch.setattr("deepmr.pipeline.plan", stopped)
+    monkeypatch.setattr("deepmr.experiment.plan", stopped)
     code, _, said = invoke("table1", "--out", tmp_path / "run")
     assert code == 130 and said == "deepmr: stopped; finished windows are kept, and the same command goes on from here\n"
 

@@ -823,6 +823,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.rundir._check_same': ('rundir.html#_check_same', 'deepmr/rundir.py'),
                                'deepmr.rundir._check_space': ('rundir.html#_check_space', 'deepmr/rundir.py'),
                                'deepmr.rundir._file_sha256': ('rundir.html#_file_sha256', 'deepmr/rundir.py'),
+                               'deepmr.rundir._files_of_window': ('rundir.html#_files_of_window', 'deepmr/rundir.py'),
                                'deepmr.rundir._opened': ('rundir.html#_opened', 'deepmr/rundir.py'),
                                'deepmr.rundir._plain': ('rundir.html#_plain', 'deepmr/rundir.py'),
                                'deepmr.rundir._weights_file': ('rundir.html#_weights_file', 'deepmr/rundir.py'),

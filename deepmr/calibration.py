@@ -133,7 +133,7 @@ LEVELS = {"two-level": False, "two-level, independent": True}  # are the draws i
 def global_estimates(estimate: np.ndarray, se: np.ndarray, slopes: np.ndarray) -> list[dict[str, Any]]:
     "One record per meta-analysis of estimates (n,) with errors (n,), where `slopes` (n, K) are those of each draw."
     found = {name: random_effects(estimate, se, **options) for name, options in META.items()}
-    found |= {name: two_level(estimate, se, slopes, independent, tau2="PM") for name, independent in LEVELS.items()}
+    found |= {name: two_level(estimate, se, slopes, independent, tau2="PM", shared_draws=True) for name, independent in LEVELS.items()}
     return [{"meta": name, "estimate": m.estimate, "se": m.se, "se_network": getattr(m, "se_network", np.nan), "ci_low": m.ci_low,
              "ci_high": m.ci_high, "prediction_low": m.prediction_low, "prediction_high": m.prediction_high} for name, m in found.items()]
 

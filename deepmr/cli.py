@@ -396,8 +396,8 @@ def _with_windows(asked: "Experiment", peaks: dict[str, str] | str | None, chrom
     return with_peaks(asked, peaks, chromosomes, "peaks", say)
 
 # %% ../nbs/14_cli.ipynb #89005f05
-PROTOCOL_HELP = ("default: two-way bootstrap, Paule-Mandel, intervals for windows and network; windows: the same without the network's error; "
-                 "reml: as windows, with REML; median: weighted median, for an ensemble; paper: MR-Egger, DerSimonian-Laird. Several, "
+PROTOCOL_HELP = ("default: two-way bootstrap, Paule-Mandel, intervals for windows and network; windows-only: the same without the network's error; "
+                 "reml: as windows-only, with REML; median: weighted median, for an ensemble; paper: MR-Egger, DerSimonian-Laird. Several, "
                  "separated by commas, are shown side by side. The first makes table1.csv.")
 PEAKS_HELP = ("LABEL=FILE for each exposure, separated by commas, or the option repeated; or one FILE for all exposures. Windows are made from these "
               "BED or narrowPeak files, on --chromosomes of --genome.")

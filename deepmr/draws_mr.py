@@ -159,6 +159,7 @@ def bootstrap_slopes(x: np.ndarray, y: np.ndarray, weights: np.ndarray, position
 
     x, y are (K, M) float64 draws and weights (M,). With `two_way` the positions (M,) are resampled, too. `less` (2, M) is taken
     from each mutation's product with the outcome, and from its square. `chunk_values` bounds the memory of each temporary.
+    Raises InputError for positions that do not fit.
     """
     rng, cluster = np.random.default_rng(seed), _clusters(positions, x.shape[1])
     order = np.argsort(cluster, kind='stable')

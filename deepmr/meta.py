@@ -394,7 +394,7 @@ def _draw_means(draws: ArrayLike, w: np.ndarray) -> tuple[np.ndarray, list[Note]
 
 # %% ../nbs/07_meta.ipynb #c7401c87
 def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent: bool = False, tau2: str = 'PM',
-              level: float = 0.95) -> TwoLevelEstimate:
+              level: float = 0.95, shared_draws: bool = False) -> TwoLevelEstimate:
     """Random effects over windows, with the error that all windows share because one network reads them.
 
     Parameters
@@ -405,6 +405,8 @@ def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent:
         The slope of each draw in each window. A draw is the same masks, or the same member, in all windows.
     independent : bool
         True for networks trained apart (their errors average out), False for masks of one network.
+    shared_draws : bool
+        True if it is known that a draw is the same in all windows, as in a run. It is then not tested.
 
     Returns what `random_effects` gives, with `se_windows`, `se_network` and `df`. If k is 1, `se` takes the
     place of `se_windows`. The note `draws_not_shared` says that slopes of one draw agree no more between windows than slopes of
@@ -413,6 +415,7 @@ def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent:
     """
     m = random_effects(estimate, se, tau2, 'HKSJ', level)
     g, notes = _draw_means(draws, 1 / (as_vector('se', se) ** 2 + m.tau2))
+    notes = [] if shared_draws else notes
     n = len(g)
     shared = float(g.var(ddof=1)) / (n if independent else 1)
     total, k = float(np.hypot(m.se, np.sqrt(shared))), max(m.k - 1, 1)

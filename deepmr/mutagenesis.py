@@ -115,7 +115,7 @@ def evolve(
     max_steps: int = 100,  # substitutions at most
     tried: int = 16,  # candidates scored exactly at each step
 ) -> tuple[np.ndarray, np.ndarray]:  # windows (n, 4, length) float32; does the model call them bound? (n,) bool
-    "Windows grown from random sequence by the model's own best single substitutions (hill climbing)."
+    "Windows grown from random sequence by the model's own best single substitutions (hill climbing). InputError for an unknown label."
     threshold = model.threshold(label) if threshold is None else threshold
     output, windows = model.index(label), random_windows(n, model.length, seed).to(model.device)
     climbing = torch.arange(n, device=model.device)

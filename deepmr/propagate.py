@@ -483,8 +483,11 @@ def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None
              for name, (p, shape) in dropout_layers(model).items()}
     some = mutations[spots(model.length, block, n, rng)]
     reference, effects = Window(carrier, x, some, block).draw(masks)
-    with shared_masks(model.module, masks):
-        plain, mutants = predict_mutations(model, x, some, carrier.outputs)
+    try:
+        with shared_masks(model.module, masks):
+            plain, mutants = predict_mutations(model, x, some, carrier.outputs)
+    except InputError as error:  # dropout that no layer of the graph shows
+        raise NotTraceable(f"model {model.name}: the dropout of the network cannot be propagated ({error})") from error
     if not bool(torch.isfinite(mutants).all()):
         raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
     off = max(float((reference - plain).abs().max()), float((effects - (mutants - plain)).abs().max()))

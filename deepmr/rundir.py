@@ -93,14 +93,7 @@ class RunFiles:
 
     def of_window(self, window: str) -> tuple[str, str]:
         "The two files of a window, also where an earlier version named them."
-        names, older = window_files(window), (f"effects/{_plain(window)}.nc", f"local/{_plain(window)}.json")
-        if names == older or self.listed(names[0]) or not self.listed(older[0]):
-            return names
-        try:
-            own = json.loads((self.out / older[1]).read_bytes())[0]["window"] == window  # two names could share a file
-        except (OSError, ValueError, LookupError, TypeError):
-            own = False
-        return older if own else names
+        return _files_of_window(self, window)
 
     def whole(self, name: str) -> bool:
         "Is the file what its checksum says?"
@@ -120,6 +113,18 @@ class RunFiles:
         "Sorted names of the files in a folder that belong to finished windows."
         names = [f"{folder}/{f.name}" for f in (self.out / folder).glob("*")] if self.sums is None else list(self.sums)
         return sorted(name for name in names if name.startswith(f"{folder}/") and not name.endswith(".part"))
+
+# %% ../nbs/08b_rundir.ipynb #17480478
+def _files_of_window(run: RunFiles, window: str) -> tuple[str, str]:
+    "The two files of a window of a run, by their names of today or of an earlier version."
+    names, older = window_files(window), (f"effects/{_plain(window)}.nc", f"local/{_plain(window)}.json")
+    if names == older or run.listed(names[0]) or not run.listed(older[0]):
+        return names
+    try:
+        own = json.loads((run.out / older[1]).read_bytes())[0]["window"] == window  # two names could share a file
+    except (OSError, ValueError, LookupError, TypeError):
+        own = False
+    return older if own else names
 
 # %% ../nbs/08b_rundir.ipynb #a746e2a0
 def weights_digest(model: SequenceModel) -> str:

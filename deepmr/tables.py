@@ -84,7 +84,7 @@ def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray | None, prot
     if not protocol.network or draws is None:
         return random_effects(estimate, se, tau2=protocol.tau2, ci=protocol.ci)
     draws = np.where(np.isfinite(draws), draws, estimate[:, None])  # a draw that moves nothing adds no spread
-    return two_level(estimate, se, draws, tau2=protocol.tau2)
+    return two_level(estimate, se, draws, tau2=protocol.tau2, shared_draws=True)  # a run draws for all windows at once
 
 
 def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence[str] = ()) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from deepmr.mutagenesis import saturate
 from deepmr.networks import Ensemble, SequenceModel, read_weights, save_model
 from deepmr.pipeline import run
 from deepmr.propagate import Propagator
-from deepmr.training import load_checkpoint
 
 LENGTH = 60
 
@@ -563,10 +562,3 @@ def test_no_module_opens_a_pickle():
         text = path.read_text()
         assert text.count("torch.load(") == text.count("weights_only=True)"), path.name
         assert not re.search(r"pickle\.loads?\(|shell=True|os\.system|joblib", text), path.name
-
-
-def test_a_checkpoint_of_someone_else_is_refused(trap, tmp_path):
-    torch.save({"log": [{"epoch": 1, "validation": np.float64(0.5)}], "best": None}, tmp_path / "own.pt")
-    assert load_checkpoint(tmp_path / "own.pt") == ([{"epoch": 1, "validation": 0.5}], None)
-    with pytest.raises(InputError, match=r"^checkpoint: .*holds more than numbers and names"):
-        load_checkpoint(trap)

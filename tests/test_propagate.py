@@ -654,7 +654,7 @@ def test_a_network_that_fails_in_the_check_is_left_to_the_plain_engine():
 
 
 def test_one_warning_where_the_check_fails_too():
-    "A layer of torch's with dropouts of its own: masks switch them on in the plain pass, and the rules know nothing of them."
+    "A layer of torch's with dropouts of its own, which no layer of the graph shows."
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
 
     class Encoder(nn.Module):
@@ -665,7 +665,7 @@ def test_one_warning_where_the_check_fails_too():
         def forward(self, x):
             return self.last(self.encoder(self.conv(x).relu().transpose(1, 2)).mean(1))
 
-    with pytest.raises(NotTraceable, match="differ from the plain ones"):  # and no warning, which would be an error here
+    with pytest.raises(NotTraceable, match="the dropout of the network cannot be propagated"):  # and no warning, which would be an error here
         Propagator(as_model(Encoder(), 40))
 
 

@@ -458,7 +458,8 @@ def test_ctrl_c_ends_a_run_soon_and_says_how_to_go_on(named, toy_files, workers,
     out = toy_files / "run"
     values = dict(tests=str(Path(__file__).parent), files=str(toy_files), out=str(out), model=named.model, workers=workers, engine=engine)
     (toy_files / "script.py").write_text(STOPPED.format(**values))
-    child = subprocess.Popen([sys.executable, str(toy_files / "script.py")], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen([sys.executable, str(toy_files / "script.py")], stderr=subprocess.PIPE, text=True, start_new_session=True,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # a shell's background ignores it
     children = []
     while child.poll() is None and (not (out / "SHA256SUMS").exists() or len(children) < (workers > 1) * workers):
         time.sleep(0.05)

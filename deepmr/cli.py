@@ -140,7 +140,7 @@ class _Details:
 
     seed: Annotated[int, typer.Option(help="Decides windows, masks and bootstrap. The same seed gives the same bytes.")] = 0
     engine: Annotated[str, typer.Option(help=(
-        "auto, propagate (fast) or naive (one forward pass per mutant). The numbers are the same."))] = "auto"
+        "auto, propagate (fast) or plain (one forward pass per mutant). The numbers are the same."))] = "auto"
     keep_draws: Annotated[bool, typer.Option("--keep-draws", show_default="off", help=(
         "Keep every draw, not only means and standard errors."))] = False
     trust_code: Annotated[bool, typer.Option("--trust-code", show_default="off", help=(

@@ -17,7 +17,8 @@ from scipy.special import stdtr, stdtrit
 from torch import nn
 
 from .core import InputError, as_vector, check_whole, from_extra
-from .networks import SequenceModel
+from .networks import SequenceModel, trial_windows
+from .scale import outputs_of
 
 # %% ../nbs/07d_controls.ipynb #6aa4990e
 @dataclass(frozen=True)
@@ -95,15 +96,7 @@ def _draw_decoy(is_open: np.ndarray, bins: np.ndarray, template: np.ndarray, rng
 # %% ../nbs/07d_controls.ipynb #f0bd4fe1
 def _last_linear(model: SequenceModel, x: torch.Tensor) -> str | None:
     "Name of the linear layer whose output is the network's output, or becomes it by an elementwise function; None if there is none."
-    seen: list[tuple[str, torch.Tensor]] = []
-    hooks = [m.register_forward_hook(lambda m, args, y, name=name: seen.append((name, y)))
-             for name, m in model.module.named_modules() if isinstance(m, nn.Linear)]
-    try:
-        with torch.no_grad():
-            out = model.module.eval()(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    seen, out = outputs_of(nn.Linear, model.module, x)
     if not seen or seen[-1][1].shape != out.shape:
         return None
     name, y = seen[-1]
@@ -150,7 +143,7 @@ def fit_decoys(
     x = model.check_input(x).numpy()
     if len(decoys) != len(x):
         raise InputError(f"decoys: found {len(decoys)} rows for {len(x)} windows, expected one for each")
-    name = _last_linear(model, torch.as_tensor(x[:2]).to(model.device, model.dtype))
+    name = _last_linear(model, trial_windows(model, 2))
     if name is None:
         raise InputError(f"model {model.name}: found no linear layer that makes the output, expected one to add decoys to; use shuffled windows")
     scaler = from_extra("sklearn.preprocessing", "controls").StandardScaler()
@@ -159,7 +152,8 @@ def fit_decoys(
     weight = np.stack([f.coef_[0] for f in fits]) / scaler.scale_
     bias = np.array([f.intercept_[0] for f in fits]) - weight @ scaler.mean_
     labels = [*model.labels, *(f"{cell}_decoy{i + 1:02d}_None" for i in range(len(bias)))]
-    return SequenceModel(_wider(model, name, weight, bias), labels, model.length, model.name, model.thresholds, model.label_warnings)
+    return SequenceModel(_wider(model, name, weight, bias), labels, model.length, model.name, model.thresholds, model.label_warnings,
+                         model.output)
 
 # %% ../nbs/07d_controls.ipynb #4183e86f
 def shuffled(x: np.ndarray, seed: int = 0) -> np.ndarray:

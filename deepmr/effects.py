@@ -21,12 +21,12 @@ import xarray as xr
 from torch import nn
 
 from deepmr.core import InputError, check_choice, check_whole
-from deepmr.dropout import MaskSampler, find_dropout, shared_masks
+from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.mutagenesis import Mutations, predict_mutations, saturate
 from deepmr.networks import Ensemble, SequenceModel, are_shares
 from deepmr.notes import Note, codes, note
-from deepmr.propagate import NotTraceable, Propagator
-from deepmr.randomness import hidden_parts, to_eval
+from deepmr.propagate import Propagator
+from deepmr.randomness import to_eval
 from deepmr.regions import ALPHABET
 
 # %% ../nbs/05_effects.ipynb #7928834f
@@ -124,26 +124,12 @@ def make_engine(
     if engine == "plain":
         return PlainEngine(model, outputs)
     try:
-        _check_traceable(model)
         return Propagator(model, outputs)
     except Exception as reason:  # whatever stops the fast engine, the plain one gives the same numbers
         if engine == "propagate":
             raise
         warnings.warn(f"{reason}; using the plain engine, which is slower", stacklevel=2)
         return PlainEngine(model, outputs)
-
-# %% ../nbs/05_effects.ipynb #8a94efc0
-def _check_traceable(model: SequenceModel) -> None:
-    "NotTraceable for a function, and for dropout under which the fast engine cannot lay masks. Puts the network into eval mode."
-    to_eval(model.module)
-    if any(getattr(part, "encloses", False) for part in model.module.modules()):
-        raise NotTraceable("a function of a network is not traced")
-    if not hidden_parts(model.module):
-        found = find_dropout(model)
-        if odd := [name for name, site in found.sites.items() if not site.plain]:
-            raise NotTraceable(f"the dropout at {odd[0]} is not a layer with the batch along its first axis")
-        if found.training:
-            raise NotTraceable(f"the dropout in {found.training[0] or type(model.module).__name__} acts only in training mode")
 
 # %% ../nbs/05_effects.ipynb #c0e20002
 class _DrawPool(ThreadPoolExecutor):

@@ -19,11 +19,11 @@ from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, ndtr, ndtri, stdtr, stdtrit
 
 from deepmr.core import InputError, as_numbers, as_vector, check_choice, check_level, moved_names
-from deepmr.notes import Note, codes, note
+from deepmr.notes import Note, Noted, note
 
 # %% ../nbs/07_meta.ipynb #e7a508e9
 @dataclass(frozen=True)
-class MetaEstimate:
+class MetaEstimate(Noted):
     "A global effect. Each warning is a `Note`."
 
     estimate: float
@@ -43,11 +43,6 @@ class MetaEstimate:
     k: int
     method: str
     warnings: tuple[Note, ...] = ()
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        "The codes of the warnings."
-        return codes(self.warnings)
 
 # %% ../nbs/07_meta.ipynb #04daa0d0
 MAX_RATIO = 1e70  # the sum of 1/s^4 still fits in a double
@@ -429,7 +424,7 @@ def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent:
 
 # %% ../nbs/07_meta.ipynb #ad219d7a
 @dataclass(frozen=True)
-class MeanEstimate:
+class MeanEstimate(Noted):
     "A mean over windows, and over networks if there are several."
 
     estimate: float
@@ -446,11 +441,6 @@ class MeanEstimate:
     n_networks: int
     method: str
     warnings: tuple[Note, ...] = ()
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        "The codes of the warnings."
-        return codes(self.warnings)
 
 
 def _mean_estimate(mean: float, var: float, df: float, level: float, var_windows: float, **rest: Any) -> MeanEstimate:

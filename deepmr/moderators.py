@@ -31,11 +31,11 @@ from deepmr.meta import (
     _typical_variance,
     random_effects,
 )
-from deepmr.notes import Note, codes, note
+from deepmr.notes import Note, Noted, note
 
 # %% ../nbs/07b_moderators.ipynb #b0e97fba
 @dataclass(frozen=True)
-class MetaRegression:
+class MetaRegression(Noted):
     "Coefficients, intercept first, as arrays (p,). `tau2`, `q`, `i2` are of what the moderators leave."
 
     names: tuple[str, ...]
@@ -55,11 +55,6 @@ class MetaRegression:
     df: int
     method: str
     warnings: tuple[Note, ...] = ()
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        "The codes of the warnings."
-        return codes(self.warnings)
 
 # %% ../nbs/07b_moderators.ipynb #fb38a2f5
 def _moderators(moderators: ArrayLike, k: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.special import chdtr, chdtrc, ndtr, ndtri, stdtr, stdtrit
 
 from deepmr.core import InputError, as_numbers, as_vector, check_choice, check_level, check_whole, moved_names, quoted
-from deepmr.notes import Note, codes, note
+from deepmr.notes import Note, Noted, note
 from deepmr.robust_fits import mm_regression
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Columns = tuple[np.ndarray, ...]  # bx, bxse, by, byse (and more) of the usable 
 
 # %% ../nbs/06_mr.ipynb #8fcb0894
 @dataclass(frozen=True)
-class MREstimate:
+class MREstimate(Noted):
     "A local causal effect, in units of the outcome per unit of the exposure."
 
     estimate: float
@@ -44,11 +44,6 @@ class MREstimate:
     method: str
     diagnostics: dict[str, Any] = field(default_factory=dict[str, Any])
     warnings: tuple[Note, ...] = ()
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        "The codes of the warnings."
-        return codes(self.warnings)
 
 # %% ../nbs/06_mr.ipynb #9141f1f4
 def _check_se(name: str, se: np.ndarray) -> None:

@@ -303,10 +303,10 @@ def are_shares(y: torch.Tensor | np.ndarray) -> bool:
 def _kind(model: SequenceModel, output: str | None, tried: torch.Tensor) -> str:
     "What the model predicts. InputError for numbers or thresholds that do not suit it."
     inside = are_shares(tried)
-    if inside and output is None and (more := min(64, 20_000 // model.length)) > len(tried):  # two windows could be like that by chance
-        x = trial_windows(model, more)
-        with torch.no_grad(), contextlib.suppress(Exception):  # a network that fails on many is found when it is asked for many
-            inside = are_shares(model.in_batches(more, lambda rows: model.forward(x[rows])))
+    if inside and output is None and (more := min(16, 20_000 // model.length)) > len(tried):  # two windows could be like that by chance
+        with torch.no_grad():
+            x, step = trial_windows(model, more), len(tried)
+            inside = all(are_shares(model.forward(x[i:i + step])) for i in range(0, more, step))
     kind = output or ("probability" if inside else "value")
     check_choice("output", kind, OUTPUTS)
     if kind == "probability" and not inside:

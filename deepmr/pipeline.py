@@ -468,4 +468,4 @@ if not TYPE_CHECKING:  # names that have has_effect to the chapters before this 
         **{n: f"experiment.{n}" for n in ("Protocol", "PROTOCOLS", "get_protocol", "default_exposures", "resolve_labels")},
         **{n: f"rundir.{n}" for n in ("file_stem", "read_record", "disk_needed", "status")},
         **{n: f"tables.{n}" for n in ("compare", "directions", "effect_matrix", "direct_effects", "open_effects", "read_slopes", "Slopes")},
-        "LOCAL": "pipeline.LOCAL_ESTIMATORS", "_cluster": "pipeline.dask_client"})
+        "LOCAL": "pipeline.LOCAL_ESTIMATORS"})

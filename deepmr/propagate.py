@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from deepmr.core import InputError
-from deepmr.dropout import dropout_layers, shared_masks
+from deepmr.dropout import dropout_layers, find_dropout, shared_masks
 from deepmr.mutagenesis import Mutations, predict_mutations, saturate
 from deepmr.networks import SequenceModel, memory_for, within_memory
+from deepmr.randomness import hidden_parts, to_eval
 from deepmr.rules import (
     BothValues,
     Buffers,
@@ -483,11 +484,8 @@ def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None
              for name, (p, shape) in dropout_layers(model).items()}
     some = mutations[spots(model.length, block, n, rng)]
     reference, effects = Window(carrier, x, some, block).draw(masks)
-    try:
-        with shared_masks(model.module, masks):
-            plain, mutants = predict_mutations(model, x, some, carrier.outputs)
-    except InputError as error:  # dropout that no layer of the graph shows
-        raise NotTraceable(f"model {model.name}: the dropout of the network cannot be propagated ({error})") from error
+    with shared_masks(model.module, masks):
+        plain, mutants = predict_mutations(model, x, some, carrier.outputs)
     if not bool(torch.isfinite(mutants).all()):
         raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
     off = max(float((reference - plain).abs().max()), float((effects - (mutants - plain)).abs().max()))
@@ -532,6 +530,19 @@ def tried_out(carrier: Carrier, check: bool) -> Reach:
         warnings.warn(f"model {name}: computed in full from {', '.join(reach.fallbacks)} on, which is right but slower", stacklevel=3)
     return reach
 
+# %% ../nbs/04c_propagate.ipynb #e65894c2
+def check_dropout(model: SequenceModel) -> None:
+    "NotTraceable for a function, and for dropout that the rules cannot put under masks. Puts the network into eval mode."
+    to_eval(model.module)
+    if any(getattr(part, "encloses", False) for part in model.module.modules()):
+        raise NotTraceable("a function of a network is not traced")
+    if not hidden_parts(model.module):
+        found = find_dropout(model)
+        if odd := [name for name, site in found.sites.items() if not site.plain]:
+            raise NotTraceable(f"the dropout at {odd[0]} is not a layer with the batch along its first axis")
+        if found.training:
+            raise NotTraceable(f"the dropout in {found.training[0] or type(model.module).__name__} acts only in training mode")
+
 # %% ../nbs/04c_propagate.ipynb #fa25f292
 class Propagator:
     """Effects of mutations by propagated differences: the numbers of the plain engine, exact up to rounding.
@@ -547,6 +558,7 @@ class Propagator:
         outputs: Sequence[int] | None = None,  # columns of the model to compute; None: all
         check: bool = True,  # compare some random mutations with the plain forward pass in float64
     ):
+        check_dropout(model)
         self.model = model
         self.outputs = [int(o) for o in (range(len(model.labels)) if outputs is None else outputs)]
         self._carrier, self._recent = Carrier(model, self.outputs), RecentWindows()

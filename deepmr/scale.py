@@ -10,44 +10,42 @@ import copy
 
 import numpy as np
 import torch
-from scipy.special import expit
+from scipy.special import expit, logit
 from torch import nn
 
-from .mutagenesis import random_windows
-from .networks import Ensemble, SequenceModel
+from .networks import Ensemble, SequenceModel, trial_windows
 
 # %% ../nbs/05b_scale.ipynb #bf5fba1f
 @torch.no_grad()
-def _makes_output(module: nn.Module, x: torch.Tensor) -> list[str]:
-    "Names of the sigmoids whose output has the values of the whole network's output, in the order of their calls."
+def outputs_of(kind: type[nn.Module], module: nn.Module, x: torch.Tensor) -> tuple[list[tuple[str, torch.Tensor]], torch.Tensor]:
+    "What each layer of a kind gives for x, by name and in the order of the calls, and what the network gives."
     seen: list[tuple[str, torch.Tensor]] = []
     hooks = [m.register_forward_hook(lambda m, args, y, name=name: seen.append((name, y)))
-             for name, m in module.named_modules() if isinstance(m, nn.Sigmoid)]
+             for name, m in module.named_modules() if isinstance(m, kind)]
     try:
-        y = module(x)
+        return seen, module.eval()(x)
     finally:
         for hook in hooks:
             hook.remove()
-    return [name for name, out in seen if out.numel() == y.numel() and torch.equal(out.flatten(), y.flatten())]
 
 
 @torch.no_grad()
 def _without_sigmoid(model: SequenceModel) -> nn.Module | None:
     "The network with its last sigmoid replaced by the identity; None if there is none."
-    x = random_windows(2, model.length, seed=0).to(model.device, model.dtype)
-    module = model.module.eval()
-    names = _makes_output(module, x)
+    x = trial_windows(model, 2)
+    seen, y = outputs_of(nn.Sigmoid, model.module, x)
+    names = [name for name, out in seen if out.numel() == y.numel() and torch.equal(out.flatten(), y.flatten())]
     if not names:
         return None
-    bare = copy.deepcopy(module)
+    bare = copy.deepcopy(model.module)
     bare.set_submodule(names[-1], nn.Identity())
-    return bare if torch.equal(torch.sigmoid(bare(x)), module(x)) else None
+    return bare if torch.equal(torch.sigmoid(bare(x)), y) else None
 
 # %% ../nbs/05b_scale.ipynb #5a8cc52d
 def logit_model(model: SequenceModel) -> SequenceModel | None:
     """The model with logits in place of probabilities; None if its last sigmoid cannot be found.
 
-    An ensemble gives an ensemble of its members' logits. Dropout, labels and length stay.
+    An ensemble gives an ensemble of its members' logits. Dropout, labels and length stay. Thresholds become logits, too.
     """
     if isinstance(model, Ensemble):
         members = [logit_model(m) for m in model.members]
@@ -55,7 +53,8 @@ def logit_model(model: SequenceModel) -> SequenceModel | None:
     bare = _without_sigmoid(model)
     if bare is None:
         return None
-    return SequenceModel(bare, model.labels, model.length, model.name, model.thresholds, model.label_warnings)
+    thresholds = {label: float(logit(p)) for label, p in model.thresholds.items() if 0 < p < 1}
+    return SequenceModel(bare, model.labels, model.length, model.name, thresholds, model.label_warnings, "logit")
 
 # %% ../nbs/05b_scale.ipynb #ceaf3a6d
 SCALES = ("log-odds", "probability")

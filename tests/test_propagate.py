@@ -665,7 +665,7 @@ def test_one_warning_where_the_check_fails_too():
         def forward(self, x):
             return self.last(self.encoder(self.conv(x).relu().transpose(1, 2)).mean(1))
 
-    with pytest.raises(NotTraceable, match="encoder.layers.0.self_attn:weights is not a layer with the batch along its first axis"):  # and no warning, which would be an error here
+    with pytest.raises(NotTraceable, match=r"encoder\.layers\.0\.self_attn:weights is not a layer"):  # and no warning, an error here
         Propagator(as_model(Encoder(), 40))
 
 

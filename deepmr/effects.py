@@ -28,6 +28,7 @@ from deepmr.notes import Note, codes, note
 from deepmr.propagate import Propagator
 from deepmr.randomness import to_eval
 from deepmr.regions import ALPHABET
+from deepmr.scale import Asked, scale_of
 
 # %% ../nbs/05_effects.ipynb #7928834f
 def replica(module: nn.Module) -> nn.Module:
@@ -75,6 +76,15 @@ class Members:
         return draw
 
 
+class AsShipped:
+    "The one draw of a network whose dropout is off."
+
+    n = 1
+
+    def __call__(self, window: str, draw: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+        return {}
+
+
 class MemberEngine:
     "Effects by the engines of an ensemble's members. The draw is a member's number."
 
@@ -89,10 +99,15 @@ class MemberEngine:
 def draw_source(
     model: SequenceModel,
     seed: int,
-    n_draws: int | None,  # None: 50 sets of masks, or all members of an ensemble
-) -> tuple[MaskSampler | Members, int]:
+    n_draws: int | None,  # None: all members, and of a single network 50 sets of masks, or the one pass as shipped
+    shipped: bool = False,  # True: weights as shipped
+) -> tuple[MaskSampler | Members | AsShipped, int]:
     "Where draws come from, and how many there are. InputError for an impossible number."
     check_whole("seed", seed)
+    if shipped and not isinstance(model, Ensemble):
+        if n_draws not in (None, 1):
+            raise InputError(f"draws: found {n_draws} for {model.name} with its weights as shipped, which is one pass, expected none")
+        return AsShipped(), 1
     source = Members(model) if isinstance(model, Ensemble) else MaskSampler(model, seed)
     most = source.n if isinstance(source, Members) else None
     n = n_draws if n_draws is not None else most or 50
@@ -172,7 +187,7 @@ class WindowDraws:
 def window_draws(
     engine: Any,  # from make_engine
     x: np.ndarray,  # (4, L) one-hot reference window
-    sampler: MaskSampler | Members,  # from draw_source
+    sampler: MaskSampler | Members | AsShipped,  # from draw_source
     window: str,  # its name: masks are derived from it
     n_draws: int = 50,
     workers: int | None = None,  # threads; None: one per core on the CPU, one on a GPU
@@ -222,11 +237,16 @@ def window_dataset(
     x: np.ndarray,  # (4, L)
     keep_draws: bool = False,
 ) -> xr.Dataset:
-    "bx, bxse, by, byse, bxby_cov of one window over (exposure, window, position, alt), and the draws if asked for."
-    on_x, on_y = np.moveaxis(draws.effects[..., :-1], -1, 1), draws.effects[..., -1]  # (K, E, M), (K, M)
-    length, data = x.shape[1], _grids(summarise(on_x, on_y[:, None]), draws.mutations, x.shape[1])
+    """bx, bxse, by, byse, bxby_cov of one window over (exposure, window, position, alt), and the draws if asked for.
+
+    A single draw has no spread: bx and by alone. Outputs between the exposures and the outcome are passed over.
+    """
+    e = len(exposures)
+    on_x, on_y = np.moveaxis(draws.effects[..., :e], -1, 1), draws.effects[..., -1]  # (K, E, M), (K, M)
+    summary = summarise(on_x, on_y[:, None]) if len(on_x) > 1 else {"bx": on_x[0].astype(np.float64), "by": on_y.astype(np.float64)}
+    length, data = x.shape[1], _grids(summary, draws.mutations, x.shape[1])
     data["ref"] = (("window", "position"), np.array(list(ALPHABET))[x.argmax(0)][None])
-    data["x_reference"] = (("exposure", "window"), draws.reference[:, :-1].mean(0)[:, None])
+    data["x_reference"] = (("exposure", "window"), draws.reference[:, :e].mean(0)[:, None])
     data["y_reference"] = (("window",), draws.reference[:, -1].mean(0, keepdims=True))
     if keep_draws:
         dims = ("window", "draw", "position", "alt")
@@ -258,6 +278,29 @@ def _grids(summary: dict[str, np.ndarray], mutations: Mutations, length: int) ->
 def engine_name(engine: Any) -> str:
     "'plain' or 'propagate'."
     return "plain" if isinstance(getattr(engine, "engines", [engine])[0], PlainEngine) else "propagate"
+
+# %% ../nbs/05_effects.ipynb #5ca1e011
+def pair_sums(draws: WindowDraws, labels: Sequence[str], shares: np.ndarray | None = None) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Variables of a dataset: sums over the mutations of one window, float64.
+
+    `pair_xy` (window, draw, cause, effect): of b_cause b_effect; `pair_xx`: of b_cause squared, where the effect is finite, too;
+    `mean_xy` (window, cause, effect): of the products of the means over draws. `shares` (K, M, O) are the effects on probabilities, for
+    `probability_xy` and `probability_xx` (window, draw, cause): of each with the last output, and of its squares.
+    """
+    b = draws.effects.astype(np.float64)
+    there = np.isfinite(b)
+    b = np.where(there, b, 0.0)
+    mean = np.where(there.all(0), b.mean(0), 0.0)
+    pairs, once = ("window", "draw", "cause", "effect"), ("window", "draw", "cause")
+    turned = b.transpose(0, 2, 1)
+    data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+        "pair_xy": (pairs, (turned @ b)[None]), "pair_xx": (pairs, (turned**2 @ there.astype(np.float64))[None]),
+        "mean_xy": (("window", "cause", "effect"), (mean.T @ mean)[None])}
+    if shares is not None:
+        p = np.asarray(shares, np.float64)
+        data["probability_xy"] = (once, np.einsum("kmo,km->ko", p, p[..., -1])[None])
+        data["probability_xx"] = (once, np.einsum("kmo,kmo->ko", p, p)[None])
+    return data
 
 # %% ../nbs/05_effects.ipynb #5d763603
 def draw_warnings(reference: np.ndarray) -> tuple[Note, ...]:
@@ -293,44 +336,75 @@ def _warnings_attrs(noted: dict[str, tuple[Note, ...]]) -> dict[str, list[str]]:
     found = sorted({code for notes in noted.values() for code in codes(notes)})
     return {"warnings": found, **{code: [w for w, notes in noted.items() if code in codes(notes)] for code in found}}
 
+# %% ../nbs/05_effects.ipynb #5ca1e013
+def kind_of(sampler: object) -> str:
+    "What the draws of a sampler are: 'shipped', 'members' or 'masks'."
+    return "shipped" if isinstance(sampler, AsShipped) else "members" if isinstance(sampler, Members) else "masks"
+
+
+def as_dataset(draws: WindowDraws, asked: Asked | None, scale: str, window: str, labels: Sequence[str], x: np.ndarray, keep_draws: bool = False,
+               sums: bool = False, exposures: int | None = None) -> tuple[xr.Dataset, tuple[Note, ...]]:
+    """A window as a dataset on a scale, and notes; labels: exposures, further causes (such as decoys), the outcome.
+
+    asked: None leaves the predictions as they are. sums: add those of `pair_sums`. exposures: how many of the labels have effects in
+    the dataset; None: all but the outcome.
+    """
+    e, notes = len(labels) - 1 if exposures is None else exposures, draw_warnings(draws.reference) if len(draws.reference) > 1 else ()
+    levels, shares = draws.reference, None
+    if asked is not None:
+        scales = asked.scales(draws.reference, draws.effects)
+        draws = WindowDraws(draws.mutations, *scales[scale])
+        levels, shares = scales.get("probability", (draws.reference, None))
+        if lost := int((~np.isfinite(draws.effects)).any((0, 2)).sum()):
+            notes += (note("saturated", n=lost),)
+    data = window_dataset(WindowDraws(draws.mutations, levels, draws.effects), window, labels[:e], x, keep_draws)
+    if sums:
+        data = data.assign(pair_sums(draws, labels, shares)).assign_coords(cause=list(labels), effect=list(labels))
+    return data, notes
+
 # %% ../nbs/05_effects.ipynb #46eae8e8
 def mutation_effects(
     model: SequenceModel,
     x: np.ndarray,  # (N, 4, L) one-hot windows
     exposure: str | int | Sequence[str | int],  # one label, or several, which then come from the same pass
     outcome: str | int,
-    n_draws: int | None = None,  # None: 50, or all members of an ensemble
+    n_draws: int | None = None,  # None: the weights as shipped; of an ensemble, every member. A number: so many sets of masks, or members
     seed: int = 0,
     engine: str = "auto",  # 'auto', 'plain' or 'propagate': the numbers are the same
     *,
+    scale: str | None = None,  # 'log-odds' or 'probability'; None: log-odds as shipped, the prediction itself if n_draws is given
     windows: Sequence[str] | None = None,  # N names, from which masks are derived
     same_masks: bool = False,  # True: a draw has the same masks in all windows, as `two_level` needs
     keep_draws: bool = False,  # True: also return the effects in every draw
     workers: int | None = None,  # threads; None: one per core on the CPU, one on a GPU
     progress: Callable[[int], None] = lambda done: None,  # called with the number of windows done
 ) -> xr.Dataset:
-    """Effects of all 3L mutations of every window on exposure(s) and outcome, with standard errors over draws.
+    """Effects of all 3L mutations of every window on exposure(s) and outcome.
 
-    Variables `bx, bxse, bxby_cov` over ([exposure,] window, position, alt), `by, byse` over (window, position,
-    alt), `ref` (window, position), and with `keep_draws` also `draws_x`, `draws_y`. In units of the prediction.
-    Attributes: `output` says what the predictions are (`networks.OUTPUTS`), `warnings` lists codes of notes, and CODE its windows.
-    Raises InputError for bad shapes, unknown or ambiguous labels, or a model without dropout.
+    Variables `bx` ([exposure,] window, position, alt), `by` (window, position, alt), `ref` (window, position). With several draws
+    also their standard errors and covariance, `bxse, byse, bxby_cov`, with `keep_draws` `draws_x`, `draws_y`, and without `n_draws` the
+    sums that `causal_effect` needs. Attributes: `draws_are` (shipped, members or masks), `scale`, `output` (`networks.OUTPUTS`), `warnings`
+    lists codes of notes, and CODE its windows. Raises InputError for bad shapes, unknown or ambiguous labels, a scale that the model lacks, or
+    masks for a model without dropout.
     """
     if not isinstance(model, SequenceModel):
         raise InputError(f"model: found a {type(model).__name__}, expected a SequenceModel, as load_model gives one")
     names, columns = _resolve(model, exposure, outcome)
     x = model.check_input(x).numpy()
-    windows = _check_windows(windows, len(x))
-    (sampler, n_draws), parts, noted = draw_source(model, seed, n_draws), [], {}
-    runner, shares = make_engine(model, columns, engine), True
+    windows, shipped = _check_windows(windows, len(x)), n_draws is None
+    (sampler, n_draws), parts, noted = draw_source(model, seed, n_draws, shipped), [], {}
+    asked = Asked(model) if shipped or scale == "log-odds" else None
+    scale = scale_of(model, scale) if asked else scale or ("probability" if model.output == "probability" else "value")
+    runner, shares = make_engine(asked.model if asked else model, columns, engine), True
     for i, name in enumerate(windows):
         draws = window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers)
-        parts.append(window_dataset(draws, name, names, x[i], keep_draws))
-        noted[name] = draw_warnings(draws.reference)
+        part, noted[name] = as_dataset(draws, asked, scale, name, [*names, model.addresses[columns[-1]]], x[i], keep_draws, shipped)
         shares &= are_shares(draws.reference)
+        parts.append(part)
         progress(i + 1)
     out = xr.concat(parts, "window", data_vars="minimal", join="exact")
-    out.attrs = {"model": model.name, "outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed,
+    out.attrs = {"model": model.name, "outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed, "scale": scale,
+                 "draws_are": kind_of(sampler), "same_masks": int(same_masks),
                  "engine": engine_name(runner), "se": "SD over draws / sqrt(n_draws)", **_warnings_attrs(noted),
-                 "output": model.output if shares or model.output != "probability" else "value"}
+                 "output": model.output if asked or shares or model.output != "probability" else "value"}
     return out if not isinstance(exposure, (str, int, np.integer)) else out.isel(exposure=0)

@@ -342,25 +342,37 @@ def kind_of(sampler: object) -> str:
     return "shipped" if isinstance(sampler, AsShipped) else "members" if isinstance(sampler, Members) else "masks"
 
 
-def as_dataset(draws: WindowDraws, asked: Asked | None, scale: str, window: str, labels: Sequence[str], x: np.ndarray, keep_draws: bool = False,
-               sums: bool = False, exposures: int | None = None) -> tuple[xr.Dataset, tuple[Note, ...]]:
-    """A window as a dataset on a scale, and notes; labels: exposures, further causes (such as decoys), the outcome.
+@dataclass(frozen=True)
+class ScaledDraws(WindowDraws):
+    "Draws on a scale."
 
-    asked: None leaves the predictions as they are. sums: add those of `pair_sums`. exposures: how many of the labels have effects in
-    the dataset; None: all but the outcome.
+    levels: np.ndarray  # (K, O) predictions for the unmutated window, as probabilities where they are known
+    shares: np.ndarray | None  # (K, M, O) effects on probabilities
+    notes: tuple[Note, ...]
+
+
+def on_scale(draws: WindowDraws, asked: Asked | None, scale: str) -> ScaledDraws:
+    "Draws on a scale, and notes. asked: None leaves the predictions as they are."
+    notes = draw_warnings(draws.reference) if len(draws.reference) > 1 else ()
+    if asked is None:
+        return ScaledDraws(draws.mutations, draws.reference, draws.effects, draws.reference, None, notes)
+    scales = asked.scales(draws.reference, draws.effects)
+    levels, shares = scales.get("probability", (draws.reference, None))
+    reference, effects = scales[scale]
+    if lost := int((~np.isfinite(effects)).any((0, 2)).sum()):
+        notes += (note("saturated", n=lost),)
+    return ScaledDraws(draws.mutations, reference, effects, levels, shares, notes)
+
+
+def as_dataset(draws: ScaledDraws, window: str, labels: Sequence[str], x: np.ndarray, keep_draws: bool = False, sums: bool = False,
+               exposures: int | None = None) -> xr.Dataset:
+    """A window as a dataset; labels: exposures, further causes (such as decoys), the outcome.
+
+    sums: add those of `pair_sums`. exposures: how many of the labels have effects in the dataset; None: all but the outcome.
     """
-    e, notes = len(labels) - 1 if exposures is None else exposures, draw_warnings(draws.reference) if len(draws.reference) > 1 else ()
-    levels, shares = draws.reference, None
-    if asked is not None:
-        scales = asked.scales(draws.reference, draws.effects)
-        draws = WindowDraws(draws.mutations, *scales[scale])
-        levels, shares = scales.get("probability", (draws.reference, None))
-        if lost := int((~np.isfinite(draws.effects)).any((0, 2)).sum()):
-            notes += (note("saturated", n=lost),)
-    data = window_dataset(WindowDraws(draws.mutations, levels, draws.effects), window, labels[:e], x, keep_draws)
-    if sums:
-        data = data.assign(pair_sums(draws, labels, shares)).assign_coords(cause=list(labels), effect=list(labels))
-    return data, notes
+    e = len(labels) - 1 if exposures is None else exposures
+    data = window_dataset(WindowDraws(draws.mutations, draws.levels, draws.effects), window, labels[:e], x, keep_draws)
+    return data.assign(pair_sums(draws, labels, draws.shares)).assign_coords(cause=list(labels), effect=list(labels)) if sums else data
 
 # %% ../nbs/05_effects.ipynb #46eae8e8
 def mutation_effects(
@@ -397,10 +409,10 @@ def mutation_effects(
     scale = scale_of(model, scale) if asked else scale or ("probability" if model.output == "probability" else "value")
     runner, shares = make_engine(asked.model if asked else model, columns, engine), True
     for i, name in enumerate(windows):
-        draws = window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers)
-        part, noted[name] = as_dataset(draws, asked, scale, name, [*names, model.addresses[columns[-1]]], x[i], keep_draws, shipped)
-        shares &= are_shares(draws.reference)
-        parts.append(part)
+        draws = on_scale(window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers), asked, scale)
+        parts.append(as_dataset(draws, name, [*names, model.addresses[columns[-1]]], x[i], keep_draws, shipped))
+        noted[name] = draws.notes
+        shares &= are_shares(draws.levels)
         progress(i + 1)
     out = xr.concat(parts, "window", data_vars="minimal", join="exact")
     out.attrs = {"model": model.name, "outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed, "scale": scale,

@@ -140,6 +140,11 @@ NOTES |= {
     "few_evolved": NoteKind("Only a few windows are evolved for each exposure. More would not make them genomic.", "{n}, not {asked}", "n_windows"),
     "evolved_unbound": NoteKind("The model does not call all evolved windows bound. The others are left out.",
                                 "{exposure}: {n} of {grown} are kept", "n_windows"),
+    "one_network": NoteKind("There is one network, so the interval for this way of training is empty. An ensemble of networks trained apart "
+                            "(--model with commas between) fills it."),
+    "no_controls": NoteKind("There are no decoys, so it is not known what openness alone would give. `deepmr decoys` adds some "
+                           "to a model, and --controls shuffled asks shuffled windows instead."),
+    "no_motif": NoteKind("Some exposures have no motif in the file, and no own-site slope.", "{n} of {of}"),
     "members_agree": NoteKind("The draws are members of an ensemble, for which the intervals of this protocol are rather too narrow. "
                               "For these, compare --protocol median.", "{draws} members, protocol {protocol}"),
 }

@@ -8,9 +8,7 @@ __all__ = ['LOCAL_ESTIMATORS', 'bounded_map', 'run', 'write_effects']
 # %% ../nbs/08d_pipeline.ipynb #c0d10002
 import contextlib
 import functools
-import hashlib
 import itertools
-import json
 import multiprocessing
 import os
 import pickle
@@ -32,23 +30,27 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from .core import Execution, InputError, end_with_parent, moved_names, write_file, writing
+from .answer import local_answer, seed_of
+from .controls import shuffled
 from .draws_mr import draw_slopes, has_effect, instruments, mask_bootstrap, slope_matrix
 from deepmr.effects import (
     ALL_WINDOWS,
     WindowDraws,
+    as_dataset,
     draw_source,
     draw_warnings,
     make_engine,
     mutation_effects,
+    on_scale,
     summarise,
-    window_dataset,
     window_draws,
 )
-from .experiment import NETWORK_METHODS, THIS_MACHINE, Experiment, Plan, candidate_windows, check_execution, plan
+from .experiment import NETWORK_METHODS, THIS_MACHINE, Experiment, Plan, candidate_windows, check_execution, get_protocol, plan
 from .models import load_model
 from .mr import MREstimate, egger, ivw, steiger
 from .networks import SequenceModel
 from .notes import codes
+from .own_sites import site_positions
 from .regions import Sequences, codes_to_one_hot, one_hot
 from .robust import weighted_median
 from deepmr.rundir import (
@@ -67,7 +69,8 @@ from deepmr.rundir import (
     weights_digest,
     windows_left,
 )
-from .tables import read_local, table1
+from .scale import Asked
+from .tables import direct_table, read_local, table1
 
 # %% ../nbs/08d_pipeline.ipynb #282d7dfa
 MEDIAN_REPLICATES = 200  # of its parametric bootstrap: an SE good to 5 %
@@ -105,11 +108,6 @@ LOCAL_ESTIMATORS: dict[str, Callable[..., MREstimate]] = {  # name -> function o
 PAIR_REPLICATES = 200  # of the bootstrap behind the slopes of all pairs: an SE good to 5 %
 NO_ESTIMATE: dict[str, Any] = dict.fromkeys(("method", "estimate", "se", "ci_low", "ci_high", "p", "n", *DIAGNOSTICS, *SHARED), float("nan")) | {
     "warnings": "too_few_mutations", "draw_slopes": None}
-
-
-def _seed(*parts: object) -> int:
-    return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "little")
-
 
 
 def _shared_diagnostics(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -158,35 +156,79 @@ def with_slopes(data: xr.Dataset, draws: WindowDraws, labels: Sequence[str], see
     return data.assign(pairs).assign_coords(cause=list(labels), effect=list(labels))
 
 
-def window_result(experiment: Experiment, exposures: tuple[str, ...], row: pd.Series, x: np.ndarray, draws: WindowDraws) -> WindowResult:
-    "Effects and local estimates of a window, sequence x (4, L), from its draws."
-    seed, labels = experiment.seed, (*exposures, experiment.outcome)
-    data = window_dataset(draws, row["name"], exposures, x, experiment.keep_draws)
-    data = with_slopes(data, draws, labels, _seed(seed, row["name"]))
-    records = []
-    for exposure in row.exposures:
-        column = exposures.index(exposure)
-        base = {"exposure": exposure, "window": row["name"], "chrom": row.chrom, "start": int(row.start),
-                "end": int(row.end), "x_reference": float(data.x_reference[column, 0]),
-                "y_reference": float(data.y_reference[0])}
-        records += [base | r for r in local_effects(draws, column, _seed(seed, row["name"], exposure))]
-    return WindowResult(row["name"], netcdf_bytes(data), records)
+def _base(data: xr.Dataset, row: pd.Series, exposure: str) -> dict[str, Any]:
+    "What all records of an exposure in a window begin with."
+    one = data.isel(window=0)
+    return {"exposure": exposure, "window": row["name"], "chrom": row.chrom, "start": int(row.start), "end": int(row.end),
+            "x_reference": float(one.x_reference.sel(exposure=exposure)), "y_reference": float(one.y_reference)}
 
 # %% ../nbs/08d_pipeline.ipynb #29d00002
+def shipped_records(data: xr.Dataset, row: pd.Series, sites: dict[str, np.ndarray], noted: str) -> list[dict[str, Any]]:
+    "Records of a window's exposures with the weights as shipped; noted: codes of notes, with commas between."
+    empty = dict.fromkeys(NO_ESTIMATE, float("nan")) | {"warnings": noted}
+    return [_base(data, row, e) | empty | local_answer(data, e, sites.get(e)) for e in row.exposures]
+
+
+def spread_records(data: xr.Dataset, row: pd.Series, draws: WindowDraws, seed: int) -> list[dict[str, Any]]:
+    "Records of a window's exposures from draws of masks or members: one for each local estimator."
+    names = [str(v) for v in data.exposure.values]
+    return [_base(data, row, e) | r for e in row.exposures for r in local_effects(draws, names.index(e), seed_of(seed, row["name"], e))]
+
+# %% ../nbs/08d_pipeline.ipynb #c0d20102
 class Worker:
-    "What all windows of a run share: the engine and the masks."
+    "What all windows of a run share: the engine and the draws."
 
-    def __init__(self, model: SequenceModel, exposures: Sequence[str], experiment: Experiment):
-        self.exposures, self.experiment = tuple(exposures), experiment
-        columns = [model.index(k) for k in (*exposures, experiment.outcome)]
-        self.sampler, self.draws = draw_source(model, experiment.seed, experiment.draws)
-        self.engine = make_engine(model, columns, experiment.engine)
+    def __init__(self, model: SequenceModel, exposures: Sequence[str], decoys: Sequence[str], experiment: Experiment):
+        self.experiment, self.n, self.labels = experiment, len(exposures), (*exposures, *decoys, experiment.outcome)
+        self.shipped = get_protocol(str(experiment.protocol)).shipped
+        self.asked = Asked(model) if experiment.scale is not None else None
+        self.scale = experiment.scale or ("probability" if model.output == "probability" else "value")
+        self.sampler, self.draws = draw_source(model, experiment.seed, experiment.draws, self.shipped)
+        self.engine = make_engine(self.asked.model if self.asked else model, [model.index(k) for k in self.labels], experiment.engine)
 
-    def __call__(self, row: pd.Series, x: np.ndarray, workers: int | None = None, tick: Callable[[], None] = lambda: None) -> WindowResult:
-        "Do the window of that row of the plan, sequence x (4, L)."
+    def __call__(self, row: pd.Series, x: np.ndarray, sites: dict[str, np.ndarray], workers: int | None = None,
+                 tick: Callable[[], None] = lambda: None) -> WindowResult:
+        "Do the window of that row of the plan, sequence x (4, L); sites: exposure -> positions (L,) in hits of its motif."
+        e, name = self.experiment, row["name"]
         with threadpool_limits(1, "blas"):  # sums in one order, whatever the machine
-            draws = window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick)
-            return window_result(self.experiment, self.exposures, row, x, draws)
+            draws = on_scale(window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick), self.asked, self.scale)
+            data = as_dataset(draws, name, self.labels, x, e.keep_draws, self.shipped, self.n)
+            if self.shipped:
+                records = shipped_records(data, row, sites, ",".join(codes(draws.notes)))
+                if e.controls == "shuffled":
+                    self._add_shuffled(records, row, x, workers)
+            else:
+                data = with_slopes(data, draws, self.labels, seed_of(e.seed, name))
+                records = spread_records(data, row, draws, e.seed)
+            return WindowResult(name, netcdf_bytes(data), records)
+
+    def _add_shuffled(self, records: list[dict[str, Any]], row: pd.Series, x: np.ndarray, workers: int | None) -> None:
+        "Add the slopes in a dinucleotide shuffle of the window to the records."
+        y = shuffled(x[None], seed_of(self.experiment.seed, row["name"]) % 2**31)[0]
+        draws = on_scale(window_draws(self.engine, y, self.sampler, ALL_WINDOWS, self.draws, workers), self.asked, self.scale)
+        data = as_dataset(draws, row["name"], self.labels, y, False, True, self.n)
+        for record in records:
+            record["shuffled_slope"] = local_answer(data, record["exposure"])["estimate"]
+
+# %% ../nbs/08d_pipeline.ipynb #c0d20106
+SITE_CHUNK = 1000  # windows whose one-hot sequence is made at once
+
+
+def own_sites(p: Plan, left: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+    "Number of a window -> exposure -> positions (L,) in hits of its motif, as packed bits, for those of the windows `left` that it drew."
+    found: dict[int, dict[str, np.ndarray]] = {i: {} for i in left}
+    for exposure, motif in p.motifs.items():
+        own = [i for i in left if exposure in p.windows.exposures.iloc[i]]
+        for start in range(0, len(own), SITE_CHUNK):
+            part = own[start:start + SITE_CHUNK]
+            for i, inside in zip(part, site_positions(codes_to_one_hot(p.codes[part]), motif)):
+                found[i][exposure] = np.packbits(inside)
+    return found
+
+
+def unpacked(sites: dict[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
+    "Packed bits as bool (L,)."
+    return {exposure: np.unpackbits(bits, count=length).astype(bool) for exposure, bits in sites.items()}
 
 # %% ../nbs/08d_pipeline.ipynb #f43ddd70
 @dataclass(frozen=True)
@@ -195,6 +237,7 @@ class Job:
 
     experiment: Experiment
     exposures: tuple[str, ...]
+    decoys: tuple[str, ...]
     device: str
     weights: str
     probe: str  # what the model predicts for the windows of
@@ -208,8 +251,8 @@ def _packages() -> tuple[tuple[str, str], ...]:
 
 def _job(p: Plan, device: str) -> Job:
     codes = probe_windows(p)
-    probe = model_probe(p.model, columns_of(p), codes)
-    return Job(p.experiment, p.exposures, device, weights_digest(p.model), probe, codes.tobytes(), _packages())
+    probe = model_probe(p.model, columns_of(p), codes, not p.protocol.shipped)
+    return Job(p.experiment, p.exposures, p.decoys, device, weights_digest(p.model), probe, codes.tobytes(), _packages())
 
 # %% ../nbs/08d_pipeline.ipynb #c5a4e325
 _loading = threading.Lock()  # of a process whose threads do windows
@@ -223,20 +266,20 @@ def _worker(job: Job) -> Worker:
     model = load_model(job.experiment.model, job.device, job.experiment.trust_code)
     if weights_digest(model) != job.weights:
         raise InputError(f"model: found other weights under the name {job.experiment.model}, expected those of the process that asked")
-    columns = [model.index(label) for label in (*job.exposures, job.experiment.outcome)]
+    columns = [model.index(label) for label in (*job.exposures, *job.decoys, job.experiment.outcome)]
     codes = np.frombuffer(job.probe_codes, np.int8).reshape(-1, model.length)
-    if not same_probe(model_probe(model, columns, codes), job.probe, len(columns)):
+    if not same_probe(model_probe(model, columns, codes, not get_protocol(str(job.experiment.protocol)).shipped), job.probe, len(columns)):
         raise InputError(f"model: found other predictions under the name {job.experiment.model}, expected those of the process that asked: "
                          "the weights are the same, the code around them is not")
     threadpool_limits(1, "blas")
-    return Worker(model, job.exposures, job.experiment)
+    return Worker(model, job.exposures, job.decoys, job.experiment)
 
 
-def do_window(job: Job, row: pd.Series, codes: np.ndarray) -> WindowResult:
-    "A window of a run in a process of its own; codes (L,). Raises InputError where this process has another model or other versions."
+def do_window(job: Job, row: pd.Series, codes: np.ndarray, sites: dict[str, np.ndarray]) -> WindowResult:
+    "A window of a run in a process of its own; codes (L,), sites in packed bits. Raises InputError where this process has another model or other versions."
     with _loading:
         worker = _worker(job)
-    return worker(row, codes_to_one_hot(codes), 1)
+    return worker(row, codes_to_one_hot(codes), unpacked(sites, len(codes)), 1)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d10009
 def bounded_map(executor: Executor, function: Callable[[Any], Any], items: Iterable[Any], room: Callable[[], int]) -> Generator[Any]:
@@ -267,8 +310,8 @@ class _Call:
 
 def _by_executor(executor: Executor, p: Plan, left: Sequence[int], device: str, room: Callable[[], int]) -> Generator[WindowResult]:
     "Windows in other processes, each as it comes back."
-    job = _job(p, device)
-    calls = (pickle.dumps(_Call(do_window, job, p.windows.iloc[i], p.codes[i])) for i in left)
+    job, sites = _job(p, device), own_sites(p, left)
+    calls = (pickle.dumps(_Call(do_window, job, p.windows.iloc[i], p.codes[i], sites[i])) for i in left)
     return bounded_map(executor, pickle.loads, calls, room)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d20002
@@ -393,10 +436,10 @@ def _do_windows(p: Plan, out: Path, execution: Execution, client: Any) -> None:
                 keep_window(out, result)
                 progress(done := done + draws, total, result.window)
     elif left:
-        worker, ticks = Worker(p.model, p.exposures, p.experiment), itertools.count(done + 1)
+        worker, ticks, sites = Worker(p.model, p.exposures, p.decoys, p.experiment), itertools.count(done + 1), own_sites(p, left)
         for i in left:
             tick = functools.partial(lambda name: progress(next(ticks), total, name), p.windows.name[i])
-            keep_window(out, worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), workers, tick))
+            keep_window(out, worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), unpacked(sites[i], p.model.length), workers, tick))
 
 
 def _write_tables(out: Path, protocol: str) -> pd.DataFrame:
@@ -406,6 +449,8 @@ def _write_tables(out: Path, protocol: str) -> pd.DataFrame:
         local.to_parquet(part, index=False)
     table = table1(out, protocol)
     write_file(out / "table1.csv", table.to_csv(index=False))
+    if get_protocol(protocol).shipped and len(table) > 1:
+        write_file(out / "direct_effects.csv", direct_table(out).to_csv(index=False))
     return table
 
 # %% ../nbs/08d_pipeline.ipynb #702dc086
@@ -435,7 +480,7 @@ def run(
         try:
             with alone(out, execution.announce):
                 _do_windows(p, out, execution, client)
-                return _write_tables(out, p.experiment.protocol)
+                return _write_tables(out, p.protocol.name)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; finished windows are kept in {out}, and the same call goes on from there") from None
 
@@ -448,7 +493,7 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     check_execution(execution)
     experiment.check()
     model, path = load_model(experiment.model, execution.device, experiment.trust_code), Path(out)
-    _, n = draw_source(model, experiment.seed, experiment.draws)
+    _, n = draw_source(model, experiment.seed, experiment.draws, experiment.draws is None)
     if not path.name or path.is_dir():
         raise InputError(f"out: found {str(path)!r}, expected the name of a file")
     if not path.parent.is_dir():
@@ -456,8 +501,8 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     windows, sequences = candidate_windows(experiment, model), Sequences(experiment.genome, announce=execution.announce)
     x = one_hot(sequences.get(windows))
     execution.announce(sequences.source)
-    data = mutation_effects(model, x, list(experiment.exposures), experiment.outcome, n, experiment.seed, experiment.engine,
-                            windows=list(windows.name), same_masks=True, keep_draws=experiment.keep_draws, workers=execution.workers,
+    data = mutation_effects(model, x, list(experiment.exposures), experiment.outcome, experiment.draws, experiment.seed, experiment.engine,
+                            scale=experiment.scale, windows=list(windows.name), same_masks=True, keep_draws=experiment.keep_draws, workers=execution.workers,
                             progress=lambda done: execution.progress(done * n, len(x) * n, windows.name.iloc[done - 1]))
     write_file(path, netcdf_bytes(data))
     return len(windows)

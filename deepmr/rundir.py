@@ -35,7 +35,7 @@ import xarray as xr
 import deepmr
 from .core import InputError, make_folder, os_errors_as_input_error, write_file
 from .dropout import MaskSampler, shared_masks
-from .experiment import OLDER_NAMES, Experiment, Plan
+from .experiment import Experiment, Plan, protocol_of
 from .mutagenesis import random_windows
 from .networks import Ensemble, SequenceModel
 from .regions import codes_to_one_hot
@@ -141,12 +141,15 @@ def probe_windows(p: Plan) -> np.ndarray:
     return np.concatenate([random_windows(2, p.model.length, seed=0).numpy().argmax(1).astype(np.int8), p.codes[:2]])
 
 
-def model_probe(model: SequenceModel, columns: Sequence[int], codes: np.ndarray) -> str:
-    "What a model predicts in some of its columns, float32 values as text; codes (n, L). Their order: draw or member, window, column."
+def model_probe(model: SequenceModel, columns: Sequence[int], codes: np.ndarray, masks: bool = True) -> str:
+    """What a model predicts in some of its columns, float32 values as text; codes (n, L). Their order: draw or member, window, column.
+
+    masks: also under two sets of dropout masks, if it is no ensemble.
+    """
     x, members = codes_to_one_hot(codes), model.members if isinstance(model, Ensemble) else [model]
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):  # a graphics card may round to ten bits
         read = [member.predict(x)[:, columns] for member in members]
-        if not isinstance(model, Ensemble):
+        if masks and not isinstance(model, Ensemble):
             sampler = MaskSampler(model, seed=0)
             for draw in range(2):
                 with shared_masks(model.module, sampler("probe", draw, model.dtype)):
@@ -168,20 +171,25 @@ def describe(p: Plan) -> dict[str, Any]:
     experiment = vars(p.experiment) | {"model": p.experiment.model if isinstance(p.experiment.model, str) else p.model.name,
                                        "exposures": p.exposures}
     del experiment["trust_code"]  # it decides whether there are numbers, not which
-    for key in ("genome", "regions"):  # the place of a file does not matter, its content does
+    for key in ("genome", "regions", "motifs"):  # the place of a file does not matter, its content does
         experiment[key] = experiment[key] and Path(experiment[key]).name
     content = hashlib.sha256()
     for codes in p.codes:
         content.update(codes_to_one_hot(codes).tobytes())
     content.update("".join(p.windows.name).encode())
-    return {"experiment": experiment, "draws_are": "members" if isinstance(p.model, Ensemble) else "masks", "source": p.source,
-            "model_sha256": weights_digest(p.model), "model_probe": model_probe(p.model, columns_of(p), probe_windows(p)),
-            "windows_sha256": content.hexdigest()}
+    kind = "members" if isinstance(p.model, Ensemble) else "shipped" if p.protocol.shipped else "masks"
+    described = {"experiment": experiment, "draws_are": kind, "source": p.source,
+                 "model_sha256": weights_digest(p.model), "model_probe": model_probe(p.model, columns_of(p), probe_windows(p), kind == "masks"),
+                 "windows_sha256": content.hexdigest()}
+    if p.protocol.shipped:
+        motifs = b"".join(name.encode() + motif.tobytes() for name, motif in sorted(p.motifs.items()))
+        described |= {"decoys": list(p.decoys), "motifs": sorted(p.motifs), "motifs_sha256": sha256(motifs)}
+    return described
 
 
 def columns_of(p: Plan) -> list[int]:
-    "The model's columns that a run reads: exposures in order, then the outcome."
-    return [p.model.index(label) for label in (*p.exposures, p.experiment.outcome)]
+    "The model's columns that a run reads: exposures in order, decoys, then the outcome."
+    return [p.model.index(label) for label in p.labels]
 
 
 def versions() -> dict[str, str]:
@@ -246,11 +254,11 @@ def _check_same(described: dict[str, Any], out: Path) -> None:
     found = read_record(out)
     older = {f.name: f.default for f in fields(Experiment)}  # what a record of an older version lacks, it had by default
     asked = older | found["experiment"]
-    asked["protocol"] = OLDER_NAMES.get(str(asked["protocol"]), asked["protocol"])
+    asked["protocol"] = protocol_of(found["experiment"]).name
     changed = [k for k, v in described["experiment"].items() if json.dumps(asked[k]) != json.dumps(v)]
     changed += [k for k in described if k not in ("experiment", "model_probe") and found.get(k) != described[k]]
     probe = described["model_probe"]
-    if not changed and not same_probe(found.get("model_probe", probe), probe, len(described["experiment"]["exposures"]) + 1):  # older runs have none
+    if not changed and not same_probe(found.get("model_probe", probe), probe, len(described["experiment"]["exposures"]) + len(described.get("decoys", [])) + 1):  # older runs have none
         changed.append("what the model predicts")
     if changed:
         raise InputError(f"out: {out} holds another run (it differs in {', '.join(changed)}), "
@@ -261,9 +269,13 @@ def disk_needed(p: Plan) -> int:
     """Bytes that a run takes at most, without compression.
 
     They are: bx, bxse, bxby_cov of each exposure, by, byse, the slopes of every draw, 120 kB of headers, and every draw's
-    effects if they are kept. Tables and figures take 5 MB.
+    effects if they are kept. Tables and figures take 5 MB. With the weights as shipped, sums take the place of slopes.
     """
     n, draws = len(p.exposures), p.draws
+    if p.protocol.shipped:
+        grids = n + 1 + (draws > 1) * (2 * n + 1) + p.experiment.keep_draws * draws * (n + 1)
+        sums = 8 * (2 * draws + 1) * len(p.labels) ** 2
+        return len(p.windows) * (16 * p.model.length * grids + sums + 120_000) + 5_000_000
     grids = 3 * n + 2 + p.experiment.keep_draws * draws * (n + 1)
     return len(p.windows) * 4 * (4 * p.model.length * grids + draws * (n + 1) ** 2 + 30_000) + 5_000_000
 

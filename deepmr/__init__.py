@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .adapters import adapt, stack
+    from .answer import causal_effect
     from .core import Execution, InputError
     from .effects import mutation_effects
     from .experiment import Experiment
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Execution": "core", "Experiment": "experiment", "Genome": "regions", "InputError": "core", "SequenceModel": "networks",
-    "adapt": "adapters", "egger": "mr", "ivw": "mr", "load_model": "models", "mutation_effects": "effects", "one_hot": "regions",
-    "random_effects": "meta", "read_regions": "regions", "run": "pipeline", "stack": "adapters", "table1": "tables",
+    "adapt": "adapters", "causal_effect": "answer", "egger": "mr", "ivw": "mr", "load_model": "models",
+    "mutation_effects": "effects", "one_hot": "regions", "random_effects": "meta", "read_regions": "regions",
+    "run": "pipeline", "stack": "adapters", "table1": "tables",
 }
 __all__ = [
-    "Genome", "read_regions", "one_hot", "load_model", "adapt", "stack", "SequenceModel", "mutation_effects", "ivw", "egger", "random_effects",
-    "Experiment", "Execution", "run", "table1", "InputError",
+    "Genome", "read_regions", "one_hot", "load_model", "adapt", "stack", "SequenceModel", "mutation_effects", "causal_effect", "ivw", "egger",
+    "random_effects", "Experiment", "Execution", "run", "table1", "InputError",
 ]
 
 

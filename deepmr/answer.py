@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -310,7 +310,8 @@ def in_words(row: Any) -> str:
     if kind == "no estimate":
         return "No estimate."
     share = row.decoy_percentile if row.mean > (row.decoy_low + row.decoy_high) / 2 else 100 - row.decoy_percentile
-    side = {"specific opener": "Specific opener: above", "above decoys": "Above", "specific closer": "Specific closer: below", "below decoys": "Below"}
+    side = {"specific opener": "Specific opener: above", "above decoys": "Above",
+            "specific closer": "Specific closer: below", "below decoys": "Below"}
     if kind == "no decoys":
         return f"Not compared with openness: there are no decoys; {own}."
     if kind == "within decoys":

@@ -131,7 +131,8 @@ class _Question:
     outcome: Annotated[str, typer.Option(help="The label that may be caused, named as the exposures are.")] = "HepG2_DNase_None"
     genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="cache, then UCSC, then windows that the model makes",
                                                help="FASTA of a whole genome, or of segments named chr1:100-2000.")] = None
-    draws: Annotated[int | None, typer.Option(show_default="50; of an ensemble, one per member", help="Dropout draws per window.")] = None
+    draws: Annotated[int | None, typer.Option(show_default="none: weights as shipped", help=(
+        "Sets of dropout masks per window, or members of an ensemble. With a number, --protocol is masks, if none is given."))] = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -301,12 +302,34 @@ def _counted(unit: str, leave: bool = True) -> Iterator[Callable[[int, int], Non
         yield progress
 
 # %% ../nbs/14_cli.ipynb #b74b043d
+def _band(low: float, high: float) -> str:
+    "An interval, or nothing."
+    return f"{low:.2f} to {high:.2f}" if low == low and high == high else ""
+
+
+def _for_reading(table: "pd.DataFrame") -> "pd.DataFrame":
+    "The columns of a table that a person reads first."
+    import pandas as pd
+    if "verdict" not in table:
+        return table[["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows"]]
+    rows = list(table.itertuples())
+    return pd.DataFrame({
+        "exposure": table.exposure, "effect": table["mean"], "this model": [_band(r.ci_low, r.ci_high) for r in rows],
+        "this training": [_band(r.training_low, r.training_high) for r in rows],
+        "above decoys": ["" if r.decoy_percentile != r.decoy_percentile else f"{r.decoy_percentile:.0f} %" for r in rows],
+        "q": ["" if r.decoy_q != r.decoy_q else f"{r.decoy_q:.2g}" for r in rows],
+        "own sites": [_band(r.own_low, r.own_high) for r in rows], "windows": table.n_windows, "verdict": table.verdict})
+
+
 def _print_table(table: "pd.DataFrame") -> None:
     "Print the table as a person reads it. The file has all columns and digits."
-    shown = table[["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows"]]
-    typer.echo("\n" + shown.to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
+    typer.echo("\n" + _for_reading(table).to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
+    if "verdict" in table:
+        typer.echo("effect: change of the outcome's log-odds per change of the exposure's. this model, this training: 95 % intervals, in which\n"
+                   "windows vary, and networks, too. above decoys: share of labels that only follow openness and have a smaller effect. own sites: 95 %\n"
+                   "interval from mutations in the exposure's own motif. verdict: specific where q < 0.05 and the own sites agree.\n")
 
-
+# %% ../nbs/14_cli.ipynb #c0d20201
 def _print_warnings(table: "pd.DataFrame") -> None:
     "Print each warning of a table: code, exposures, sentence."
     from deepmr.notes import NOTES, UNKNOWN, read_notes
@@ -328,9 +351,8 @@ def _print_model(spec: str) -> None:
             typer.echo(f"model: {part}, weights: {weights[0] if weights else 'as the function returned them'}")
 
 
-def _print_plan(p: "Plan", protocol: str, out: str) -> None:
+def _print_plan(p: "Plan", out: str) -> None:
     "Print what a run is going to do."
-    from deepmr.experiment import get_protocol
     from deepmr.regions import read_windows
     from deepmr.rundir import disk_needed
     if isinstance(p.experiment.model, str):
@@ -340,9 +362,12 @@ def _print_plan(p: "Plan", protocol: str, out: str) -> None:
         typer.echo(f"note: {Path(p.experiment.regions).name} names no exposures, so its windows serve all {len(p.exposures)}")
     for note in p.notes:
         typer.echo(f"note: {note.sentence}")
-    size = f"{len(p.windows)} windows x {p.experiment.draws} draws x {3 * p.model.length} mutations"
+    passes = "1 pass" if p.draws == 1 else f"{p.draws} members" if p.protocol.shipped else f"{p.draws} draws"
+    size = f"{len(p.windows)} windows x {passes} x {3 * p.model.length} mutations"
+    if p.protocol.shipped:
+        size += f", {len(p.decoys)} decoys, motifs of {len(p.motifs)} exposures"
     typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {p.experiment.outcome}, {size}, at most {disk_needed(p) / 1e6:,.0f} MB in {out}; "
-               f"{protocol} protocol: {get_protocol(protocol).words}")
+               f"{p.protocol.name} protocol: {p.protocol.words}")
 
 # %% ../nbs/14_cli.ipynb #a67e1717
 def _print_checks(out: str, protocols: list[str], directions: bool) -> None:
@@ -374,7 +399,7 @@ def _carry_out(experiment: "Experiment", protocols: list[str], out: str, machine
     with _Bar() as bar:
         how = machine.execution(bar)
         p = plan(experiment, how)
-        _print_plan(p, protocols[0], out)
+        _print_plan(p, out)
         table = run(p, out, how, command=command)
     _print_table(table)
     _print_warnings(table)
@@ -396,9 +421,13 @@ def _with_windows(asked: "Experiment", peaks: dict[str, str] | str | None, chrom
     return with_peaks(asked, peaks, chromosomes, "peaks", say)
 
 # %% ../nbs/14_cli.ipynb #89005f05
-PROTOCOL_HELP = ("default: two-way bootstrap, Paule-Mandel, intervals for windows and network; windows-only: the same without the network's error; "
-                 "reml: as windows-only, with REML; median: weighted median, for an ensemble; paper: MR-Egger, DerSimonian-Laird. Several, "
-                 "separated by commas, are shown side by side. The first makes table1.csv.")
+PROTOCOL_HELP = ("default: weights as shipped, one pass a network, on log-odds, with decoys and own sites. The others take dropout masks, or the "
+                 "members of an ensemble. masks: two-way bootstrap, Paule-Mandel, intervals for windows and network; windows-only: the same without "
+                 "the network's error; reml: as windows-only, with REML; median: weighted median; paper: MR-Egger, DerSimonian-Laird. Several of "
+                 "the others, separated by commas, are shown side by side. The first makes table1.csv.")
+SCALE_HELP = "Scale of the effects: log-odds or probability. Of dropout masks: the predictions themselves, if none is given."
+MOTIFS_HELP = "MEME file of motifs, named like the labels or their factors, for own-site effects; none: no own sites."
+CONTROLS_HELP = "Negative controls: decoys, shuffled (dinucleotide shuffles of the windows) or none."
 PEAKS_HELP = ("LABEL=FILE for each exposure, separated by commas, or the option repeated; or one FILE for all exposures. Windows are made from these "
               "BED or narrowPeak files, on --chromosomes of --genome.")
 
@@ -413,22 +442,26 @@ def table1(
     peaks: Annotated[list[str] | None, typer.Option(metavar="FILES", show_default="none", help=PEAKS_HELP)] = None,
     chromosomes: Chromosomes = None,
     windows: Annotated[int, typer.Option(help="Windows per exposure.")] = 25,
-    protocol: Annotated[list[str] | None, typer.Option(metavar="NAMES", show_default="default", help=PROTOCOL_HELP)] = None,
+    protocol: Annotated[list[str] | None, typer.Option(metavar="NAMES", show_default="default; masks with --draws", help=PROTOCOL_HELP)] = None,
+    scale: Annotated[str | None, typer.Option(show_default="log-odds", help=SCALE_HELP)] = None,
+    motifs: Annotated[str | None, typer.Option(metavar="FILE", show_default="JASPAR's, in the package", help=MOTIFS_HELP)] = None,
+    controls: Annotated[str | None, typer.Option(show_default="decoys, if the model has them", help=CONTROLS_HELP)] = None,
     directions: Annotated[bool, typer.Option("--directions", show_default="off", help=(
-        "Show the reverse effects (outcome on exposure) and Steiger's test, too."))] = False,
+        "Show the reverse effects (outcome on exposure), too."))] = False,
     out: Annotated[str, typer.Option(help="Run directory. An unfinished run in it is continued.")] = "runs/table1",
 ) -> None:
     """Estimate one global causal effect per exposure, as in the paper's Table 1.
 
-    For each exposure: sample windows in which it binds, mutate every base, predict exposure and outcome under shared dropout masks,
-    estimate a causal effect per window (Mendelian randomization), and combine them (random effects).
+    For each exposure: sample windows in which it binds, mutate every base, predict exposure and outcome with the weights as shipped, estimate a
+    causal effect per window (Mendelian randomization), combine the windows, and compare with decoys: labels that only follow openness.
     """
-    from deepmr.experiment import Experiment, get_protocol
+    from deepmr.experiment import Experiment, check_together, get_protocol
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
-    protocols = [get_protocol(name.strip()).name for text in protocol or ["default"] for name in text.split(",")]
+    protocols = [get_protocol(name.strip()).name for text in protocol or [] for name in text.split(",")]
+    check_together(protocols)
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions,
-                       windows=windows, protocol=protocols[0])
+                       windows=windows, protocol=protocols[0] if protocols else None, scale=scale, motifs=motifs, controls=controls)
     with _own_labels(question.model, question.outcome, details.trust_code):
         asked = _with_windows(asked, _peaks(peaks), _listed(chromosomes), machine.execution().announce)
         _carry_out(asked, protocols, out, machine, directions)
@@ -473,6 +506,7 @@ def effects(
     exposures: Annotated[list[str], typer.Option(metavar="LABELS", help="Labels, separated by commas, or the option repeated.", show_default=False)],
     regions: Annotated[str, typer.Option(help="BED or narrowPeak. Windows are centred on the regions.", show_default=False)],
     chromosomes: Chromosomes = None,
+    scale: Annotated[str | None, typer.Option(show_default="log-odds", help=SCALE_HELP)] = None,
     out: Annotated[str, typer.Option(help="netCDF file to write.")] = "effects.nc",
 ) -> None:
     "Write the effects of all mutations in the windows of a BED file on exposures and outcome, without any causal step."
@@ -480,7 +514,7 @@ def effects(
     from deepmr.pipeline import write_effects
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
-    asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions)
+    asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions, scale=scale)
     asked = _with_windows(asked, None, _listed(chromosomes), machine.execution().announce)
     with _own_labels(question.model, question.outcome, details.trust_code), _Bar() as bar:
         n = write_effects(asked, out, machine.execution(bar))
@@ -546,8 +580,8 @@ def status(run: Run) -> None:
     end = "finished" if s["finished"] else f"not finished: {again} continues it"
     if s["damaged"]:
         end = f"files of {s['damaged']} windows are damaged or missing: {again} does them again"
-    typer.echo(f"{s['model']}: {s['exposures']} exposures on {s['outcome']}, {s['draws']} draws; {s['done']} of {s['windows']} windows done, "
-               f"{s['megabytes']:.1f} MB; {end}")
+    typer.echo(f"{s['model']}: {s['exposures']} exposures on {s['outcome']}, {s['draws']} draw{'s' * (s['draws'] != 1)}; "
+               f"{s['done']} of {s['windows']} windows done, {s['megabytes']:.1f} MB; {end}")
 
 # %% ../nbs/14_cli.ipynb #67dc0995
 @_command

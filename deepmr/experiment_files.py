@@ -25,9 +25,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails
 
 from .core import InputError, cache_dir, check_file, did_you_mean, make_folder, write_file
-from .experiment import PROTOCOLS, Experiment, resolve_labels
+from .experiment import CONTROLS, PROTOCOLS, Experiment, check_together, resolve_labels
 from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
 from .regions import Genome, label_windows, read_regions, windows_bed
+from .scale import SCALES
 
 # %% ../nbs/13_experiment_files.ipynb #04f2f214
 class _Strict(BaseModel):
@@ -81,8 +82,11 @@ class ExperimentFile(_Strict):
     chromosomes: list[str] = Field([], description="a list of chromosomes that the model was not trained on")
     windows: int = Field(25, description="a whole number of windows per exposure, at least 1", ge=1)
     draws: int | None = Field(None, description="a whole number of draws, at least 2", ge=2)
-    protocols: list[Annotated[str, Field(pattern=f"^({'|'.join(PROTOCOLS)})$")]] = Field(
-        ["default"], description=f"a list of {', '.join(PROTOCOLS)}", min_length=1)
+    protocols: list[Annotated[str, Field(pattern=f"^({'|'.join(PROTOCOLS)})$")]] | None = Field(
+        None, description=f"a list of {', '.join(PROTOCOLS)}", min_length=1)
+    scale: Annotated[str, Field(pattern=f"^({'|'.join(SCALES)})$")] | None = Field(None, description=f"one of {', '.join(SCALES)}")
+    controls: Annotated[str, Field(pattern=f"^({'|'.join(CONTROLS)})$")] | None = Field(None, description=f"one of {', '.join(CONTROLS)}")
+    motifs: Input | None = Field(None, description="a MEME file")
     seed: int = Field(0, description="a whole number from 0 to 2**63 - 1", ge=0, lt=2**63)
 
     @field_validator("model")
@@ -168,11 +172,11 @@ def _obtain_model(spec: str, announce: Callable[[str], None]) -> None:
 
 # %% ../nbs/13_experiment_files.ipynb #1e10f08f
 def fetch_inputs(experiment: ExperimentFile, announce: Callable[[str], None] = print) -> dict[str, Path]:
-    """All files of an experiment by name, fetched and checked: 'genome', 'peaks.LABEL'.
+    """All files of an experiment by name, fetched and checked: 'genome', 'motifs', 'peaks.LABEL'.
 
     Files that are missing do not keep the others from being fetched. InputError names the first and lists the rest.
     """
-    sources = {"genome": experiment.genome} if experiment.genome else {}
+    sources = {name: source for name in ("genome", "motifs") if (source := getattr(experiment, name))}
     sources |= {f"peaks.{label}": source for label, source in experiment.peaks.items()}
     wanted: dict[str, Callable[[], Any]] = {f"model {part}": partial(_obtain_model, part, announce) for part in experiment.model.split(",")}
     wanted |= {name: partial(_obtain, name, source, announce) for name, source in sources.items()}
@@ -271,11 +275,13 @@ def load_experiment(
 ) -> tuple[Experiment, list[str]]:  # for `deepmr.pipeline.run`; the protocols asked for
     "The experiment in a file, its inputs fetched and its windows made. InputError for whatever is wrong with it."
     e = read_experiment(path)
+    check_together(e.protocols or [])
     files = fetch_inputs(e, announce)
     out = Experiment(
         model=e.model, exposures=tuple(e.peaks or e.exposures), outcome=e.outcome, genome=str(files["genome"]) if e.genome else None,
-        windows=e.windows if windows is None else windows, draws=e.draws if draws is None else draws, protocol=e.protocols[0], seed=e.seed,
-        trust_code=trust_code)
+        windows=e.windows if windows is None else windows, draws=e.draws if draws is None else draws,
+        protocol=e.protocols[0] if e.protocols else None, seed=e.seed, trust_code=trust_code,
+        scale=e.scale, controls=e.controls, motifs=str(files["motifs"]) if e.motifs else None)
     if e.peaks:
         out = with_peaks(out, {label: files[f"peaks.{label}"] for label in e.peaks}, e.chromosomes, Path(path).stem, announce)
-    return out, list(e.protocols)
+    return out, list(e.protocols or [])

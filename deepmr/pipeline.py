@@ -29,9 +29,9 @@ import torch
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
-from .core import Execution, InputError, end_with_parent, moved_names, write_file, writing
 from .answer import local_answer, seed_of
 from .controls import shuffled
+from .core import Execution, InputError, end_with_parent, moved_names, write_file, writing
 from .draws_mr import draw_slopes, has_effect, instruments, mask_bootstrap, slope_matrix
 from deepmr.effects import (
     ALL_WINDOWS,
@@ -276,7 +276,7 @@ def _worker(job: Job) -> Worker:
 
 
 def do_window(job: Job, row: pd.Series, codes: np.ndarray, sites: dict[str, np.ndarray]) -> WindowResult:
-    "A window of a run in a process of its own; codes (L,), sites in packed bits. Raises InputError where this process has another model or other versions."
+    "A window in a process of its own; codes (L,), sites in packed bits. Raises InputError where the process has another model or other versions."
     with _loading:
         worker = _worker(job)
     return worker(row, codes_to_one_hot(codes), unpacked(sites, len(codes)), 1)
@@ -502,7 +502,8 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     x = one_hot(sequences.get(windows))
     execution.announce(sequences.source)
     data = mutation_effects(model, x, list(experiment.exposures), experiment.outcome, experiment.draws, experiment.seed, experiment.engine,
-                            scale=experiment.scale, windows=list(windows.name), same_masks=True, keep_draws=experiment.keep_draws, workers=execution.workers,
+                            scale=experiment.scale, windows=list(windows.name), same_masks=True, keep_draws=experiment.keep_draws,
+                            workers=execution.workers,
                             progress=lambda done: execution.progress(done * n, len(x) * n, windows.name.iloc[done - 1]))
     write_file(path, netcdf_bytes(data))
     return len(windows)

@@ -258,7 +258,8 @@ def _check_same(described: dict[str, Any], out: Path) -> None:
     changed = [k for k, v in described["experiment"].items() if json.dumps(asked[k]) != json.dumps(v)]
     changed += [k for k in described if k not in ("experiment", "model_probe") and found.get(k) != described[k]]
     probe = described["model_probe"]
-    if not changed and not same_probe(found.get("model_probe", probe), probe, len(described["experiment"]["exposures"]) + len(described.get("decoys", [])) + 1):  # older runs have none
+    columns = len(described["experiment"]["exposures"]) + len(described.get("decoys", [])) + 1
+    if not changed and not same_probe(found.get("model_probe", probe), probe, columns):  # older runs have none
         changed.append("what the model predicts")
     if changed:
         raise InputError(f"out: {out} holds another run (it differs in {', '.join(changed)}), "

@@ -67,7 +67,8 @@ def scale_of(model: SequenceModel, scale: str | None = None) -> str:
     if scale is not None:
         check_choice("scale", scale, SCALES)
         if own == "value":
-            raise InputError(f"scale: found {scale!r} for model {model.name}, which predicts no probabilities (output={model.output!r}), expected none")
+            raise InputError(f"scale: found {scale!r} for model {model.name}, which predicts no probabilities "
+                             f"(output={model.output!r}), expected none")
     return scale or own
 
 # %% ../nbs/04d_scale.ipynb #c89ee875

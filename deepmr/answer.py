@@ -69,8 +69,9 @@ NO_SITES = {"site_xy": float("nan"), "site_xx": float("nan"), "enrichment": floa
 def local_answer(data: xr.Dataset, exposure: str, sites: np.ndarray | None = None) -> dict[str, Any]:
     """What one window (a dataset with sums, of one window) says of an exposure; sites (L,) bool, its own.
 
-    `estimate` is the mean slope over draws and `draw_slopes` are theirs; `probability_xy`, `probability_xx`, `site_xy`, `site_xx` are sums;
-    `decoy_slopes`, `decoy_xy`, `decoy_xx` belong to decoys, the last two on probabilities and over draws; `egger_t`, `enrichment`, `n`.
+    `estimate` is the mean slope over draws and `draw_slopes` are theirs, `xx` the sum of squared effects on the exposure;
+    `probability_xy`, `probability_xx`, `site_xy`, `site_xx` are sums; `decoy_slopes`, `decoy_xy`, `decoy_xx` belong to decoys, the last two
+    on probabilities and over draws; `egger_t`, `enrichment`, `n`.
     """
     one = data.isel(window=0)
     labels = [str(v) for v in one.cause.values]
@@ -78,7 +79,8 @@ def local_answer(data: xr.Dataset, exposure: str, sites: np.ndarray | None = Non
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = one.pair_xy.values[:, :, -1] / one.pair_xx.values[:, :, -1]  # (K, O)
     bx, by, position = _flat(one, exposure)
-    out = {"method": "slope", "estimate": float(slopes[:, x].mean()), "n": len(bx), "draw_slopes": slopes[:, x].tolist(),
+    out = {"method": "slope", "estimate": float(slopes[:, x].mean()), "n": len(bx), "xx": float(one.pair_xx.values[:, x, -1].mean()),
+           "draw_slopes": slopes[:, x].tolist(),
            "decoy_slopes": slopes[:, decoys].mean(0).tolist(), "egger_t": intercept_t(bx, by, position)} | NO_SITES
     if "probability_xy" in one:
         xy, xx = one.probability_xy.values, one.probability_xx.values

@@ -326,8 +326,8 @@ def _print_table(table: "pd.DataFrame") -> None:
     typer.echo("\n" + _for_reading(table).to_string(index=False, float_format=lambda v: f"{v:.3f}") + "\n")
     if "verdict" in table:
         typer.echo("effect: change of the outcome's log-odds per change of the exposure's. this model, this training: 95 % intervals, in which\n"
-                   "windows vary, and networks, too. above decoys: share of labels that only follow openness and have a smaller effect. own sites: 95 %\n"
-                   "interval from mutations in the exposure's own motif. verdict: specific where q < 0.05 and the own sites agree.\n")
+                   "windows vary, and networks, too. above decoys: share of labels that only follow openness and have a smaller effect. own sites:\n"
+                   "95 % interval from mutations in the exposure's own motif. verdict: specific where q < 0.05 and the own sites agree.\n")
 
 # %% ../nbs/14_cli.ipynb #c0d20201
 def _print_warnings(table: "pd.DataFrame") -> None:

@@ -34,7 +34,8 @@ from deepmr.tables import effect_matrix, open_effects, read_local, table1
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
 
 # %% ../nbs/09_plots.ipynb #61f50b40
-NAMES = {"bootstrap": "two-way bootstrap", "egger": "MR-Egger", "ivw": "inverse variance"}  # of local estimators, in words
+NAMES = {"bootstrap": "two-way bootstrap", "egger": "MR-Egger", "ivw": "inverse variance",  # of local estimators, in words
+         "slope": "slope, weights as shipped"}
 PAPER: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "pdf.fonttype": 42,
          "savefig.dpi": 200, "svg.hashsalt": "deepmr", "text.parse_math": False}
 
@@ -90,8 +91,11 @@ def _in_digits(ax: Axes, rows: pd.DataFrame) -> None:
 def forest(table: pd.DataFrame, ax: Axes | None = None, reference: pd.Series | None = None) -> Axes:
     """Global effects with confidence intervals (thick) and prediction intervals (thin).
 
-    `table` is Table 1 (`table1`). `reference` gives values by exposure, such as published ones, drawn as diamonds.
+    `table` is Table 1 (`table1`). `reference` gives values by exposure, such as published ones, drawn as diamonds. For the `default` protocol: both
+    intervals, the band of decoys, own sites.
     """
+    if "verdict" in table:
+        return _answer_forest(table, ax)
     rows = table.sort_values("mean", ascending=True, na_position="first").reset_index(drop=True)
     ax, y = _axis(ax, 7.5, 1.2 + 0.25 * len(rows)), rows.index
     ax.hlines(y, rows.prediction_low, rows.prediction_high, color=BLUE, lw=0.8, label="95 % prediction interval")
@@ -105,6 +109,35 @@ def forest(table: pd.DataFrame, ax: Axes | None = None, reference: pd.Series | N
     _in_digits(ax, rows)
     ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False,
               title=f"{rows.protocol.iloc[0]} protocol; number of windows in brackets", title_fontsize=8)
+    sns.despine(ax=ax)
+    return ax
+
+# %% ../nbs/09_plots.ipynb #09d00001
+_SHADE = {"specific opener": BLUE, "specific closer": ORANGE}
+
+
+def _answer_forest(table: pd.DataFrame, ax: Axes | None) -> Axes:
+    "The forest plot of the `default` protocol."
+    rows = table.sort_values("mean", na_position="first").reset_index(drop=True)
+    ax, y = _axis(ax, 8.2, 1.3 + 0.25 * len(rows)), rows.index.to_numpy(float)
+    colours = [_SHADE.get(v, "#555555") for v in rows.verdict]
+    for low, high, here in zip(rows.decoy_low, rows.decoy_high, y):
+        ax.fill_betweenx([here - 0.42, here + 0.42], low, high, color="#dddddd", lw=0, zorder=0, label="95 % of decoys" if here == 0 else None)
+    ax.hlines(y, rows.training_low, rows.training_high, color=colours, lw=0.9, label="95 % interval, this way of training")
+    ax.hlines(y, rows.ci_low, rows.ci_high, color=colours, lw=3.2, label="95 % interval, this model")
+    ax.scatter(rows["mean"], y, s=20, facecolor="white", edgecolor=colours, linewidth=1.2, zorder=3)
+    ax.hlines(y - 0.27, rows.own_low, rows.own_high, color=GREEN, lw=0.8)
+    ax.plot(rows.own_site, y - 0.27, "D", color=GREEN, ms=3.2, label="own sites, 95 % interval")
+    ax.set_yticks(y, [f"{short(e)} ({n})" for e, n in zip(rows.exposure, rows.n_windows)])
+    ax.axvline(0, color=GREY, lw=0.8, zorder=1)
+    ax.set_xlabel(f"effect on the outcome, {rows.scale.iloc[0]} per {rows.scale.iloc[0]}")
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    for here, r in zip(y, rows.itertuples()):
+        ax.text(1.02, here, r.verdict, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=colours[int(here)])
+    handles, names = ax.get_legend_handles_labels()
+    kept = dict(zip(names, handles))
+    ax.legend(kept.values(), kept, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False,
+              title="number of windows in brackets", title_fontsize=8)
     sns.despine(ax=ax)
     return ax
 
@@ -172,7 +205,7 @@ def funnel(local: pd.DataFrame, exposure: str, method: str = "bootstrap", tau2: 
     return ax
 
 # %% ../nbs/09_plots.ipynb #ac248f4d
-def funnels(local: pd.DataFrame, protocol: str = "default") -> Figure:
+def funnels(local: pd.DataFrame, protocol: str = "masks") -> Figure:
     "The funnels of all exposures that have an estimate, in the order of the table. InputError where none has."
     p = PROTOCOLS[protocol]
     usable = local[(local.method == p.method) & np.isfinite(local.estimate) & (local.se > 0)]
@@ -204,8 +237,9 @@ def _one_exposure(effects: xr.Dataset, exposure: str | None) -> xr.Dataset:
 
 
 def _summary(effects: xr.Dataset, exposure: str | None) -> pd.DataFrame:
-    "One window's effects as rows of position, alt, bx, bxse, by, byse."
-    frame = _one_exposure(effects, exposure)[["bx", "bxse", "by", "byse"]].to_dataframe().reset_index()
+    "One window's effects as rows of position, alt, bx, by, and bxse, byse if there are any."
+    one = _one_exposure(effects, exposure)
+    frame = one[[v for v in ("bx", "bxse", "by", "byse") if v in one]].to_dataframe().reset_index()
     return frame.dropna(subset=["bx", "by"]).reset_index(drop=True)
 
 
@@ -227,17 +261,18 @@ def mr_scatter(
     InputError for several windows or an unknown exposure. Points are small, pale and rasterized, because thousands of mutations do next to nothing.
     """
     frame, ax = _summary(effects, exposure), _axis(ax, 5, 4)
-    ax.errorbar(frame.bx, frame.by, xerr=frame.bxse, yerr=frame.byse, fmt="o", ms=3, mew=0, lw=0.5, color="#555555",
+    ax.errorbar(frame.bx, frame.by, xerr=frame.get("bxse"), yerr=frame.get("byse"), fmt="o", ms=3, mew=0, lw=0.5, color="#555555",
                 alpha=0.6, ecolor="#bbbbbb", zorder=1, rasterized=True)
     ax.axhline(0, color=GREY, lw=0.6, zorder=0)
     ax.axvline(0, color=GREY, lw=0.6, zorder=0)
     low, high = frame.bx.min(), frame.bx.max()
-    styles = {"bootstrap": (BLUE, "-"), "egger": (ORANGE, "--"), "ivw": (GREEN, ":")}
+    styles = {"bootstrap": (BLUE, "-"), "egger": (ORANGE, "--"), "ivw": (GREEN, ":"), "slope": (BLUE, "-")}
     for row in () if estimates is None else estimates[np.isfinite(estimates.estimate)].sort_values("method").itertuples():
         x = np.array([min(low, 0), -0.0, np.nan, 0.0, max(high, 0)])
         y = row.estimate * x + (np.copysign(_intercept(frame, row.estimate), x) if row.method == "egger" else 0)
         colour, style = styles.get(row.method, (PURPLE, "-."))
-        ax.plot(x, y, color=colour, ls=style, lw=2, label=f"{NAMES.get(row.method, row.method)}: {row.estimate:.2f} (SE {row.se:.2g})")
+        error = f" (SE {row.se:.2g})" if np.isfinite(row.se) else ""
+        ax.plot(x, y, color=colour, ls=style, lw=2, label=f"{NAMES.get(row.method, row.method)}: {row.estimate:.2f}{error}")
     if estimates is not None:
         ax.legend(fontsize=8, frameon=False)
     ax.set_xlabel(f"effect of a mutation on {short(exposure) if exposure else 'the exposure'}")
@@ -375,9 +410,10 @@ def calibration_plot(table: pd.DataFrame) -> Figure:
 
 # %% ../nbs/09_plots.ipynb #3fb02f94
 def clearest(local: pd.DataFrame, method: str) -> pd.Series | None:
-    "The row of `read_local` with the largest mean F among those with an estimate by that method. None where none has one."
+    "The row of `read_local` with the largest mean F (as shipped: effects on the exposure) that has an estimate by that method, or None."
     rows = local[(local.method == method) & np.isfinite(local.estimate)]
-    return None if rows.empty else rows.loc[rows.mean_f.fillna(0).idxmax()]
+    strength = rows.xx if method == "slope" else rows.mean_f
+    return None if rows.empty else rows.loc[strength.fillna(0).idxmax()]
 
 # %% ../nbs/09_plots.ipynb #18d0d8aa
 def _save(figure: Any, folder: Path, name: str) -> list[Path]:
@@ -404,7 +440,8 @@ def draw_figures(out: str | Path) -> list[Path]:
         if (best := clearest(local, method)) is None:
             return paths
         paths += _save(local_effects(local, method).figure, folder, "local_effects")
-        paths += _save(funnels(local, table.protocol.iloc[0]), folder, "funnel")
+        if not PROTOCOLS[table.protocol.iloc[0]].shipped:  # slopes as shipped have no standard errors
+            paths += _save(funnels(local, table.protocol.iloc[0]), folder, "funnel")
         if len(table) > 1:
             paths += _save(effect_heatmap(effect_matrix(out)), folder, "effect_matrix")
         effects = open_effects(out, best.window)

@@ -23,12 +23,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .core import InputError, write_file
-from .experiment import PROTOCOLS
+from .experiment import PROTOCOLS, protocol_of
 from .moderators import egger_test
 from .notes import NOTES, UNKNOWN, read_notes
 from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
 from .rundir import read_record, status
-from .tables import compare, effect_matrix, open_effects, read_local, table1
+from .tables import DIRECT, compare, direct_table, effect_matrix, open_effects, read_local, run_table
 
 # %% ../nbs/10_report.ipynb #1a4dba34
 def digits(value: float, n: int = 3) -> str:
@@ -158,17 +158,84 @@ def _figures(out: Path, table: pd.DataFrame, local: pd.DataFrame) -> tuple[list[
     if table["mean"].isna().all():
         return [], ["No exposure has an estimate, so there is nothing to draw."]
     best = table.loc[table["mean"].idxmax()]
+    thick = "Global effect of each exposure: confidence interval of the mean over windows (thick), prediction interval for a new window (thin)."
     drawn: list[tuple[Any, ...]] = [
         (forest(table).figure, f"Forest plot of {len(table)} global effects; the largest is {short(best.exposure)}, "
-         f"{digits(best['mean'])} ({span(best.ci_low, best.ci_high)}).",
-         "Global effect of each exposure: confidence interval of the mean over windows (thick), prediction interval for a new window (thin)."),
+         f"{digits(best['mean'])} ({span(best.ci_low, best.ci_high)}).", FOREST if protocol.shipped else thick),
         (local_effects(local, protocol.method).figure, f"Densities of the local effects of {len(table)} exposures over their windows.",
-         "Local effects over windows: density, windows (ticks) and median (dot)."),
-        (funnels(local, protocol.name), "Local effects against their standard errors, one funnel per exposure.",
-         "Funnels: local effects against their standard errors. Inner funnel: sampling error alone; outer: and the variance "
-         "between windows.", "svg", True)]
+         "Local effects over windows: density, windows (ticks) and median (dot).")]
+    if not protocol.shipped:  # slopes as shipped have no standard errors
+        drawn.append((funnels(local, protocol.name), "Local effects against their standard errors, one funnel per exposure.",
+                      "Funnels: local effects against their standard errors. Inner funnel: sampling error alone; outer: and the variance "
+                      "between windows.", "svg", True))
     pairs, missing = _pairs(out, table)
     return [embed(*figure) for figure in drawn] + pairs, missing
+
+# %% ../nbs/10_report.ipynb #10d00001
+FOREST = ("Effect of each exposure. Thick: 95 % interval for this model. Thin: for this way of training. Grey: where 95 % of decoys lie, labels that "
+          "only follow openness. Diamond: slope over the exposure's own sites.")
+ANSWER_COLUMNS = [
+    ("exposure", ""), ("verdict", "specific: beyond decoys (q < 0.05), and its own sites agree"), ("effect", "outcome's change per exposure's"),
+    ("this model", "95 % interval: other windows, the same network"), ("this training", "95 % interval: other windows, networks trained anew"),
+    ("above decoys", "share of labels that only follow openness with a smaller effect"),
+    ("q", "is it one more decoy? Corrected for the number of rows"),
+    ("own sites", "slope over mutations in hits of its motif, 95 % interval"), ("on probabilities", "pooled over windows"), ("windows", ""),
+    ("warnings", "")]
+ORDER = ("specific opener", "specific closer", "above decoys", "below decoys", "within decoys", "no decoys", "no estimate")
+
+
+def _answer_table(table: pd.DataFrame) -> dict[str, Any]:
+    "One row per exposure, specific ones first."
+    ranked, rows = table.assign(rank=[ORDER.index(v) for v in table.verdict], size=-table["mean"].abs()), []
+    for i, r in ranked.sort_values(["rank", "size"], kind="stable").iterrows():
+        share = percent(r.decoy_percentile / 100) if np.isfinite(r.decoy_percentile) else "–"
+        own = f"{digits(r.own_site)} ({span(r.own_low, r.own_high)})" if np.isfinite(r.own_site) else r.own_reason
+        rows.append([cell(r.exposure, href=f"#x{i}"), cell(r.verdict), cell(r["mean"]), cell(r.ci_low, span(r.ci_low, r.ci_high)),
+                     cell(r.training_low, span(r.training_low, r.training_high)), cell(r.decoy_percentile, share), cell(r.decoy_q),
+                     cell(r.own_site, own), cell(r.probability), cell(int(r.n_windows), str(r.n_windows)), cell(", ".join(read_notes(r.warnings)))])
+    return as_table("Causal effects, weights as shipped. A click on a header sorts.", ANSWER_COLUMNS, rows)
+
+# %% ../nbs/10_report.ipynb #10d00002
+def _answer_words(row: pd.Series, direct: pd.DataFrame) -> list[str]:
+    "Sentences about a row of the `default` table; direct: its rows of `direct_table`."
+    out = [row.words]
+    if np.isfinite(row.training_low):
+        out.append(f"With {row.n_networks} networks trained apart the interval is {span(row.training_low, row.training_high)}; networks differ by a "
+                   f"standard deviation of {digits(row.sd_networks)}, windows by {digits(row.sd_windows)}.")
+    if np.isfinite(row.decoy_low):
+        out.append(f"In the same windows 95 % of decoys would lie between {digits(row.decoy_low)} and {digits(row.decoy_high)}.")
+    if np.isfinite(row.own_site):
+        out.append(f"{row.own_windows} windows have a hit of its motif, in which its effects are {digits(row.own_enrichment, 2)} times as "
+                   f"concentrated as elsewhere. The slope there is {digits(row.own_site)} ({span(row.own_low, row.own_high)}).")
+    if np.isfinite(row.prediction_low):
+        out.append(f"In a new window the effect is expected between {digits(row.prediction_low)} and {digits(row.prediction_high)}.")
+    if np.isfinite(row.egger_share):
+        out.append(f"In {percent(row.egger_share)} of the windows the line misses the origin (Egger's intercept): mutations reach the outcome "
+                   "by another way, too.")
+    told = direct[(direct.n_apart >= 5) & np.isfinite(direct.direct_low)]
+    if len(told):
+        least = told.loc[told.direct.abs().idxmin()]
+        out.append(f"Held beside {short(least.given)}, its direct effect is {digits(least.direct)} ({span(least.direct_low, least.direct_high)}), "
+                   f"from {digits(least.total)} without; {least.n_apart} of {least.n_windows} windows can tell the two apart.")
+    return out
+
+# %% ../nbs/10_report.ipynb #10d00003
+def _answer_windows(exposure: str, local: pd.DataFrame) -> dict[str, Any]:
+    "Every window of an exposure, weights as shipped."
+    columns = [("window", "0-based, half-open"), ("exposure", "predicted level, reference sequence"),
+               ("outcome", "predicted level, reference sequence"),
+               ("slope", "mean over networks"), ("networks", "smallest to largest slope"), ("decoys", "median slope of the decoys in this window"),
+               ("own sites", "slope over mutations in its own sites"), ("Egger t", "does the line miss the origin?"),
+               ("mutations", "used"), ("warnings", "")]
+    rows = []
+    for r in local.itertuples():
+        decoys, slopes = np.asarray(r.decoy_slopes, float), np.asarray(r.draw_slopes, float)
+        middle = float(np.nanmedian(decoys)) if np.isfinite(decoys).any() else np.nan
+        rows.append([cell(r.window, f"{r.chrom}:{r.start:,}–{r.end:,}"), cell(r.x_reference), cell(r.y_reference), cell(r.estimate),
+                     cell(float(np.ptp(slopes)), span(slopes.min(), slopes.max()) if len(slopes) > 1 else "–"), cell(middle),
+                     cell(r.site_xy / r.site_xx if r.site_xx > 0 else np.nan), cell(r.egger_t), cell(int(r.n), str(r.n)),
+                     cell(r.warnings.replace(",", ", "))])
+    return as_table(f"Windows of {exposure}: slopes with the weights as shipped.", columns, rows)
 
 # %% ../nbs/10_report.ipynb #56cd2666
 def _main_table(table: pd.DataFrame) -> dict[str, Any]:
@@ -204,20 +271,21 @@ def _window_table(exposure: str, local: pd.DataFrame, method: str) -> dict[str, 
 def _map(out: Path, exposure: str, local: pd.DataFrame, method: str) -> dict[str, Any] | None:
     "The mutation map of the window with the clearest instruments, or None if there is none or its effects are lost."
     best = clearest(local, method)
-    if best is None or not np.isfinite(best.mean_f):
+    if best is None or not np.isfinite(best.xx if method == "slope" else best.mean_f):
         return None
     try:
         effects = open_effects(out, best.window)
     except InputError:
         return None
     where = f"{best.chrom}:{best.start:,}–{best.end:,}"
+    clear = "" if method == "slope" else f"mean F {digits(best.mean_f)}, "
     return embed(mutation_map(effects, exposure),
                  f"Sequence logos and heat maps of the substitutions in {where}, for {short(exposure)} and the outcome.",
-                 f"The window with the clearest instruments, {where} (mean F {digits(best.mean_f)}, local effect "
+                 f"The window with the clearest instruments, {where} ({clear}local effect "
                  f"{digits(best.estimate)}): the 60 bases with the largest effects on the exposure.", "png")
 
 
-def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame) -> dict[str, Any]:
+def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame, direct: pd.DataFrame) -> dict[str, Any]:
     "The section of one exposure."
     method = PROTOCOLS[row.protocol].method
     mine = local[local.exposure == row.exposure]
@@ -225,9 +293,11 @@ def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame) -> dict[str,
     answer = "no estimate"
     if np.isfinite(row["mean"]):
         answer = f"{digits(row['mean'])} (95 % interval {span(row.ci_low, row.ci_high)}), {row.n_windows} windows"
-    return {"id": f"x{i}", "name": row.exposure, "answer": answer, "words": _agreement(row, windows) + _instruments(row),
+    shipped = method == "slope"
+    words = _answer_words(row, direct[direct.exposure == row.exposure]) if shipped else _agreement(row, windows) + _instruments(row)
+    return {"id": f"x{i}", "name": row.exposure, "answer": f"{answer}; {row.verdict}" if shipped else answer, "words": words,
             "warnings": explain(row.warnings, windows), "map": _map(out, row.exposure, mine, method),
-            "windows": _window_table(row.exposure, mine, method)}
+            "windows": _answer_windows(row.exposure, windows) if shipped else _window_table(row.exposure, mine, method)}
 
 # %% ../nbs/10_report.ipynb #1f0cd4f6
 def _compared(out: Path) -> dict[str, Any]:
@@ -262,6 +332,8 @@ def _record(record: dict[str, Any]) -> dict[str, Any]:
 # %% ../nbs/10_report.ipynb #2b82609f
 def _lead(table: pd.DataFrame) -> str:
     "The sentence that sums up a table."
+    if "verdict" in table:
+        return _answer_lead(table)
     sure = table[(table.ci_low > 0) | (table.ci_high < 0)]
     ranked = sure.loc[sure["mean"].abs().sort_values(ascending=False).index]
     named = ", ".join(f"{short(r.exposure)} {digits(r['mean'])}" for _, r in ranked.head(3).iterrows())
@@ -277,9 +349,27 @@ def _banners(out: Path, record: dict[str, Any]) -> list[str]:
         notes.append(f"{record['source']}. The effects say that the program works, not what the model makes of a genome.")
     return notes
 
+# %% ../nbs/10_report.ipynb #10d00004
+def _answer_lead(table: pd.DataFrame) -> str:
+    "The sentences that sum up the `default` table."
+    def named(verdict: str) -> str:
+        return ", ".join(f"{short(r.exposure)} {digits(r['mean'])}" for _, r in table[table.verdict == verdict].head(12).iterrows())
+    if (table.verdict == "no decoys").all():
+        return f"{len(table)} exposures, without decoys: how much of each effect openness alone would give is not known."
+    kinds = ("specific opener", "specific closer")
+    parts = [f"{kind}s: {found}" for kind in kinds if (found := named(kind))]
+    specific = "; ".join(parts) if parts else "none is specific, that is beyond decoys and carried by its own sites"
+    within = int((table.verdict == "within decoys").sum())
+    return f"Of {len(table)} exposures, {specific}. {within} lie within what openness alone gives."
+
 # %% ../nbs/10_report.ipynb #87889ac6
-READING = ("An effect of 0.5 reads: a mutation that lowers the predicted probability of the exposure by 0.1 lowers that of the "
-           "outcome by 0.05. It is a statement about the model, not about the cell.")
+READING = {
+    "probability": "An effect of 0.5 reads: a mutation that lowers the predicted probability of the exposure by 0.1 lowers that of the "
+                   "outcome by 0.05.",
+    "log-odds": "An effect of 0.5 reads: a mutation that lowers the predicted log-odds of the exposure by 1 lowers those of the outcome by 0.5.",
+    "value": "An effect of 0.5 reads: a mutation that lowers the prediction for the exposure by 1 lowers that for the outcome by 0.5.",
+}
+OF_THE_MODEL = " It is a statement about the model, not about the cell."
 SCRIPT = """
 document.querySelectorAll("table.sortable thead button").forEach(function (button) {
   button.addEventListener("click", function () {
@@ -316,16 +406,19 @@ def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda
     InputError if the directory is no run of deepmr or has no finished window.
     """
     out = Path(out)
-    local, table = read_local(out), table1(out).reset_index(drop=True)
-    record = read_record(out)
+    local, record = read_local(out), read_record(out)
+    table, shipped = run_table(out, local, record).reset_index(drop=True), protocol_of(record["experiment"]).shipped
     banners = _banners(out, record)  # before anything is drawn, since it finds what is damaged
     outcome, model = record["experiment"]["outcome"], record["experiment"]["model"]
+    direct = direct_table(out) if shipped and len(table) > 1 else pd.DataFrame(columns=DIRECT)
     with plt.rc_context(PAPER | {"font.family": "DejaVu Sans"}):
         announce(f"drawing figures and mutation maps of {len(table)} exposures ...")
         figures, missing = _figures(out, table, local)
-        factors = [_factor(out, i, row, local) for i, row in table.iterrows()]
+        factors = [_factor(out, i, row, local, direct) for i, row in table.iterrows()]
+    scale = record["experiment"].get("scale") or "probability"
     text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=banners,
-                 reading=READING, main=_main_table(table), figures=figures, missing=missing, factors=factors,
-                 protocols=[(p.name, p.words) for p in PROTOCOLS.values()], compared=_compared(out), legend=_legend(table), **_record(record))
+                 reading=READING[scale] + OF_THE_MODEL, main=_answer_table(table) if shipped else _main_table(table), figures=figures,
+                 missing=missing, factors=factors, protocols=[(p.name, p.words) for p in PROTOCOLS.values() if p.shipped == shipped],
+                 compared=None if shipped else _compared(out), legend=_legend(table), **_record(record))
     write_file(path := out / "report.html", text)
     return path

@@ -63,7 +63,7 @@ def table1(out: str | os.PathLike[str], protocol: str | None = None) -> pd.DataF
     diagnostics, and warnings, which `read_notes` reads. `protocol=None` takes that of the run. Raises InputError where the directory
     is no run, or its draws are not those of the protocol.
     """
-    return _table(out, read_local(out), read_record(out), protocol)
+    return run_table(out, read_local(out), read_record(out), protocol)
 
 # %% ../nbs/08c_tables.ipynb #c0c10008
 def _methods(local: pd.DataFrame) -> set[str]:
@@ -72,7 +72,7 @@ def _methods(local: pd.DataFrame) -> set[str]:
     return set(done.index[done == done.max()])
 
 
-def _table(out: str | os.PathLike[str], local: pd.DataFrame, record: dict[str, Any], protocol: str | None) -> pd.DataFrame:
+def run_table(out: str | os.PathLike[str], local: pd.DataFrame, record: dict[str, Any], protocol: str | None = None) -> pd.DataFrame:
     "`table1` from what was read of the run."
     chosen = get_protocol(protocol) if protocol else protocol_of(record["experiment"])
     if chosen.method not in _methods(local):
@@ -138,7 +138,7 @@ def compare(out: str | os.PathLike[str], protocols: Sequence[str] | None = None)
         protocols = [p.name for p in PROTOCOLS.values() if p.method in there]
     names = [get_protocol(name).name for name in protocols]
     columns = ["mean", "ci_low", "ci_high", "i2"]
-    tables = {name: _table(out, local, record, name).set_index("exposure").reindex(columns=columns) for name in names}
+    tables = {name: run_table(out, local, record, name).set_index("exposure").reindex(columns=columns) for name in names}
     return pd.concat(tables, axis=1)
 
 # %% ../nbs/08c_tables.ipynb #713fab53

@@ -583,6 +583,28 @@ def status(run: Run) -> None:
     typer.echo(f"{s['model']}: {s['exposures']} exposures on {s['outcome']}, {s['draws']} draw{'s' * (s['draws'] != 1)}; "
                f"{s['done']} of {s['windows']} windows done, {s['megabytes']:.1f} MB; {end}")
 
+# %% ../nbs/14_cli.ipynb #10e00015
+@_command
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="Run directory.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another run, of the same outcome.", show_default=False)],
+    out: Annotated[str, typer.Option(help="HTML page to write.")] = "compare.html",
+) -> None:
+    "Compare two runs, such as those of two models, on one page."
+    from deepmr.two_runs import compare_runs, comparison_page
+    table = compare_runs(first, second)
+    typer.echo("\n" + table.to_string(index=False, float_format=lambda v: f"{v:.3f}") + f"\n\npage: {comparison_page(first, second, out)}")
+
+
+@_command
+def export(
+    run: Run,
+    kind: Annotated[str, typer.Option(help="csv, latex, or html, which word processors open.")] = "csv",
+) -> None:
+    "Print the table of a run, rounded, as a paper shows it."
+    from deepmr.two_runs import for_paper
+    typer.echo(for_paper(run, kind), nl=False)
+
 # %% ../nbs/14_cli.ipynb #67dc0995
 @_command
 def simulate(

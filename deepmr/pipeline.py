@@ -192,7 +192,7 @@ class Worker:
         e, name = self.experiment, row["name"]
         with threadpool_limits(1, "blas"):  # sums in one order, whatever the machine
             draws = on_scale(window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick), self.asked, self.scale)
-            data = as_dataset(draws, name, self.labels, x, e.keep_draws, self.shipped, self.n)
+            data = as_dataset(draws, name, self.labels, x, e.keep_draws, self.shipped, self.n).assign_attrs(outcome=e.outcome, scale=self.scale)
             if self.shipped:
                 records = shipped_records(data, row, sites, ",".join(codes(draws.notes)))
                 if e.controls == "shuffled":

@@ -306,7 +306,7 @@ def _map_one(values: np.ndarray, reference: Sequence[str], start: int, name: str
     heat.set_facecolor("#d0d0d0")
     heat.set_yticks(range(4), list(ALPHABET))
     ticks = np.arange((-start) % 10, len(values), 10)
-    heat.set_xticks(ticks, [str(start + t) for t in ticks])
+    heat.set_xticks(ticks, [f"{start + t:,}" for t in ticks])
     heat.figure.colorbar(image, ax=heat, location="right", shrink=0.95, aspect=10, pad=0.01, label="effect")
 
 # %% ../nbs/09_plots.ipynb #051db06a

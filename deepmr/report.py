@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +48,23 @@ def span(low: float, high: float) -> str:
     "An interval, `0.21 to 1.3`."
     return f"{digits(low)} to {digits(high)}" if np.isfinite(low) and np.isfinite(high) else digits(np.nan)
 
+
+def spoken(warnings: str) -> str:
+    "The codes of a `warnings` column as words."
+    return ", ".join(read_notes(warnings)).replace("_", " ")
+
 # %% ../nbs/10_report.ipynb #6e74197b
-def cell(value: Any, text: str | None = None, href: str = "") -> dict[str, Any]:
-    "A cell of a table: its text, the value to sort by, whether that is a number, and a link."
+def cell(value: Any, text: str | None = None, href: str = "", wrap: bool = False) -> dict[str, Any]:
+    "A cell of a table: its text, the value to sort by, whether that is a number, a link, and whether long text is wrapped."
     number = isinstance(value, (int, float, np.integer, np.floating))
     shown = text if text is not None else digits(value) if number else str(value)
-    return {"text": shown, "value": repr(float(value)) if number else str(value), "number": number, "href": href}
+    return {"text": shown, "value": repr(float(value)) if number else str(value), "number": number, "href": href, "wrap": wrap}
 
 
-def as_table(caption: str, columns: list[tuple[str, str]], rows: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    "A table for the template. Columns are (name, hint); columns of numbers are set to the right."
+def as_table(caption: str, columns: list[tuple[str, str]], rows: list[list[dict[str, Any]]], explained: bool = False) -> dict[str, Any]:
+    "A table for the template. Columns are (name, hint), explained below it if asked; columns of numbers are set to the right."
     numeric = [j for j in range(len(columns)) if rows and rows[0][j]["number"]]
-    return {"caption": caption, "columns": columns, "rows": rows, "numeric": numeric}
+    return {"caption": caption, "columns": columns, "rows": rows, "numeric": numeric, "explained": explained}
 
 # %% ../nbs/10_report.ipynb #4af2747a
 _COLUMNS = {"n": "mutations used", "mean_f": "mean F", "i2_gx": "I²_GX", "residual_se": "residual standard error", "se": "standard error"}
@@ -175,8 +179,9 @@ def _figures(out: Path, table: pd.DataFrame, local: pd.DataFrame) -> tuple[list[
 FOREST = ("Effect of each exposure. Thick: 95 % interval for this model. Thin: for this way of training. Grey: where 95 % of decoys lie, labels that "
           "only follow openness. Diamond: slope over the exposure's own sites.")
 ANSWER_COLUMNS = [
-    ("exposure", ""), ("verdict", "specific: beyond decoys (q < 0.05), and its own sites agree"), ("effect", "outcome's change per exposure's"),
-    ("this model", "95 % interval: other windows, the same network"), ("this training", "95 % interval: other windows, networks trained anew"),
+    ("exposure", ""), ("effect", "outcome's change per exposure's, with its 95 % interval for this model: other windows, the same networks"),
+    ("verdict", "specific: beyond decoys (q < 0.05), and its own sites agree"),
+    ("this training", "95 % interval: other windows, and networks trained anew"),
     ("above decoys", "share of labels that only follow openness with a smaller effect"),
     ("q", "is it one more decoy? Corrected for the number of rows"),
     ("own sites", "slope over mutations in hits of its motif, 95 % interval"), ("on probabilities", "pooled over windows"), ("windows", ""),
@@ -190,10 +195,12 @@ def _answer_table(table: pd.DataFrame) -> dict[str, Any]:
     for i, r in ranked.sort_values(["rank", "size"], kind="stable").iterrows():
         share = percent(r.decoy_percentile / 100) if np.isfinite(r.decoy_percentile) else "–"
         own = f"{digits(r.own_site)} ({span(r.own_low, r.own_high)})" if np.isfinite(r.own_site) else r.own_reason
-        rows.append([cell(r.exposure, href=f"#x{i}"), cell(r.verdict), cell(r["mean"]), cell(r.ci_low, span(r.ci_low, r.ci_high)),
-                     cell(r.training_low, span(r.training_low, r.training_high)), cell(r.decoy_percentile, share), cell(r.decoy_q),
-                     cell(r.own_site, own), cell(r.probability), cell(int(r.n_windows), str(r.n_windows)), cell(", ".join(read_notes(r.warnings)))])
-    return as_table("Causal effects, weights as shipped. A click on a header sorts.", ANSWER_COLUMNS, rows)
+        effect = f"{digits(r['mean'])} ({span(r.ci_low, r.ci_high)})" if np.isfinite(r.ci_low) else digits(r["mean"])
+        rows.append([cell(r.exposure, short(r.exposure), href=f"#x{i}"), cell(r["mean"], effect), cell(r.verdict),
+                     cell(r.training_low, span(r.training_low, r.training_high)),
+                     cell(r.decoy_percentile, share), cell(r.decoy_q),
+                     cell(r.own_site, own), cell(r.probability), cell(int(r.n_windows), str(r.n_windows)), cell(spoken(r.warnings), wrap=True)])
+    return as_table("Causal effects, weights as shipped. A click on a header sorts.", ANSWER_COLUMNS, rows, explained=True)
 
 # %% ../nbs/10_report.ipynb #10d00002
 def _answer_words(row: pd.Series, direct: pd.DataFrame) -> list[str]:
@@ -247,7 +254,7 @@ def _main_table(table: pd.DataFrame) -> dict[str, Any]:
                ("p", ""), ("windows", ""), ("mean F", "strength of the instruments, median window"), ("warnings", "")]
     rows = [[cell(r.exposure, href=f"#x{i}"), cell(r["mean"]), cell(r.se), cell(r.ci_low, span(r.ci_low, r.ci_high)),
              cell(r.prediction_low, span(r.prediction_low, r.prediction_high)), cell(r.tau2), cell(r.i2), cell(r.p),
-             cell(int(r.n_windows), str(r.n_windows)), cell(r.mean_f), cell(", ".join(read_notes(r.warnings)))] for i, r in table.iterrows()]
+             cell(int(r.n_windows), str(r.n_windows)), cell(r.mean_f), cell(spoken(r.warnings), wrap=True)] for i, r in table.iterrows()]
     return as_table(f"Global causal effects, {table.protocol.iloc[0]} protocol. A click on a header sorts.", columns, rows)
 
 # %% ../nbs/10_report.ipynb #84fec995
@@ -391,12 +398,12 @@ open();
 """
 
 # %% ../nbs/10_report.ipynb #ccf30156
-def _page(**parts: Any) -> str:
-    "The template filled with its parts, everything escaped."
-    template = (files("deepmr") / "data" / "report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def render_page(name: str, **parts: Any) -> str:
+    "The template of a name filled with its parts, everything escaped."
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("deepmr", "data"), autoescape=True, undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True)
     hashed = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return environment.from_string(template).render(script=Markup(SCRIPT), script_hash=f"sha256-{hashed}", **parts) + "\n"
+    return environment.get_template(name).render(script=Markup(SCRIPT), script_hash=f"sha256-{hashed}", **parts) + "\n"
 
 # %% ../nbs/10_report.ipynb #bc2f0617
 def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda line: None) -> Path:
@@ -416,7 +423,7 @@ def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda
         figures, missing = _figures(out, table, local)
         factors = [_factor(out, i, row, local, direct) for i, row in table.iterrows()]
     scale = record["experiment"].get("scale") or "probability"
-    text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=banners,
+    text = render_page("report.html.j2", title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=banners,
                  reading=READING[scale] + OF_THE_MODEL, main=_answer_table(table) if shipped else _main_table(table), figures=figures,
                  missing=missing, factors=factors, protocols=[(p.name, p.words) for p in PROTOCOLS.values() if p.shipped == shipped],
                  compared=None if shipped else _compared(out), legend=_legend(table), **_record(record))

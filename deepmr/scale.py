@@ -29,6 +29,16 @@ def outputs_of(kind: type[nn.Module], module: nn.Module, x: torch.Tensor) -> tup
             hook.remove()
 
 
+def alias_copy(module: nn.Module) -> nn.Module:
+    """A copy of a network whose weights are new objects in the old memory.
+
+    Copied weights may lie at another alignment in memory, where a matrix product rounds its last bits differently.
+    """
+    aliases: dict[int, torch.Tensor] = {id(t): t.detach() for t in module.buffers()}
+    aliases |= {id(t): nn.Parameter(t.detach(), t.requires_grad) for t in module.parameters()}
+    return copy.deepcopy(module, aliases)
+
+
 @torch.no_grad()
 def _without_sigmoid(model: SequenceModel) -> nn.Module | None:
     "The network with its last sigmoid replaced by the identity; None if there is none."
@@ -37,7 +47,7 @@ def _without_sigmoid(model: SequenceModel) -> nn.Module | None:
     names = [name for name, out in seen if out.numel() == y.numel() and torch.equal(out.flatten(), y.flatten())]
     if not names:
         return None
-    bare = copy.deepcopy(model.module)
+    bare = alias_copy(model.module)
     bare.set_submodule(names[-1], nn.Identity())
     return bare if torch.equal(torch.sigmoid(bare(x)), y) else None
 

@@ -27,7 +27,7 @@ from torch import nn
 from .core import InputError, as_vector, check_file, check_whole, from_extra, write_file
 from .networks import Ensemble, SequenceModel, first_line, last_line, trial_windows
 from .regions import codes_to_one_hot
-from .scale import alias_copy, outputs_of
+from .scale import alias_copy, last_sigmoid, outputs_of
 
 # %% ../nbs/07d_controls.ipynb #6aa4990e
 @dataclass(frozen=True)
@@ -201,6 +201,17 @@ class WithDecoys(nn.Module):
         return torch.cat([self.layer(x), self.decoys(x)], -1)
 
 
+class SplitSigmoid(nn.Sigmoid):
+    "The sigmoid of the first k outputs, and that of the others."
+
+    def __init__(self, k: int):
+        super().__init__()
+        self.k = k
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.sigmoid(x[:, :self.k].contiguous()), torch.sigmoid(x[:, self.k:].contiguous())], 1)
+
+
 def _beside(model: SequenceModel, head: _Head, labels: Sequence[str]) -> SequenceModel:
     "The model with decoys of these names. Its weights are not copied."
     try:
@@ -209,6 +220,8 @@ def _beside(model: SequenceModel, head: _Head, labels: Sequence[str]) -> Sequenc
         raise InputError(f"model {model.name}: found a network that cannot be copied ({first_line(error)}), expected one that can, to set decoys "
                          "in; use --controls shuffled") from None
     here = _Head(head.layer, head.weight.to(model.device, model.dtype), head.bias.to(model.device, model.dtype))
+    if (sigmoid := last_sigmoid(model)) is not None:
+        module.set_submodule(sigmoid, SplitSigmoid(len(model.labels)))
     module.set_submodule(head.layer, WithDecoys(module.get_submodule(head.layer), here))
     return SequenceModel(module, [*model.labels, *labels], model.length, model.name, model.thresholds, model.label_warnings, model.output)
 
@@ -378,13 +391,39 @@ def save_decoys(
     decoys = decoy_labels(is_open, found, gc, n, seed)
     heads, penalties = zip(*(_head(m, layer, h, decoys) for m, layer, (h, _) in zip(_members(model), layers, seen)))
     _with_heads(model, heads, labels)  # refuses a network that cannot take them
-    about = {"seed": seed, "windows": len(codes), "open": int(is_open.sum()), "penalty": penalties, "files": _hashed(files or {})}
-    _write_decoys(path, model, heads, labels, about)
     logits = np.mean([h @ head.weight.double().numpy().T + head.bias.double().numpy() for (h, _), head in zip(seen, heads)], 0)
-    return _decoy_table(labels, like, found, decoys, gc, logits, is_open)
+    table = _decoy_table(labels, like, found, decoys, gc, logits, is_open)
+    _write_decoys(path, model, heads, labels, {"seed": seed, "windows": len(codes), "open": int(is_open.sum()), "penalty": penalties,
+                                               "files": _hashed(files or {}), "table": table.round(6).to_dict("list")})
+    return table
 
 # %% ../nbs/07d_controls.ipynb #4183e86f
 def shuffled(x: np.ndarray, seed: int = 0) -> np.ndarray:
     "A dinucleotide shuffle of each one-hot window x (N, 4, L); same shape, float32. Needs tangermeme."
     out = from_extra("tangermeme.ersatz", "controls").dinucleotide_shuffle(torch.as_tensor(np.asarray(x, np.float32)), n=1, random_state=seed)
     return np.asarray(out[:, 0].numpy(), np.float32)
+
+# %% ../nbs/07d_controls.ipynb #dec00041
+@dataclass(frozen=True)
+class ShuffleTest:
+    "Slopes in windows less those in their shuffles. Numbers are NaN with fewer than two pairs."
+
+    difference: float  # mean
+    ci_low: float  # 95 %
+    ci_high: float
+    p: float  # two-sided: is the mean difference 0?
+    windows: int  # pairs
+
+
+def shuffle_test(slopes: ArrayLike, slopes_shuffled: ArrayLike, level: float = 0.95) -> ShuffleTest:
+    "Compare slopes in windows (W,) with those in the windows' shuffles (W,), as pairs. InputError for different lengths."
+    a, b = as_vector("slopes", slopes), as_vector("slopes_shuffled", slopes_shuffled)
+    if len(a) != len(b):
+        raise InputError(f"slopes_shuffled: found {len(b)} for {len(a)} windows, expected one for each")
+    d = (a - b)[np.isfinite(a - b)]
+    if (n := len(d)) < 2:
+        return ShuffleTest(np.nan, np.nan, np.nan, np.nan, n)
+    mean, se = float(d.mean()), float(d.std(ddof=1) / np.sqrt(n))
+    half = se * float(stdtrit(n - 1, (1 + level) / 2))
+    p = 2 * float(stdtr(n - 1, -abs(mean) / se)) if se > 0 else float(mean == 0)
+    return ShuffleTest(mean, mean - half, mean + half, p, n)

@@ -72,7 +72,7 @@ def main(directory: str, out: str, seed: str = "0") -> None:
         wider = attach_decoys(model, file)
         with safe_open(file, "pt") as f:
             about = json.loads(f.metadata()["decoys"])
-    table = pd.DataFrame(about["table"])[["decoy", "like", "windows", "like_windows", "gc", "like_gc", "auroc_open"]].assign(penalty=about["penalty"][0])
+    table = pd.DataFrame(about["table"]).set_index("decoy").assign(penalty=about["penalty"][0]).reset_index()
     labels = [label for label in wider.labels if label.startswith("HepG2_") and label != OUTCOME]
     columns = [wider.index(label) for label in (*labels, OUTCOME)]
     logits, (names, x) = logit_model(wider), asked_windows(data, int(seed))

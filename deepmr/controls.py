@@ -153,7 +153,7 @@ def _observe(model: SequenceModel, layer: str, codes: np.ndarray, step: int = 10
 
 
 # %% ../nbs/07d_controls.ipynb #dec0000b
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # scikit-learn's C, from strong to weak
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, from strong to weak
 
 
 def _penalty(z: np.ndarray, decoys: np.ndarray) -> float:
@@ -211,7 +211,7 @@ class SplitSigmoid(nn.Sigmoid):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.sigmoid(x[:, :self.k].contiguous()), torch.sigmoid(x[:, self.k:].contiguous())], 1)
 
-
+# %% ../nbs/07d_controls.ipynb #dec00060
 def _beside(model: SequenceModel, head: _Head, labels: Sequence[str]) -> SequenceModel:
     "The model with decoys of these names. Its weights are not copied."
     try:
@@ -344,8 +344,11 @@ def _decoy_table(labels: Sequence[str], exposures: Sequence[str], bound: np.ndar
 
 def _hashed(files: Mapping[str, str | os.PathLike[str]]) -> dict[str, dict[str, str]]:
     "Name and SHA-256 of files."
-    return {what: {"file": os.path.basename(path), "sha256": hashlib.sha256(check_file(what, path, "a file").read_bytes()).hexdigest()}
-            for what, path in files.items()}
+    out = {}
+    for what, path in files.items():
+        with open(check_file(what, path, "a file"), "rb") as f:
+            out[what] = {"file": os.path.basename(path), "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
+    return out
 
 # %% ../nbs/07d_controls.ipynb #dec00016
 def _check_open(open_: ArrayLike, n: int) -> np.ndarray:
@@ -380,6 +383,7 @@ def save_decoys(
     """
     check_whole("n", n, MIN_WINDOWS)
     check_whole("seed", seed)
+    from_extra("sklearn", "controls")  # before minutes of work
     is_open, labels = _check_open(open_, len(codes)), _check_new(model, _decoy_names(cell, n))
     layers = [_last_linear(m) for m in _members(model)]
     seen = [_observe(m, layer, codes) for m, layer in zip(_members(model), layers)]

@@ -24,10 +24,12 @@ from typer.core import TyperCommand, TyperGroup
 from . import __version__
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from deepmr.core import Execution
     from deepmr.experiment import Experiment, Plan
+    from deepmr.networks import SequenceModel
 
 # %% ../nbs/14_cli.ipynb #48f900d8
 _UsageError: Any = typer.BadParameter.__mro__[1]  # versions of typer keep this class in different places
@@ -543,6 +545,63 @@ def labels(
     typer.echo("number\taddress\tlabel")
     for i in chosen:
         typer.echo(f"{i}\t{loaded.addresses[i]}\t{loaded.labels[i]}")
+
+# %% ../nbs/14_cli.ipynb #dec00022
+def _observed_labels(windows: "pd.DataFrame", model: "SequenceModel", exposures: tuple[str, ...]) -> "np.ndarray | None":
+    "(N, E) bool: which exposures the windows' own labels name; None where they name none."
+    import numpy as np
+    if windows.labels.isna().any():
+        return None
+    plain = [model.labels[model.index(e)] for e in exposures]
+    named = np.array([[label in labels for label in plain] for labels in windows.labels])
+    return named if named.any() else None
+
+
+def _print_decoys(table: "pd.DataFrame", called: bool, windows: int, out: str) -> None:
+    "Print what the decoys are like."
+    typer.echo("\n" + table.to_string(index=False, float_format=lambda v: f"{v:.2f}") + "\n")
+    typer.echo(f"{len(table)} decoys fitted in {windows:,} windows, like the labels {'that the model calls bound' if called else 'observed'} there; "
+               f"AUROC of their logits for openness: {table.auroc_open.min():.2f} to {table.auroc_open.max():.2f}\n"
+               f"decoys: {out}")
+
+# %% ../nbs/14_cli.ipynb #dec00021
+@_command
+def decoys(
+    regions: Annotated[str, typer.Option(show_default=False, help=(
+        "BED of windows, open and closed, best those that the model was trained on. Column 7 may name the labels observed in each."))],
+    openness: Annotated[str, typer.Option("--open", metavar="FILE", show_default=False, help=(
+        "BED or narrowPeak of the cell's open chromatin: DNase or ATAC peaks."))],
+    genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="none, which is refused", help=(
+        "FASTA of a genome, or of segments named chr1:100-2000."))] = None,
+    model: Annotated[str, typer.Option(help=MODELS)] = "hepg2",
+    outcome: Annotated[str, typer.Option(help=(
+        "The label of openness. Its cell names the decoys, and is that of the labels they are like."))] = "HepG2_DNase_None",
+    n: Annotated[int, typer.Option("--n", help="Decoys, at least 20.")] = 24,
+    seed: Annotated[int, typer.Option(help="Decides which open windows a decoy holds. The same seed gives the same bytes.")] = 0,
+    out: Annotated[str, typer.Option(help="File to write.")] = "decoys.safetensors",
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")] = "cpu",
+    trust_code: Annotated[bool, typer.Option("--trust-code", show_default="off", help=(
+        "Let a model of Kipoi run its authors' Python code."))] = False,
+) -> None:
+    "Fit decoys, labels that follow openness and nothing else, beside the last linear layer of a model, and write them to a file."
+    from deepmr.controls import save_decoys
+    from deepmr.core import InputError
+    from deepmr.experiment import Experiment, candidate_windows, default_exposures
+    from deepmr.models import load_model
+    from deepmr.regions import Sequences, encode_all, is_bound, read_regions
+    if genome is None:
+        raise InputError("genome: found none, expected --genome FASTA: these windows are too many to fetch one by one")
+    _check_model(model)
+    _say_idle(_Machine(), model, trust_code)
+    loaded, peaks = load_model(model, device, trust_code), read_regions(openness)
+    with _own_labels(model, outcome, trust_code):
+        exposures = default_exposures(loaded, outcome)
+    windows = candidate_windows(Experiment(regions=regions), loaded)
+    observed = _observed_labels(windows, loaded, exposures)
+    codes, cell = encode_all(Sequences(genome).get(windows)), loaded.labels[loaded.index(outcome)].split("_")[0]
+    table = save_decoys(out, loaded, codes, is_bound(windows, peaks), exposures, cell, observed, n, seed,
+                        {"regions": regions, "open": openness, "genome": genome})
+    _print_decoys(table, observed is None, len(windows), out)
 
 # %% ../nbs/14_cli.ipynb #cd735690
 @_command

@@ -30,17 +30,31 @@ def outputs_of(kind: type[nn.Module], module: nn.Module, x: torch.Tensor) -> tup
             hook.remove()
 
 
+def alias_copy(module: nn.Module) -> nn.Module:
+    """A copy of a network whose weights are new objects in the old memory.
+
+    Copied weights may lie at another alignment in memory, where a matrix product rounds its last bits differently.
+    """
+    aliases: dict[int, torch.Tensor] = {id(t): t.detach() for t in module.buffers()}
+    aliases |= {id(t): nn.Parameter(t.detach(), t.requires_grad) for t in module.parameters()}
+    return copy.deepcopy(module, aliases)
+
+
+def last_sigmoid(model: SequenceModel) -> str | None:
+    "Name of the sigmoid that makes the network's output; None if there is none."
+    seen, y = outputs_of(nn.Sigmoid, model.module, trial_windows(model, 2))
+    names = [name for name, out in seen if out.numel() == y.numel() and torch.equal(out.flatten(), y.flatten())]
+    return names[-1] if names else None
+
+
 @torch.no_grad()
 def _without_sigmoid(model: SequenceModel) -> nn.Module | None:
     "The network with its last sigmoid replaced by the identity; None if there is none."
-    x = trial_windows(model, 2)
-    seen, y = outputs_of(nn.Sigmoid, model.module, x)
-    names = [name for name, out in seen if out.numel() == y.numel() and torch.equal(out.flatten(), y.flatten())]
-    if not names:
+    if (name := last_sigmoid(model)) is None:
         return None
-    bare = copy.deepcopy(model.module)
-    bare.set_submodule(names[-1], nn.Identity())
-    return bare if torch.equal(torch.sigmoid(bare(x)), y) else None
+    x, bare = trial_windows(model, 2), alias_copy(model.module)
+    bare.set_submodule(name, nn.Identity())
+    return bare if torch.equal(model.module.get_submodule(name)(bare(x)), model.module(x)) else None
 
 # %% ../nbs/04d_scale.ipynb #5a8cc52d
 def logit_model(model: SequenceModel) -> SequenceModel | None:

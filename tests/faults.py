@@ -664,6 +664,32 @@ def _(d, name):
     return ["windows", "--data", where, "--cell", "Y" if name == "no track of the cell" else "X", "--out", "new.bed"]
 
 
+# --- decoys -----------------------------------------------------------------------------------------------------------
+
+def decoys(d: Path, **change: object) -> Arguments:
+    "The command line of `deepmr decoys` on tiles of the genome, of which every second stretch is open."
+    (d / "tiles.bed").write_text("".join(f"chr1\t{s}\t{s + 120}\tw\t0\t+\t{'X_TF1_None' if s % 60 else '.'}\n" for s in range(0, 2880, 20)))
+    (d / "open.bed").write_text("".join(f"chr1\t{s}\t{s + 300}\n" for s in range(0, 2800, 600)))
+    options = {"model": "toy.safetensors", "outcome": "X_DNase_None", "regions": "tiles.bed", "open": "open.bed", "genome": "g.fa",
+               "out": "decoys.safetensors"} | change
+    return ["decoys", *(str(t) for k, v in options.items() if v is not None for t in (f"--{k}", v))]
+
+
+OPENNESS = {"on another chromosome": "chr2\t0\t2000\n", "everywhere": "chr1\t0\t3000\n", "in one window": "chr1\t0\t120\n", "empty": "", "no BED": "hello\n"}
+DECOYS: dict[str, dict] = {
+    "nothing wrong": {}, "no --open": {"open": None}, "no --genome": {"genome": None}, "--open missing": {"open": "none.bed"}, "--n 12": {"n": 12},
+    "--n many": {"n": "many"}, "--seed -1": {"seed": -1}, "--outcome unknown": {"outcome": "X_DNaze_None"}, "one window": {"regions": "sites.bed"},
+}
+
+
+@fault("decoys", *DECOYS, *(f"openness {what}" for what in OPENNESS))
+def _(d, name):
+    arguments = decoys(d, **DECOYS.get(name, {}))
+    if name not in DECOYS:
+        (d / "open.bed").write_text(OPENNESS[name.removeprefix("openness ")])
+    return arguments
+
+
 # --- directories of simulate ------------------------------------------------------------------------------------------
 
 @fault("simulation", "of another seed", "simulation.json truncated", "simulation.json binary", "a round truncated", "a round binary")
@@ -738,6 +764,27 @@ call("run", {"out": "new", "execution": lambda d: api.Execution(workers=1, annou
 call("table1", {"out": "run"}, protocol_unknown={"protocol": "best"}, out_no_run={"out": "."})
 call("open_effects", {"out": "run", "window": "chr1:165-285"}, window_unknown={"window": "chr1:0-1"}, window_outside={"window": "../../etc/passwd"})
 
+def decoy_file(seed: int = 0, change: Callable[[bytes], bytes] = bytes) -> Callable[[Path], Path]:
+    "A file of decoys for the toy network of a seed, with changed bytes."
+    def make(d):
+        codes = np.random.default_rng(0).integers(0, 4, (300, 120)).astype(np.int8)
+        rich = np.isin(codes, (1, 2)).sum(1) > 60
+        api.save_decoys(d / "x.decoys", toy_model(seed), codes, rich, ["X_TF1_None"], "X", rich[:, None] & (np.arange(300) % 3 == 0)[:, None], n=20)
+        (d / "x.decoys").write_bytes(change((d / "x.decoys").read_bytes()))
+        return d / "x.decoys"
+    return make
+
+
+call("attach_decoys", {"model": toy, "path": decoy_file()}, nothing_wrong={}, missing={"path": "none"}, a_directory={"path": "data"}, none={"path": None},
+     of_another_network={"path": decoy_file(1)}, truncated={"path": decoy_file(change=lambda b: b[:-9])}, text={"path": decoy_file(change=lambda b: b"hello")},
+     weights_of_a_network={"path": "toy.safetensors"}, twice={"model": lambda d: api.attach_decoys(toy_model(), decoy_file()(d))})
+call("fit_decoys", {"model": toy, "x": dna(60), "decoys": np.arange(120).reshape(60, 2) % 3 == 0, "cell": "X"}, nothing_wrong={},
+     decoys_of_fewer_windows={"decoys": np.ones((9, 2))}, decoys_of_two_windows={"decoys": np.arange(120).reshape(60, 2) < 4}, x_not_one_hot={"x": np.full((60, 4, 120), 0.25)},
+     a_network_that_ends_in_a_convolution={"model": lambda d: api.SequenceModel(
+         torch.nn.Sequential(torch.nn.Conv1d(4, 3, 120), torch.nn.Flatten(), torch.nn.Sigmoid()), ["a", "b", "c"], 120)},
+     a_network_of_counts={"model": lambda d: api.SequenceModel(
+         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(480, 3)), ["a", "b", "c"], 120, output="count")})
+
 SUMMARY = {"bx": [0.1, 0.2, -0.3, 0.4], "bxse": [0.01] * 4, "by": [0.05, 0.1, -0.1, 0.2], "byse": [0.02] * 4}
 WRONG = {"lengths differ": {"by": [1.0]}, "NaN": {"bx": [0.1, np.nan, -0.3, 0.4]}, "infinite": {"by": [np.inf, 0.1, -0.1, 0.2]}, "SE zero": {"byse": [0.02, 0, 0.02, 0.02]},
          "SE negative": {"byse": [0.02, -0.02, 0.02, 0.02]}, "empty": {k: [] for k in SUMMARY}, "two dimensions": {k: np.ones((2, 2)) for k in SUMMARY}, "text": {"bx": list("abcd")},
@@ -773,22 +820,22 @@ KINDS = {
     "in_use": r"in use by another",
     "no_answer": r"(did|does) not answer|no answer",
     "not_a_file": r"found a directory|Not a directory|File exists|the name of a file",
-    "of_another": r"holds another|holds rounds of another|not a run of deepmr|outside the run|differs from|with md5",
+    "of_another": r"holds another|holds rounds of another|decoys of another|not a run of deepmr|outside the run|differs from|with md5",
     "damaged": r"is damaged|not damaged",
     "too_large": r"unpacks? to|found over|squares fit|not squeezed",
     "not_finite": r"\bnan\b|\binf\b|not( a)? finite",
     "not_dna": r"only A, C, G and T|expected A, C, G or T|lengths .* all to be equal|expected text of A, C, G",
     "duplicate": r"\btwice\b|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
-    "conflict": r"which is the outcome|found both|peaks, chromosomes and genome together",
+    "conflict": r"which is the outcome|found both|without decoys|peaks, chromosomes and genome together",
     "unknown_name": r"does not predict|found no chromosome|which .* does not have|no label of .* begins|unknown key|[Dd]id you mean|No such (command|option)"
                     r"|expected one of [^s]|expected a list of [a-z]+,|found no track|no column|expected '\w+' or '\w+'|which cannot be used here|expected \S+#1 to"
                     r"|number -?\d+, expected 0 to",
     "not_a_model": r"expected 'hepg2'|cannot be loaded|, expected a (deepmr\.|SequenceModel|model\b)|without labels|is defined as|expected 'torch:|expected a torch",
-    "wrong_format": r"cannot be read as|is not TOML|found no table|does not hold a network|does not fit the network|tensors by name",
+    "wrong_format": r"cannot be read as|is not TOML|found no table|does not hold (a network|decoys)|does not fit the network|tensors by name",
     "missing": r"found no |found neither|found none|found nothing|is missing|^Missing |requires an argument|names no weights|found 0 FASTA",
     "empty": r"is empty|an empty",
     "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
-                    r"|begin .* before|within it|covariance of|a size of -|at least two names",
+                    r"|begin .* before|within it|covariance of|a size of -|at least two names|(open|closed) windows? among|windows in it",
     "wrong_type": r"whole number|valid integer|expected numbers|is not an array|found no array|array of numbers|matrix of numbers|expected a table"
                   r"|numbers of shape|found an? (str|NoneType|int)\b",
     "wrong_shape": r"shape|values, expected \d+ as in|columns?\b|equal|lengths? \d|expected one standard error|one for each|more than the|one-hot|not that of its network|correlation matrix",

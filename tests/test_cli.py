@@ -16,7 +16,7 @@ from deepmr.cli import app
 from deepmr.notes import NOTES
 from deepmr.tables import table1
 
-COMMANDS = ("table1", "run", "fetch", "effects", "labels", "matrix", "report", "status", "simulate", "train", "windows")
+COMMANDS = ("table1", "run", "fetch", "effects", "labels", "decoys", "matrix", "report", "status", "simulate", "train", "windows")
 START = "from deepmr.cli import main; main()"
 
 

@@ -315,7 +315,9 @@ def in_words(row: Any) -> str:
     side = {"specific opener": "Specific opener: above", "above decoys": "Above",
             "specific closer": "Specific closer: below", "below decoys": "Below"}
     if kind == "no decoys":
-        return f"Not compared with openness: there are no decoys; {own}."
+        q = getattr(row, "shuffle_q", np.nan)
+        shuffles = "" if not np.isfinite(q) else f" Its slope {'differs' if q < 0.05 else 'does not differ'} from that in shuffled windows."
+        return f"Not compared with openness: there are no decoys; {own}." + shuffles
     if kind == "within decoys":
         return f"Within what openness alone gives; {own}."
     joined = "and carried by its own sites" if kind.startswith("specific") else f"but {own}"

@@ -429,6 +429,7 @@ PROTOCOL_HELP = ("default: weights as shipped, one pass a network, on log-odds, 
                  "the others, separated by commas, are shown side by side. The first makes table1.csv.")
 SCALE_HELP = "Scale of the effects: log-odds or probability. Of dropout masks: the predictions themselves, if none is given."
 MOTIFS_HELP = "MEME file of motifs, named like the labels or their factors, for own-site effects; none: no own sites."
+DECOYS_HELP = "File of deepmr decoys: labels that follow openness, which are added to the model."
 CONTROLS_HELP = "Negative controls: decoys, shuffled (dinucleotide shuffles of the windows) or none."
 PEAKS_HELP = ("LABEL=FILE for each exposure, separated by commas, or the option repeated; or one FILE for all exposures. Windows are made from these "
               "BED or narrowPeak files, on --chromosomes of --genome.")
@@ -447,6 +448,7 @@ def table1(
     protocol: Annotated[list[str] | None, typer.Option(metavar="NAMES", show_default="default; masks with --draws", help=PROTOCOL_HELP)] = None,
     scale: Annotated[str | None, typer.Option(show_default="log-odds", help=SCALE_HELP)] = None,
     motifs: Annotated[str | None, typer.Option(metavar="FILE", show_default="JASPAR's, in the package", help=MOTIFS_HELP)] = None,
+    decoys: Annotated[str | None, typer.Option(metavar="FILE", show_default="those that the model has", help=DECOYS_HELP)] = None,
     controls: Annotated[str | None, typer.Option(show_default="decoys, if the model has them", help=CONTROLS_HELP)] = None,
     directions: Annotated[bool, typer.Option("--directions", show_default="off", help=(
         "Show the reverse effects (outcome on exposure), too."))] = False,
@@ -463,7 +465,7 @@ def table1(
     protocols = [get_protocol(name.strip()).name for text in protocol or [] for name in text.split(",")]
     check_together(protocols)
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions,
-                       windows=windows, protocol=protocols[0] if protocols else None, scale=scale, motifs=motifs, controls=controls)
+                       windows=windows, protocol=protocols[0] if protocols else None, scale=scale, motifs=motifs, decoys=decoys, controls=controls)
     with _own_labels(question.model, question.outcome, details.trust_code):
         asked = _with_windows(asked, _peaks(peaks), _listed(chromosomes), machine.execution().announce)
         _carry_out(asked, protocols, out, machine, directions)

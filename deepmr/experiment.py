@@ -16,6 +16,7 @@ import pandas as pd
 
 import deepmr
 from .answer import is_decoy
+from .controls import attach_decoys
 from .core import Execution, InputError, check_choice, check_whole, quoted
 from .effects import check_engine, draw_source
 from .models import load_model
@@ -105,6 +106,7 @@ class Experiment:
     protocol: str | None = None  # a key of PROTOCOLS; None: masks for a single network with `draws`, else default
     scale: str | None = None  # 'log-odds' or 'probability'; None: log-odds by default, the predictions themselves under masks
     motifs: str | None = None  # MEME file with a motif for each label or factor; None: those in the package; 'none'
+    decoys: str | None = None  # file of `deepmr decoys`, whose labels are added to the model
     controls: str | None = None  # 'decoys', 'shuffled' or 'none'; None: decoys where the model has them
     seed: int = 0
     engine: str = "auto"  # one of ENGINES in deepmr.effects
@@ -263,6 +265,12 @@ def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str,
     return pd.DataFrame(rows, columns=["name", "chrom", "start", "end", "exposures"]), codes, notes
 
 # %% ../nbs/08_experiment.ipynb #b1c8325b
+def asked_model(experiment: Experiment, device: str) -> SequenceModel:
+    "The model of an experiment, with the decoys of its file. InputError for a file that was made for another model."
+    model = load_model(experiment.model, device, experiment.trust_code)
+    return attach_decoys(model, experiment.decoys) if experiment.decoys else model
+
+
 def _settled(experiment: Experiment, model: SequenceModel, outcome: str) -> Experiment:
     "The experiment with protocol, draws, scale, controls and engine as they follow from the model. InputError for what it cannot do."
     masks = experiment.protocol is None and experiment.draws is not None and not isinstance(model, Ensemble)
@@ -294,7 +302,7 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     "Read and check everything an experiment needs. Raises InputError for whatever is wrong with it."
     check_execution(execution)
     experiment.check()
-    model = load_model(experiment.model, execution.device, experiment.trust_code)
+    model = asked_model(experiment, execution.device)
     exposures, outcome = resolve_labels(experiment, model)
     experiment = _settled(experiment, model, outcome)
     samples = _sample(experiment, model, exposures, candidate_windows(experiment, model))

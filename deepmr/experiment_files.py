@@ -86,6 +86,7 @@ class ExperimentFile(_Strict):
         None, description=f"a list of {', '.join(PROTOCOLS)}", min_length=1)
     scale: Annotated[str, Field(pattern=f"^({'|'.join(SCALES)})$")] | None = Field(None, description=f"one of {', '.join(SCALES)}")
     controls: Annotated[str, Field(pattern=f"^({'|'.join(CONTROLS)})$")] | None = Field(None, description=f"one of {', '.join(CONTROLS)}")
+    decoys: Input | None = Field(None, description="a file of `deepmr decoys`")
     motifs: Input | None = Field(None, description="a MEME file")
     seed: int = Field(0, description="a whole number from 0 to 2**63 - 1", ge=0, lt=2**63)
 
@@ -172,11 +173,11 @@ def _obtain_model(spec: str, announce: Callable[[str], None]) -> None:
 
 # %% ../nbs/13_experiment_files.ipynb #1e10f08f
 def fetch_inputs(experiment: ExperimentFile, announce: Callable[[str], None] = print) -> dict[str, Path]:
-    """All files of an experiment by name, fetched and checked: 'genome', 'motifs', 'peaks.LABEL'.
+    """All files of an experiment by name, fetched and checked: 'genome', 'motifs', 'decoys', 'peaks.LABEL'.
 
     Files that are missing do not keep the others from being fetched. InputError names the first and lists the rest.
     """
-    sources = {name: source for name in ("genome", "motifs") if (source := getattr(experiment, name))}
+    sources = {name: source for name in ("genome", "motifs", "decoys") if (source := getattr(experiment, name))}
     sources |= {f"peaks.{label}": source for label, source in experiment.peaks.items()}
     wanted: dict[str, Callable[[], Any]] = {f"model {part}": partial(_obtain_model, part, announce) for part in experiment.model.split(",")}
     wanted |= {name: partial(_obtain, name, source, announce) for name, source in sources.items()}
@@ -281,7 +282,8 @@ def load_experiment(
         model=e.model, exposures=tuple(e.peaks or e.exposures), outcome=e.outcome, genome=str(files["genome"]) if e.genome else None,
         windows=e.windows if windows is None else windows, draws=e.draws if draws is None else draws,
         protocol=e.protocols[0] if e.protocols else None, seed=e.seed, trust_code=trust_code,
-        scale=e.scale, controls=e.controls, motifs=str(files["motifs"]) if e.motifs else None)
+        scale=e.scale, controls=e.controls, motifs=str(files["motifs"]) if e.motifs else None,
+        decoys=str(files["decoys"]) if e.decoys else None)
     if e.peaks:
         out = with_peaks(out, {label: files[f"peaks.{label}"] for label in e.peaks}, e.chromosomes, Path(path).stem, announce)
     return out, list(e.protocols or [])

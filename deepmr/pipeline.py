@@ -45,8 +45,17 @@ from deepmr.effects import (
     summarise,
     window_draws,
 )
-from .experiment import NETWORK_METHODS, THIS_MACHINE, Experiment, Plan, candidate_windows, check_execution, get_protocol, plan
-from .models import load_model
+from deepmr.experiment import (
+    NETWORK_METHODS,
+    THIS_MACHINE,
+    Experiment,
+    Plan,
+    asked_model,
+    candidate_windows,
+    check_execution,
+    get_protocol,
+    plan,
+)
 from .mr import MREstimate, egger, ivw, steiger
 from .networks import SequenceModel
 from .notes import codes
@@ -263,7 +272,7 @@ def _worker(job: Job) -> Worker:
     "The model of a job, loaded once in a process. Raises InputError where it is not that of the process that asked."
     if other := [f"{name} {found}, expected {expected}" for (name, found), (_, expected) in zip(_packages(), job.versions) if found != expected]:
         raise InputError(f"versions: found {'; '.join(other)} as in the process that asked")
-    model = load_model(job.experiment.model, job.device, job.experiment.trust_code)
+    model = asked_model(job.experiment, job.device)
     if weights_digest(model) != job.weights:
         raise InputError(f"model: found other weights under the name {job.experiment.model}, expected those of the process that asked")
     columns = [model.index(label) for label in (*job.exposures, *job.decoys, job.experiment.outcome)]
@@ -492,7 +501,7 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     """
     check_execution(execution)
     experiment.check()
-    model, path = load_model(experiment.model, execution.device, experiment.trust_code), Path(out)
+    model, path = asked_model(experiment, execution.device), Path(out)
     _, n = draw_source(model, experiment.seed, experiment.draws, experiment.draws is None)
     if not path.name or path.is_dir():
         raise InputError(f"out: found {str(path)!r}, expected the name of a file")

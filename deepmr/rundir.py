@@ -171,7 +171,7 @@ def describe(p: Plan) -> dict[str, Any]:
     experiment = vars(p.experiment) | {"model": p.experiment.model if isinstance(p.experiment.model, str) else p.model.name,
                                        "exposures": p.exposures}
     del experiment["trust_code"]  # it decides whether there are numbers, not which
-    for key in ("genome", "regions", "motifs"):  # the place of a file does not matter, its content does
+    for key in ("genome", "regions", "motifs", "decoys"):  # the place of a file does not matter, its content does
         experiment[key] = experiment[key] and Path(experiment[key]).name
     content = hashlib.sha256()
     for codes in p.codes:

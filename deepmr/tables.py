@@ -12,7 +12,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ import pandas as pd
 import xarray as xr
 
 from .answer import in_words, is_decoy, pooled_answer, verdict
-from .controls import q_values
+from .controls import q_values, shuffle_test
 from .core import InputError, check_choice
 from .experiment import PROTOCOLS, Protocol, get_protocol, protocol_of
 from .meta import MetaEstimate, fixed_network, random_effects, two_level
@@ -58,8 +58,9 @@ def open_effects(out: str | os.PathLike[str], window: str) -> xr.Dataset:
 def table1(out: str | os.PathLike[str], protocol: str | None = None) -> pd.DataFrame:
     """Table 1 of a run: one row per exposure.
 
-    Columns of `default`: the fields of `CausalEffect`, and protocol, decoy_q, verdict, words. Of the other protocols: exposure, mean, se, ci_low,
-    ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se), prediction_low, prediction_high, the windows' median
+    Columns of `default`: the fields of `CausalEffect`, and protocol, decoy_q, verdict, words; with shuffled windows as controls also
+    shuffle_difference (the slope minus that in shuffles of the same windows), shuffle_low, shuffle_high, shuffle_q. Of the other protocols: exposure,
+    mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se), prediction_low, prediction_high, the windows' median
     diagnostics, and warnings, which `read_notes` reads. `protocol=None` takes that of the run. Raises InputError where the directory
     is no run, or its draws are not those of the protocol.
     """
@@ -87,14 +88,23 @@ def run_table(out: str | os.PathLike[str], local: pd.DataFrame, record: dict[str
     return pd.DataFrame([_row(e, local[local.exposure == e], chosen, doubts.get(e, ())) for e in order])
 
 
+def _against_shuffles(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    "Slopes in windows minus those in their shuffles: mean, interval, q over rows."
+    tests = [shuffle_test(r.estimate, r.shuffled_slope) for r in rows]
+    return pd.DataFrame({"shuffle_difference": [t.difference for t in tests], "shuffle_low": [t.ci_low for t in tests],
+                         "shuffle_high": [t.ci_high for t in tests], "shuffle_q": q_values([t.p for t in tests])})
+
+
 FIRST = ["exposure", "mean", "se", "ci_low", "ci_high", "training_low", "training_high", "n_windows", "protocol", "verdict"]
 
 
 def _answers(rows: dict[str, pd.DataFrame], record: dict[str, Any], doubts: dict[str, Sequence[str]]) -> pd.DataFrame:
     "The table of `default`: a row for each exposure from the records of its windows."
-    scale, with_motif = record["experiment"]["scale"], {e for e in rows if np.isfinite(rows[e].site_xx).any() or e in record.get("motifs", [])}
+    scale, with_motif = record["experiment"]["scale"], set(record.get("motifs", []))
     table = pd.DataFrame([asdict(pooled_answer(e, r, scale, e in with_motif, doubts.get(e, ()))) for e, r in rows.items()])
     table["protocol"], table["decoy_q"] = "default", q_values(table.decoy_p)
+    if record["experiment"].get("controls") == "shuffled":
+        table = table.join(_against_shuffles(rows.values()))
     table["verdict"] = [verdict(r) for r in table.itertuples()]
     table["words"] = [in_words(r) for r in table.itertuples()]
     return table[FIRST + [c for c in table.columns if c not in FIRST and c != "warnings"] + ["warnings"]]

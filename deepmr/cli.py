@@ -130,7 +130,7 @@ class _Question:
     model: Annotated[str, typer.Option(help=MODELS)] = "hepg2"
     outcome: Annotated[str, typer.Option(help="The label that may be caused, named as the exposures are.")] = "HepG2_DNase_None"
     genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="cache, then UCSC, then windows that the model makes",
-                                               help="FASTA of a whole genome, or of segments named chr1:100-2000.")] = None
+                                               help="FASTA of chromosomes, or of segments named chr1:100-2000; or hg19 or hg38, from UCSC.")] = None
     draws: Annotated[int | None, typer.Option(show_default="50; of an ensemble, one per member", help="Dropout draws per window.")] = None
 
 
@@ -141,6 +141,8 @@ class _Details:
     seed: Annotated[int, typer.Option(help="Decides windows, masks and bootstrap. The same seed gives the same bytes.")] = 0
     engine: Annotated[str, typer.Option(help=(
         "auto, propagate (fast) or plain (one forward pass per mutant). The numbers are the same."))] = "auto"
+    stranded: Annotated[bool, typer.Option("--stranded", show_default="off: the plus strand", help=(
+        "Read the windows of regions on the minus strand as reverse complement, for a model that tells strands apart."))] = False
     keep_draws: Annotated[bool, typer.Option("--keep-draws", show_default="off", help=(
         "Keep every draw, not only means and standard errors."))] = False
     trust_code: Annotated[bool, typer.Option("--trust-code", show_default="off", help=(
@@ -331,13 +333,10 @@ def _print_model(spec: str) -> None:
 def _print_plan(p: "Plan", protocol: str, out: str) -> None:
     "Print what a run is going to do."
     from deepmr.experiment import get_protocol
-    from deepmr.regions import read_windows
     from deepmr.rundir import disk_needed
     if isinstance(p.experiment.model, str):
         _print_model(p.experiment.model)
     typer.echo(f"windows: {p.source}")
-    if p.experiment.regions is not None and len(p.exposures) > 1 and read_windows(p.experiment.regions).labels.isna().all():
-        typer.echo(f"note: {Path(p.experiment.regions).name} names no exposures, so its windows serve all {len(p.exposures)}")
     for note in p.notes:
         typer.echo(f"note: {note.sentence}")
     size = f"{len(p.windows)} windows x {p.experiment.draws} draws x {3 * p.model.length} mutations"

@@ -44,12 +44,22 @@ from deepmr.effects import (
     window_dataset,
     window_draws,
 )
-from .experiment import NETWORK_METHODS, THIS_MACHINE, Experiment, Plan, candidate_windows, check_execution, plan
+from deepmr.experiment import (
+    NETWORK_METHODS,
+    THIS_MACHINE,
+    Experiment,
+    Plan,
+    candidate_windows,
+    check_execution,
+    plan,
+    sequences_of,
+    trained_on,
+)
 from .models import load_model
 from .mr import MREstimate, egger, ivw, steiger
 from .networks import SequenceModel
 from .notes import codes
-from .regions import Sequences, codes_to_one_hot, one_hot
+from .regions import codes_to_one_hot, one_hot
 from .robust import weighted_median
 from deepmr.rundir import (
     DIAGNOSTICS,
@@ -453,9 +463,11 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
         raise InputError(f"out: found {str(path)!r}, expected the name of a file")
     if not path.parent.is_dir():
         raise InputError(f"out: found no directory {path.parent}, expected a place to write {path.name}")
-    windows, sequences = candidate_windows(experiment, model), Sequences(experiment.genome, announce=execution.announce)
+    sequences = sequences_of(experiment, execution)
+    windows, notes = candidate_windows(experiment, model, sequences)
     x = one_hot(sequences.get(windows))
-    execution.announce(sequences.source)
+    for line in (sequences.source, *(n.sentence for n in (*notes, *trained_on(model, windows)))):
+        execution.announce(line)
     data = mutation_effects(model, x, list(experiment.exposures), experiment.outcome, n, experiment.seed, experiment.engine,
                             windows=list(windows.name), same_masks=True, keep_draws=experiment.keep_draws, workers=execution.workers,
                             progress=lambda done: execution.progress(done * n, len(x) * n, windows.name.iloc[done - 1]))

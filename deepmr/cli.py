@@ -425,7 +425,7 @@ def table1(
     from deepmr.experiment import Experiment, get_protocol
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
-    protocols = [get_protocol(name.strip()).name for text in protocol or ["default"] for name in text.split(",")]
+    protocols = list(dict.fromkeys(get_protocol(name.strip()).name for text in protocol or ["default"] for name in text.split(",")))
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions,
                        windows=windows, protocol=protocols[0])
     with _own_labels(question.model, question.outcome, details.trust_code):
@@ -480,6 +480,8 @@ def effects(
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions)
+    if details.seed and len(_listed(question.model)) > 1:
+        machine.execution().announce("note: --seed has no effect: the draws are the ensemble's members, in all windows")
     asked = _with_windows(asked, None, _listed(chromosomes), machine.execution().announce)
     with _own_labels(question.model, question.outcome, details.trust_code), _Bar() as bar:
         n = write_effects(asked, out, machine.execution(bar))

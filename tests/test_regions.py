@@ -153,19 +153,32 @@ def test_shipped_windows_are_those_of_hg19(hg19):
 # --- files as their makers write them: the windows that are asked about -------------------------------------------------
 
 PEAKS = ((200, 600, 30), (1000, 1400, 350), (2000, 2400, 10))  # start, end, offset of the summit
-ON_SUMMITS, IN_THE_MIDDLE = ["chr1:170-290", "chr1:1290-1410", "chr1:1950-2070"], ["chr1:340-460", "chr1:1140-1260", "chr1:2140-2260"]
-ROWS = {  # what stands after the end, for a summit
-    "x.bed: BED3": ("", IN_THE_MIDDLE), "x.bed: BED4": ("\tp", IN_THE_MIDDLE), "x.bed: BED5": ("\tp\t900", IN_THE_MIDDLE), "x.bed: BED6": ("\tp\t900\t+", IN_THE_MIDDLE),
-    "x.bed: BED6 and a count": ("\tp\t0\t+\t{k}", IN_THE_MIDDLE), "x.bed: BED6 and a gene": ("\tp\t0\t+\tX_TF", IN_THE_MIDDLE),
-    "x.bed: BED8": ("\tp\t0\t+\t{s}\t{e}", IN_THE_MIDDLE), "x.bed: BED9": ("\tp\t0\t+\t{s}\t{e}\t0", IN_THE_MIDDLE), "x.bed: BED9 and a count": ("\tp\t0\t+\t{s}\t{e}\t0\t{k}", IN_THE_MIDDLE),
-    "x.bed: BED12": ("\tp\t0\t+\t{s}\t{e}\t0\t1\t400\t0", IN_THE_MIDDLE), "x.bed: BED12 without thick": ("\tp\t0\t+\t0\t0\t0\t2\t10,20,\t0,380,", IN_THE_MIDDLE),
-    "x.broadPeak": ("\tp\t0\t.\t9.1\t8\t7", IN_THE_MIDDLE), "x.gappedPeak": ("\tp\t0\t.\t{s}\t{e}\t0\t1\t400\t0\t9.1\t8\t7", IN_THE_MIDDLE),
-    "x.bed: IDR of broad peaks": ("\tp\t0\t.\t9.1\t8\t7\t1.30\t0.90\t{s}\t{e}\t9\t{s}\t{e}\t9\t1\t2", IN_THE_MIDDLE),
-    "x.narrowPeak": ("\tp\t0\t.\t-1\t213.8\t-1\t{k}", ON_SUMMITS), "x.bed: narrowPeak": ("\tp\t0\t.\t-1\t213.8\t-1\t{k}", ON_SUMMITS),
-    "x.narrowPeak: and a column": ("\tp\t0\t.\t-1\t213.8\t-1\t{k}\t37", ON_SUMMITS), "x.narrowPeak: zeros": ("\tp\t0\t.\t0\t0\t0\t{k}", ON_SUMMITS),
-    "x.narrowPeak: IDR": ("\tp\t0\t.\t-1\t213.8\t-1\t{k}\t2.46\t2.73\t{s}\t{e}\t620.0\t{k}\t{s}\t{e}\t213.8\t{k}", ON_SUMMITS),
-    "x.narrowPeak: no summit": ("\tp\t0\t.\t-1\t213.8\t-1\t-1", IN_THE_MIDDLE),
-}
+ON_SUMMITS, IN_THE_MIDDLE = ("chr1:170-290", "chr1:1290-1410", "chr1:1950-2070"), ("chr1:340-460", "chr1:1140-1260", "chr1:2140-2260")
+FILES = {  # name of the file, what stands after the end for a summit
+    IN_THE_MIDDLE: """
+        x.bed: BED3 |
+        x.bed: BED4 | p
+        x.bed: BED5 | p 900
+        x.bed: BED6 | p 900 +
+        x.bed: BED6 and a count | p 0 + {k}
+        x.bed: BED6 and a gene | p 0 + X_TF
+        x.bed: BED8 | p 0 + {s} {e}
+        x.bed: BED9 | p 0 + {s} {e} 0
+        x.bed: BED9 and a count | p 0 + {s} {e} 0 {k}
+        x.bed: BED12 | p 0 + {s} {e} 0 1 400 0
+        x.bed: BED12 without thick | p 0 + 0 0 0 2 10,20, 0,380,
+        x.broadPeak | p 0 . 9.1 8 7
+        x.gappedPeak | p 0 . {s} {e} 0 1 400 0 9.1 8 7
+        x.bed: IDR of broad peaks | p 0 . 9.1 8 7 1.30 0.90 {s} {e} 9 {s} {e} 9 1 2
+        x.narrowPeak: no summit | p 0 . -1 213.8 -1 -1""",
+    ON_SUMMITS: """
+        x.narrowPeak | p 0 . -1 213.8 -1 {k}
+        x.bed: narrowPeak | p 0 . -1 213.8 -1 {k}
+        x.narrowPeak: and a column | p 0 . -1 213.8 -1 {k} 37
+        x.narrowPeak: zeros | p 0 . 0 0 0 {k}
+        x.narrowPeak: IDR | p 0 . -1 213.8 -1 {k} 2.46 2.73 {s} {e} 620.0 {k} {s} {e} 213.8 {k}"""}
+ROWS = {name.strip(): (further.split(), list(expected)) for expected, lines in FILES.items() for line in lines.strip().splitlines()
+        for name, _, further in [line.partition("|")]}
 
 
 def planned(experiment):
@@ -177,7 +190,8 @@ def planned(experiment):
 @pytest.mark.parametrize("case", ROWS)
 def test_each_kind_of_file_is_centred_by_its_own_standard(case, toy, toy_files):
     further, expected = ROWS[case]
-    (path := toy_files / case.split(":")[0]).write_text("".join(f"chr1\t{s}\t{e}{further.format(s=s, e=e, k=k)}\n" for s, e, k in PEAKS))
+    lines = ("\t".join(["chr1", str(s), str(e), *(f.format(s=s, e=e, k=k) for f in further)]) for s, e, k in PEAKS)
+    (path := toy_files / case.split(":")[0]).write_text("\n".join(lines) + "\n")
     names, notes, _ = planned(toy_experiment(toy, toy_files, regions=str(path)))
     assert names == {"X_TF1_None": expected, "X_TF2_None": expected} and "regions_serve_all" in notes
     assert ("columns_not_read" in notes) == ("gene" in case)
@@ -197,13 +211,13 @@ def test_only_a_header_makes_columns_labels(toy, toy_files):
         (toy_files / "x.bed").write_text(text)
         return planned(toy_experiment(toy, toy_files, regions=str(toy_files / "x.bed"), **more))
 
-    a, b, c = ("chr1\t%d\t%d\tp\t0\t+\t" % (s, s + 120) for s in (200, 600, 1000))
+    a, b, c = (f"chr1\t{s}\t{s + 120}\tp\t0\t+\t" for s in (200, 600, 1000))
     header = "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\n"
     joined = header + f"{a}X_TF1_None, X_TF2_None\n{b} X_TF2_None\n{c}X_TF2_None,Z\n"
     single = header + f"{a}X_TF1_None\n{a}X_TF2_None\n{b}X_TF2_None\n{c}X_TF2_None\n"
     expected = {"X_TF1_None": ["chr1:200-320"], "X_TF2_None": ["chr1:200-320", "chr1:600-720", "chr1:1000-1120"]}
     assert names(joined)[0] == names(single)[0] == expected
-    assert "unknown_labels" in names(joined)[1] and "(Z; in 1 of 3 lines)" in names(joined)[1] and names(single)[1] == names(single)[1].replace("unknown", "")
+    assert "unknown_labels" in names(joined)[1] and "(Z; in 1 of 3 lines)" in names(joined)[1] and "unknown" not in names(single)[1]
     assert names(single.replace(header, ""))[0] == expected and "labels_without_header" in names(single.replace(header, ""))[1]
     toy.labels = ("1", "3", "X_DNase_None")  # names that are numbers are labels under a header alone
     counts = f"{a}3\n{b}1\n{c}3\n"
@@ -247,8 +261,10 @@ def test_what_bedtools_getfasta_writes_gives_the_plus_strand(tmp_path_factory, h
     assert R.Genome(folder / "s.fa").fetch("chr1", start, end) == dna[start:end]
 
 
-NAMES = {">1 dna:chromosome chromosome:GRCh37:1:1:249250621:1 REF": "chr1 is 1", ">NC_000001.10 Homo sapiens": "chr1 is NC_000001.10 of hg19", ">CM000663.2": "of hg38",
-         ">gi|568815597|ref|NC_000001.11|": "of hg38", ">GRCh38#0#chr1": "chr1 is GRCh38#0#chr1 of hg38", ">CHM13#0#chr1": "of CHM13"}
+NAMES = {
+    ">1 dna:chromosome chromosome:GRCh37:1:1:249250621:1 REF": "chr1 is 1", ">NC_000001.10 Homo sapiens": "chr1 is NC_000001.10 of hg19",
+    ">CM000663.2": "of hg38",
+     ">gi|568815597|ref|NC_000001.11|": "of hg38", ">GRCh38#0#chr1": "chr1 is GRCh38#0#chr1 of hg38", ">CHM13#0#chr1": "of CHM13"}
 
 
 @pytest.mark.parametrize("header", NAMES)
@@ -261,8 +277,10 @@ def test_another_name_of_the_chromosome_gives_the_same_windows_and_a_note(header
 
 
 @pytest.mark.parametrize("regions, fasta, message", [
-    ("NC_000001.11", "NC_000001.10", "found NC_000001.10 of hg19 in n.fa, expected NC_000001.11 of hg38"), ("chrM", "MT", "found no chromosome chrM"),
-    ("chr1", "HG002#1#chr1 HG002#2#chr1", "which may both be chr1, expected one"), ("chr1 chr2", "NC_000001.10 NC_000002.12", "chromosomes of hg19 and hg38")])
+    ("NC_000001.11", "NC_000001.10", "found NC_000001.10 of hg19 in n.fa, expected NC_000001.11 of hg38"),
+    ("chrM", "MT", "found no chromosome chrM"),
+    ("chr1", "HG002#1#chr1 HG002#2#chr1", "which may both be chr1, expected one"),
+    ("chr1 chr2", "NC_000001.10 NC_000002.12", "chromosomes of hg19 and hg38")])
 def test_names_that_could_mean_another_sequence_are_refused(regions, fasta, message, toy, toy_files):
     dna = (toy_files / "g.fa").read_text().split("\n")[1]
     (toy_files / "n.fa").write_text("".join(f">{name}\n{dna}\n" for name in fasta.split()))
@@ -293,7 +311,8 @@ def test_windows_on_chromosomes_that_the_model_was_trained_on_are_said(toy, toy_
 
 def test_hg38_is_read_as_hg19_is_and_never_taken_for_it(hg19, toy, toy_files):
     sites = pd.read_csv(hg19 / "dhs_hg38.tsv.gz", sep="\t", nrows=200)
-    (toy_files / "hg38.fa").write_text("".join(f">{s.chrom}:{s.summit - 100}-{s.summit + 100}\n{s.sequence}\n" for s in sites.itertuples()))
+    segments = (f">{s.chrom}:{s.summit - 100}-{s.summit + 100}\n{s.sequence}\n" for s in sites.itertuples())
+    (toy_files / "hg38.fa").write_text("".join(segments))
     (toy_files / "hg38.bed").write_text("".join(f"{s.chrom}\t{s.summit - 5}\t{s.summit + 5}\n" for s in sites.itertuples()))
     _, _, p = planned(toy_experiment(toy, toy_files, genome=str(toy_files / "hg38.fa"), regions=str(toy_files / "hg38.bed"), windows=5))
     known = {f"{s.chrom}:{s.summit - 60}-{s.summit + 60}": s.sequence[40:160] for s in sites.itertuples()}

@@ -485,7 +485,7 @@ OPTIONS: dict[str, Callable[[Path], Arguments]] = {
     "--engine warp": lambda d: effects(d, engine="warp"), "--device gpu9": lambda d: effects(d, device="gpu9"), "--workers 0": lambda d: effects(d, workers=0),
     "--workers -2": lambda d: effects(d, workers=-2), "--windows 0": lambda d: table1(d, windows=0, out="new"),
     "--windows -1": lambda d: table1(d, windows=-1, out="new"), "--regions empty": lambda d: effects(d, regions=""),
-    "--stranded, and no minus strand": lambda d: [*effects(d), "--stranded"], "--seed twice": lambda d: [*effects(d), "--seed", "0"],
+    "--stranded, and no minus strand": lambda d: [*effects(d), "--stranded"], "--seed twice": lambda d: [*effects(d), "--seed", "0", "--seed", "1"],
     "--chromosomes not in the regions": lambda d: [*effects(d), "--chromosomes", "chr2"], "--chromosomes not all in the regions": lambda d: [*effects(d), "--chromosomes", "chr1,chr2"],
     "--peaks beside --regions": lambda d: [*table1(d, out="new"), "--peaks", "X_TF1_None=sites.bed"], "--trust-code, and no model of Kipoi": lambda d: [*effects(d), "--trust-code"],
     "--genome empty": lambda d: effects(d, genome=""), "--protocol best": lambda d: table1(d, protocol="best", out="new"),

@@ -667,7 +667,7 @@ TOMLS = {
     "seed negative": edited("draws", "seed = -1\ndraws"), "seed 2^80": edited("draws", f"seed = {2**80}\ndraws"),
     "protocol unknown": edited("draws", 'protocols = ["best"]\ndraws'), "protocols no list": edited("draws", 'protocols = "default"\ndraws'),
     "exposures beside peaks": edited("draws", 'exposures = ["X_TF2_None"]\ndraws'), "no chromosomes": edited('chromosomes = ["chr1"]\n', ""),
-    "chromosome unknown": edited('"chr1"', '"1"'), "no genome": edited('genome = {file = "g.fa"}\n', ""), "genome a string": edited('{file = "g.fa"}', '"g.fa"'),
+    "chromosome unknown": edited('"chr1"', '"7"'), "chromosome 1 for chr1": edited('"chr1"', '"1"'), "no genome": edited('genome = {file = "g.fa"}\n', ""), "genome a string": edited('{file = "g.fa"}', '"g.fa"'),
     "genome missing": edited("g.fa", "none.fa"), "genome neither file nor url": edited('{file = "g.fa"}', "{}"),
     "genome both file and url": edited('"g.fa"', '"g.fa", url = "http://x/y"'), "url of another scheme": edited('file = "g.fa"', 'url = "file:///etc/passwd"'),
     "url that cannot be had": edited('file = "g.fa"', 'url = "http://127.0.0.1:9/../../g.fa"'), "md5 too short": edited('"g.fa"', '"g.fa", md5 = "123"'),

@@ -235,7 +235,6 @@ class SequenceModel(Running):
     Raises InputError if a trial forward pass does not turn `(1, 4, length)` into `(1, n_labels)`, and for labels
     whose addresses could be confused.
     """
-
     held_out: tuple[str, ...] = ()  # chromosomes that the weights were neither trained on nor chosen by; () where that is not known
 
     def __init__(

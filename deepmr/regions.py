@@ -139,7 +139,7 @@ def _read_lines(path: Path) -> _Lines:
         raise InputError(f"regions: {path} cannot be read as text or gzip ({error})") from None
     return file
 
-
+# %% ../nbs/00c_regions.ipynb #c21a0001
 def _split(line: str) -> list[str]:
     return [f.strip() for f in line.split("\t")] if "\t" in line else line.split()
 
@@ -157,7 +157,7 @@ def _check_line(fields: list[str], where: str, width: int) -> None:
     if len(fields) != width:
         raise InputError(f"{where}: found {len(fields)} columns, expected {width} as in the first line")
 
-# %% ../nbs/00c_regions.ipynb #c21a0001
+
 def _columns(file: _Lines) -> pd.DataFrame:
     "The lines split at tabs, or at spaces where they have none. InputError for the first line that is wrong."
     tabs, text = {line.count("\t") for line in file.texts}, "".join(file.texts)
@@ -174,7 +174,7 @@ def _columns(file: _Lines) -> pd.DataFrame:
         _check_line(fields, file.where(row), len(rows[0]))
     return pd.DataFrame(rows, dtype=str)
 
-
+# %% ../nbs/00c_regions.ipynb #c21a0003
 def _check_lines(file: _Lines) -> None:
     "Give the file its columns. InputError for the first line that is wrong, and for a header of labels that does not fit."
     if not file.texts:
@@ -189,7 +189,7 @@ def _check_lines(file: _Lines) -> None:
 _real = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?inf|nan", re.IGNORECASE).fullmatch
 _colour = re.compile(r"0|\.|[0-9]{1,3},[0-9]{1,3},[0-9]{1,3}").fullmatch
 
-# %% ../nbs/00c_regions.ipynb #c21a0003
+
 def _is_thick(fields: Sequence[str]) -> bool:
     "Can columns 7 to 9 of a line be thickStart, thickEnd and itemRgb?"
     thick = bool(_whole(fields[6]) and _whole(fields[7])) and int(fields[1]) <= int(fields[6]) <= int(fields[7]) <= int(fields[2])
@@ -398,8 +398,7 @@ class Genome:
         self._fasta = _open_fasta(self.path)
         self.segments = pd.DataFrame([_segment(record.name, len(record), self.path) for record in self._fasta],
                                      columns=["chrom", "start", "end", "record", "strand"])
-        self.matched: dict[str, str] = {}
-        self._keys: dict[str, list[str]] = {}
+        self.matched, self._keys = dict[str, str](), dict[str, list[str]]()
         self._places = {chrom: _Places(rows) for chrom, rows in self.segments.groupby("chrom", sort=False)}
 
     def fetch(self, chrom: str, start: int, end: int) -> str:
@@ -409,8 +408,7 @@ class Genome:
             raise InputError(f"{name}: found start {start} and end {end}, expected 0 <= start < end")
         if own is None:
             raise InputError(f"{name}: found no chromosome {chrom} in {self.path.name}{self.meant(chrom)}")
-        places = self._places[own]
-        if (row := int(places.holding(np.array([start]), np.array([end]))[0])) < 0:
+        if (row := int((places := self._places[own]).holding(np.array([start]), np.array([end]))[0])) < 0:
             raise InputError(f"{name}: found a region that is not wholly inside {places.words} ({self.path.name})")
         segment = self.segments.iloc[row]
         here = (segment.end - end, segment.end - start) if segment.strand == "-" else (start - segment.start, end - segment.start)
@@ -468,7 +466,7 @@ def _match_name(genome: Genome, chrom: str) -> str | None:
         raise InputError(f"genome: found chromosomes of {' and '.join(sorted(told))} in {genome.path.name} and the regions, expected one assembly")
     return fits[0]
 
-
+# %% ../nbs/00c_regions.ipynb #c21b0005
 def assembly_of(genome: Genome, name: str) -> str:
     "The assembly of a chromosome of a genome, by its name or its length, '' if neither tells."
     key, assembly = chromosome_key(name)
@@ -825,7 +823,7 @@ def left_out(windows: pd.DataFrame, sequences: Sequences) -> tuple[NDArray[np.bo
     parts = [(early, "begin before their chromosome"), (beyond, "go beyond the sequence"), (absent, f"lie on {named}, which the genome lacks")]
     return out, [note("regions_left_out", n=int(out.sum()), of=len(out), why="; ".join(f"{k.sum()} {words}" for k, words in parts if k.any()))]
 
-
+# %% ../nbs/00c_regions.ipynb #c21c0007
 def _length_of(chrom: str, assembly: str) -> float:
     "The length of a chromosome of an assembly, infinite if it is not known."
     table, key = _chromosomes(), chromosome_key(chrom)[0]

@@ -835,7 +835,7 @@ KINDS = {
     "too_large": r"unpacks? to|found over|squares fit|not squeezed",
     "not_finite": r"\bnan\b|\binf\b|not( a)? finite",
     "not_dna": r"only A, C, G and T|expected A, C, G or T|lengths .* all to be equal|expected text of A, C, G",
-    "duplicate": r"\btwice\b|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
+    "duplicate": r"\btwice\b|values, expected one$|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
     "conflict": r"which is the outcome|found both|peaks, chromosomes and genome together",
     "unknown_name": r"does not predict|found no chromosome|which .* does not have|no label of .* begins|unknown key|[Dd]id you mean|No such (command|option)"
                     r"|expected one of [^s]|expected a list of [a-z]+,|found no track|no column|expected '\w+' or '\w+'|which cannot be used here|expected \S+#1 to"

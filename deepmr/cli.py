@@ -132,7 +132,7 @@ class _Question:
     model: Annotated[str, typer.Option(help=MODELS)] = "hepg2"
     outcome: Annotated[str, typer.Option(help="The label that may be caused, named as the exposures are.")] = "HepG2_DNase_None"
     genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="cache, then UCSC, then windows that the model makes",
-                                               help="FASTA of a whole genome, or of segments named chr1:100-2000.")] = None
+                                               help="FASTA of chromosomes, or of segments named chr1:100-2000; or hg19 or hg38, from UCSC.")] = None
     draws: Annotated[int | None, typer.Option(show_default="none: weights as shipped", help=(
         "Sets of dropout masks per window, or members of an ensemble. With a number, --protocol is masks, if none is given."))] = None
 
@@ -144,6 +144,8 @@ class _Details:
     seed: Annotated[int, typer.Option(help="Decides windows, masks and bootstrap. The same seed gives the same bytes.")] = 0
     engine: Annotated[str, typer.Option(help=(
         "auto, propagate (fast) or plain (one forward pass per mutant). The numbers are the same."))] = "auto"
+    stranded: Annotated[bool, typer.Option("--stranded", show_default="off: the plus strand", help=(
+        "Read the windows of regions on the minus strand as reverse complement, for a model that tells strands apart."))] = False
     keep_draws: Annotated[bool, typer.Option("--keep-draws", show_default="off", help=(
         "Keep every draw, not only means and standard errors."))] = False
     trust_code: Annotated[bool, typer.Option("--trust-code", show_default="off", help=(
@@ -355,13 +357,10 @@ def _print_model(spec: str) -> None:
 
 def _print_plan(p: "Plan", out: str) -> None:
     "Print what a run is going to do."
-    from deepmr.regions import read_windows
     from deepmr.rundir import disk_needed
     if isinstance(p.experiment.model, str):
         _print_model(p.experiment.model)
     typer.echo(f"windows: {p.source}")
-    if p.experiment.regions is not None and len(p.exposures) > 1 and read_windows(p.experiment.regions).labels.isna().all():
-        typer.echo(f"note: {Path(p.experiment.regions).name} names no exposures, so its windows serve all {len(p.exposures)}")
     for note in p.notes:
         typer.echo(f"note: {note.sentence}")
     passes = "1 pass" if p.draws == 1 else f"{p.draws} members" if p.protocol.shipped else f"{p.draws} draws"
@@ -462,7 +461,7 @@ def table1(
     from deepmr.experiment import Experiment, check_together, get_protocol
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
-    protocols = [get_protocol(name.strip()).name for text in protocol or [] for name in text.split(",")]
+    protocols = list(dict.fromkeys(get_protocol(name.strip()).name for text in protocol or [] for name in text.split(",")))
     check_together(protocols)
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions,
                        windows=windows, protocol=protocols[0] if protocols else None, scale=scale, motifs=motifs, decoys=decoys, controls=controls)
@@ -519,6 +518,8 @@ def effects(
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions, scale=scale)
+    if details.seed and len(_listed(question.model)) > 1:
+        machine.execution().announce("note: --seed has no effect: the draws are the ensemble's members, in all windows")
     asked = _with_windows(asked, None, _listed(chromosomes), machine.execution().announce)
     with _own_labels(question.model, question.outcome, details.trust_code), _Bar() as bar:
         n = write_effects(asked, out, machine.execution(bar))

@@ -27,11 +27,14 @@ from .own_sites import motif_of, read_motifs
 from deepmr.regions import (
     Sequences,
     SequenceUnavailable,
+    assembly_of,
+    centred,
+    chromosome_key,
     codes_to_one_hot,
     encode_all,
-    read_regions,
-    read_windows,
-    resize,
+    left_out,
+    once_each,
+    read_labelled,
     sample_bound,
 )
 from .scale import SCALES, scale_of
@@ -100,7 +103,7 @@ class Experiment:
     exposures: tuple[str, ...] = ()  # empty: every label of the outcome's cell, for example all that begin with HepG2_
     outcome: str = "HepG2_DNase_None"
     regions: str | None = None  # BED; None: the windows in the package
-    genome: str | None = None  # FASTA; None: the cache, then UCSC, then evolved windows
+    genome: str | None = None  # FASTA, or hg19 or hg38 for the cache, then UCSC; None: hg19, then evolved windows
     windows: int = 25  # per exposure
     draws: int | None = None  # sets of dropout masks, or members of an ensemble; None: what the protocol needs
     protocol: str | None = None  # a key of PROTOCOLS; None: masks for a single network with `draws`, else default
@@ -111,6 +114,7 @@ class Experiment:
     seed: int = 0
     engine: str = "auto"  # one of ENGINES in deepmr.effects
     trust_code: bool = False  # let a model of Kipoi run its authors' code
+    stranded: bool = False  # read the windows of regions on the minus strand as reverse complement
     keep_draws: bool = False  # also keep the effects of every draw, which takes much more disk
 
     def check(self) -> None:
@@ -209,29 +213,40 @@ class Plan:
         return self.experiment.draws
 
 # %% ../nbs/08_experiment.ipynb #68ef16d9
-def candidate_windows(experiment: Experiment, model: SequenceModel) -> pd.DataFrame:
-    "All windows to sample from, resized to the model's length."
-    windows = read_windows(experiment.regions)
-    centres = (windows.start + windows.end) // 2
-    if experiment.regions is not None and windows.labels.isna().all():
-        centres = read_regions(experiment.regions).summit
-    if ((windows.end - windows.start) != model.length).any():
-        sized = resize(windows, np.asarray(centres), model.length)
-        windows = sized.assign(labels=windows.labels.to_numpy(), digest=None)
-    return windows.drop_duplicates("name").reset_index(drop=True)
+def candidate_windows(experiment: Experiment, model: SequenceModel, sequences: Sequences) -> tuple[pd.DataFrame, list[Note]]:
+    "All windows to sample from, of the model's length and wholly in the sequence, each place once; and notes on how the regions were read."
+    regions, notes = read_labelled(experiment.regions, {*model.labels, *model.addresses})
+    minus = int((regions.strand == "-").sum())
+    if experiment.stranded and not minus:
+        notes.append(note("no_minus_strand"))
+    elif minus and not experiment.stranded:
+        notes.append(note("minus_strand_ignored", n=minus, of=len(regions)))
+    windows = centred(regions, model.length, experiment.stranded)
+    if experiment.regions is not None or sequences.genome is not None:
+        out, why = left_out(windows, sequences)
+        windows, notes = windows[~out], notes + why
+    if sequences.genome and sequences.genome.matched:
+        genome = sequences.genome
+        pairs = [f"{c} is {name}" + (f" of {told}" if (told := assembly_of(genome, name)) else "") for c, name in genome.matched.items()]
+        notes.append(note("chromosomes_matched", names=", ".join(pairs[:3]) + (", …" if len(pairs) > 3 else "")))
+    return once_each(windows.reset_index(drop=True)), notes
 
 
 def _sample(experiment: Experiment, model: SequenceModel, exposures: tuple[str, ...], candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
     "exposure -> its sample of windows. Raises InputError where an exposure was observed in none."
-    samples = {}
+    samples, drawn = {}, dict[bytes, pd.DataFrame]()
     for exposure in exposures:
         names = {exposure, model.labels[model.index(exposure)]}  # peaks of HepG2_CTCF_None also serve HepG2_CTCF_None#2
         bound = np.array([labels is None or not names.isdisjoint(labels) for labels in candidates.labels])
         if not bound.any():
             where = "the windows that ship with deepmr" if experiment.regions is None else experiment.regions
-            raise InputError(f"regions: found no window bound by {exposure} in {where}, "
-                             "expected at least one; give --regions BED")
-        samples[exposure] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
+            seen = list(dict.fromkeys(k for labels in candidates.labels for k in labels))
+            has = f", whose labels are {', '.join(seen[:3])}{', …' if len(seen) > 3 else ''}" if seen else ""
+            remedy = "separate labels by commas" if any(";" in k for k in seen) else "give --regions BED"
+            raise InputError(f"regions: found no window bound by {exposure} in {where}{has}, expected at least one; {remedy}")
+        if (key := bound.tobytes()) not in drawn:
+            drawn[key] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
+        samples[exposure] = drawn[key]
     return samples
 
 # %% ../nbs/08_experiment.ipynb #0f46e01a
@@ -241,6 +256,19 @@ def _union(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
     exposures = drawn.groupby("name", sort=False).exposure.agg(tuple)
     once = drawn.drop_duplicates("name").drop(columns="exposure").sort_values(["chrom", "start"])
     return once.assign(exposures=once.name.map(exposures)).reset_index(drop=True)
+
+# %% ../nbs/08_experiment.ipynb #c21e0001
+def trained_on(model: SequenceModel, windows: pd.DataFrame) -> list[Note]:
+    "A note if windows lie on chromosomes that a network was trained on or chosen by, where its weights say which were kept out."
+    members = model.members if isinstance(model, Ensemble) else [model]
+    kept = [{chromosome_key(c)[0] for c in m.held_out} for m in members if m.held_out]
+    seen = windows.chrom.map({c: any(chromosome_key(c)[0] not in k for k in kept) for c in windows.chrom.unique()})
+    if not kept or not seen.any():
+        return []
+    where = list(dict.fromkeys(windows.chrom[seen]))
+    apart = list(dict.fromkeys(c for m in members for c in m.held_out))
+    return [note("trained_chromosomes", n=int(seen.sum()), of=len(windows), held_out=", ".join(apart),
+                 chromosomes=", ".join(where[:6]) + (", …" if len(where) > 6 else ""))]
 
 # %% ../nbs/08_experiment.ipynb #c0a1000c
 EVOLVED = 5  # windows grown per exposure: enough to see that everything works
@@ -305,10 +333,14 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     model = asked_model(experiment, execution.device)
     exposures, outcome = resolve_labels(experiment, model)
     experiment = _settled(experiment, model, outcome)
-    samples = _sample(experiment, model, exposures, candidate_windows(experiment, model))
-    notes = [note("few_windows", exposure=e, n=len(s), asked=experiment.windows) for e, s in samples.items()
-             if len(s) < experiment.windows]
-    windows, sequences = _union(samples), Sequences(experiment.genome, announce=execution.announce)
+    sequences = sequences_of(experiment, execution)
+    candidates, notes = candidate_windows(experiment, model, sequences)
+    samples = _sample(experiment, model, exposures, candidates)
+    windows = _union(samples)
+    if len(exposures) > 1 and candidates.labels.isna().all():
+        notes.append(note("regions_serve_all", file=Path(str(experiment.regions)).name, n=len(exposures)))
+    notes += trained_on(model, windows)
+    notes += [note("few_windows", exposure=e, n=len(s), asked=experiment.windows) for e, s in samples.items() if len(s) < experiment.windows]
     motifs, without = motifs_for(experiment, exposures, get_protocol(str(experiment.protocol)))
     try:
         codes, source = encode_all(sequences.get(windows)), sequences.source
@@ -322,6 +354,11 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     return Plan(experiment, model, exposures, windows, codes, source, (*notes, *without, *_kind_notes(experiment, model)), decoys, motifs)
 
 # %% ../nbs/08_experiment.ipynb #c0a1000e
+def sequences_of(experiment: Experiment, execution: Execution) -> Sequences:
+    "Where an experiment's sequence comes from. The windows that ship are hg19's; which assembly those of a user are of is not known."
+    return Sequences(experiment.genome, announce=execution.announce, digests_of="hg19" if experiment.regions is None else "")
+
+
 def check_execution(execution: object) -> None:
     "Raise InputError unless it is an Execution whose values are allowed."
     if not isinstance(execution, Execution):

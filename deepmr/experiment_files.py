@@ -6,8 +6,10 @@
 __all__ = ['ExperimentFile', 'read_experiment', 'fetch_inputs', 'load_experiment']
 
 # %% ../nbs/13_experiment_files.ipynb #e21f87d1
+import codecs
 import gzip
 import os
+import re
 import reprlib
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -203,8 +205,7 @@ def _make_windows(
     name: str,  # of the experiment
 ) -> Path:  # BED with the labels of each window and the digest of its sequence
     "Bound windows on the chromosomes. InputError: a chromosome that is not in the genome, or an exposure without a window."
-    known = sorted(set(genome.segments.chrom))
-    if absent := [c for c in chromosomes if c not in known]:
+    if absent := [c for c in chromosomes if genome.name_of(c) is None]:
         raise InputError(f"chromosomes: found {absent[0]!r}, which {genome.path.name} does not have{genome.meant(absent[0])}")
     windows = label_windows(genome, peaks, chromosomes, list(peaks), length)
     seen = {label for labels in windows.labels for label in labels}
@@ -257,12 +258,12 @@ def on_chromosomes(
     if absent := [c for c in chromosomes if c not in there]:
         announce(f"chromosomes: {path.name} has no region on {', '.join(absent)}")
     data = path.read_bytes()
-    lines = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).splitlines(keepends=True)
+    lines = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
     wanted = {c.encode() for c in chromosomes}
-    text = b"".join(line for line in lines if line.startswith((b"#", b"track", b"browser")) or set(line.split(maxsplit=1)[:1]) & wanted)
+    text = b"".join(line for line in lines if re.match(rb"#|(track|browser)(\s|$)", line) or set(line.split(maxsplit=1)[:1]) & wanted)
     folder = make_folder(cache_dir() / "windows", "cache")
-    stem = path.name.removesuffix(".gz").rpartition(".")[0][-100:] or "regions"
-    write_file(kept := folder / f"{stem}-{sha256(text).hexdigest()[:12]}.bed", text, "cache")
+    stem, _, kind = path.name.removesuffix(".gz")[-100:].rpartition(".")  # the kind says what narrowPeak's columns are
+    write_file(kept := folder / f"{stem or 'regions'}-{sha256(text).hexdigest()[:12]}.{kind or 'bed'}", text, "cache")
     announce(f"chromosomes: {len(read_regions(kept)):,} regions of {path.name} lie on {', '.join(c for c in chromosomes if c in there)}")
     return str(kept)
 

@@ -235,6 +235,7 @@ class SequenceModel(Running):
     Raises InputError if a trial forward pass does not turn `(1, 4, length)` into `(1, n_labels)`, and for labels
     whose addresses could be confused.
     """
+    held_out: tuple[str, ...] = ()  # chromosomes that the weights were neither trained on nor chosen by; () where that is not known
 
     def __init__(
         self,
@@ -491,7 +492,18 @@ def _rebuilt(header: Mapping[str, str], weights: Mapping[str, torch.Tensor]) -> 
         raise ValueError(f"its length {header['length']} is not that of its network")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError("its labels are no list of names")
-    return SequenceModel(module.float(), labels, int(header["length"]), header["name"], thresholds, label_warnings)
+    model = SequenceModel(module.float(), labels, int(header["length"]), header["name"], thresholds, label_warnings)
+    model.held_out = _held_out(header)
+    return model
+
+
+def _held_out(header: Mapping[str, str]) -> tuple[str, ...]:
+    "Test chromosomes of the weights. Those of `deepmr train` that do not say were kept from chromosomes 8, 9 and 22 (`12_training_data`)."
+    ours = header.get("command", "").startswith("deepmr train")
+    chromosomes = json.loads(header.get("held_out", '["chr8", "chr9", "chr22"]' if ours else "[]"))
+    if not isinstance(chromosomes, list) or not all(isinstance(c, str) for c in chromosomes):
+        raise ValueError("its held_out is no list of chromosomes")
+    return tuple(chromosomes)
 
 # %% ../nbs/01_networks.ipynb #c85f6954
 def _check_archive(path: Path) -> None:

@@ -149,6 +149,23 @@ NOTES |= {
                               "For these, compare --protocol median.", "{draws} members, protocol {protocol}"),
 }
 
+# %% ../nbs/00b_notes.ipynb #c21d0001
+NOTES |= {
+    "regions_left_out": NoteKind("Some regions have no whole window in the sequence and were left out.", "{n} of {of}: {why}"),
+    "chromosomes_matched": NoteKind("Chromosomes have other names in the genome than in the regions and were matched.", "{names}"),
+    "regions_serve_all": NoteKind("The regions name no exposures, so their windows serve all.", "{file}, {n} exposures"),
+    "unknown_labels": NoteKind("Some labels of the regions are none of the model's and were passed over.", "{labels}; in {n} of {of} lines"),
+    "labels_without_header": NoteKind("Column 7 of the regions was read as labels, since it names labels of the model. A header "
+                                      "'#chrom start end name score strand labels' would say so.", "{file}"),
+    "columns_not_read": NoteKind("Column 7 of the regions was not read. If it holds labels, give the file a header "
+                                 "'#chrom start end name score strand labels'.", "{text} in {file}"),
+    "minus_strand_ignored": NoteKind("All windows are read on the plus strand, those of regions on the minus strand, too. For a model that tells "
+                                     "strands apart there is --stranded.", "{n} of {of} regions"),
+    "no_minus_strand": NoteKind("No region is on the minus strand, so --stranded has no effect."),
+    "trained_chromosomes": NoteKind("Some windows lie on chromosomes that the model was trained on or chosen by, and may repeat what it has seen.",
+                                    "{n} of {of}: {chromosomes}; kept out were {held_out}"),
+}
+
 # %% ../nbs/00b_notes.ipynb #fbe2e32f
 def table_notes(counted: Mapping[str, tuple[int, int] | None]) -> str:
     "Codes as the `warnings` column of a table stores them. A count `(n, of)` is the number of windows that carry the note."

@@ -55,12 +55,14 @@ from deepmr.experiment import (
     check_execution,
     get_protocol,
     plan,
+    sequences_of,
+    trained_on,
 )
 from .mr import MREstimate, egger, ivw, steiger
 from .networks import SequenceModel
 from .notes import codes
 from .own_sites import site_positions
-from .regions import Sequences, codes_to_one_hot, one_hot
+from .regions import codes_to_one_hot, one_hot
 from .robust import weighted_median
 from deepmr.rundir import (
     DIAGNOSTICS,
@@ -507,9 +509,11 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
         raise InputError(f"out: found {str(path)!r}, expected the name of a file")
     if not path.parent.is_dir():
         raise InputError(f"out: found no directory {path.parent}, expected a place to write {path.name}")
-    windows, sequences = candidate_windows(experiment, model), Sequences(experiment.genome, announce=execution.announce)
+    sequences = sequences_of(experiment, execution)
+    windows, notes = candidate_windows(experiment, model, sequences)
     x = one_hot(sequences.get(windows))
-    execution.announce(sequences.source)
+    for line in (sequences.source, *(n.sentence for n in (*notes, *trained_on(model, windows)))):
+        execution.announce(line)
     data = mutation_effects(model, x, list(experiment.exposures), experiment.outcome, experiment.draws, experiment.seed, experiment.engine,
                             scale=experiment.scale, windows=list(windows.name), same_masks=True, keep_draws=experiment.keep_draws,
                             workers=execution.workers,

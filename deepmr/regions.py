@@ -8,16 +8,20 @@ __all__ = ['ALPHABET', 'one_hot', 'read_regions', 'window_name', 'Genome', 'tile
 
 # %% ../nbs/00c_regions.ipynb #aeca4f70
 import contextlib
+import csv
+import functools
 import gzip
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +31,7 @@ import pyfaidx
 from numpy.typing import ArrayLike, NDArray
 
 from .core import InputError, cache_dir, check_file, check_whole, did_you_mean, moved_names, quoted, write_file, writing
+from .notes import Note, note
 
 # %% ../nbs/00c_regions.ipynb #270d580e
 ALPHABET = "ACGT"
@@ -79,7 +84,6 @@ def one_hot(
     return codes_to_one_hot(encode_all(sequences, ambiguous))
 
 # %% ../nbs/00c_regions.ipynb #2a1a15a0
-_BED_COLUMNS = ("chrom", "start", "end", "name", "score", "strand")
 MAX_LINES, MAX_LINE = 5_000_000, 1_000_000  # of a regions file; characters of a line
 
 
@@ -91,55 +95,160 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(iter(lambda: text.readline(MAX_LINE), ""), 1):
             if number > MAX_LINES or len(line) == MAX_LINE:
                 raise InputError(f"regions: found over {MAX_LINES:,} lines, or one of over {MAX_LINE:,} characters, in {path}, expected fewer")
-            yield number, line.rstrip("\r\n")
+            yield number, line
+
+
+@dataclass
+class _Lines:
+    "The lines of a regions file as they stand, and what its header, track line and name say of them."
+
+    name: str  # of the file
+    numbers: list[int] = field(default_factory=list)  # of the lines with regions
+    texts: list[str] = field(default_factory=list)
+    header: tuple[str, ...] = ()  # names of the columns in lower case; () if no line gives them
+    kind: str = ""  # 'narrowpeak' and the like, if the name of the file or a track line says so
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)  # the columns, numbered from 0, as text
+
+    def where(self, row: int) -> str:
+        "The place of a row for a message."
+        return f"{self.name}, line {self.numbers[row]}"
 
 # %% ../nbs/00c_regions.ipynb #f0f99c8a
-def _parse_region(line: str, where: str) -> list[Any]:
-    "chrom, start and end as numbers, then the further columns as text."
-    fields = [f.strip() for f in line.split("\t")] if "\t" in line else line.split()
+_whole = re.compile("-?[0-9]{1,12}").fullmatch  # int() would also take 1_000
+_aside = re.compile(r"#|(track|browser)(\s|$)").match  # a line that holds no region
+_CHROM, _START, _END = {"chrom", "chr", "chromosome"}, {"start", "chromstart"}, {"end", "chromend"}
+
+
+def _read_lines(path: Path) -> _Lines:
+    "The lines of a file. InputError if it cannot be read as text or gzip."
+    kinds = [s[1:].lower() for s in path.suffixes if s.lower().endswith("peak")]
+    file = _Lines(path.name, kind=kinds[0] if kinds else "")
+    try:
+        for number, line in _lines(path):
+            if not _aside(line):
+                if not line.isspace():
+                    file.texts.append(line)
+                    file.numbers.append(number)
+            elif not file.texts:
+                names = tuple(f.strip().lower() for f in (line[1:].split("\t") if "\t" in line else line[1:].split()))
+                if line[0] == "#" and len(names) > 2 and names[0] in _CHROM and names[1] in _START and names[2] in _END:
+                    file.header = names
+                elif said := re.search(r"\btype=[\"']?(\w+)", line):
+                    file.kind = said[1].lower()
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"regions: {path} cannot be read as text or gzip ({error})") from None
+    return file
+
+# %% ../nbs/00c_regions.ipynb #c21a0001
+def _split(line: str) -> list[str]:
+    return [f.strip() for f in line.split("\t")] if "\t" in line else line.split()
+
+
+def _check_line(fields: list[str], where: str, width: int) -> None:
+    "InputError for the first thing that is wrong with a line."
     if len(fields) < 3:
         raise InputError(f"{where}: found {len(fields)} column(s), expected at least chrom, start and end")
     if not fields[0] or not fields[0].isprintable():
         raise InputError(f"{where}: found chromosome {quoted(fields[0])}, expected a name")
-    if not all(re.fullmatch("-?[0-9]{1,12}", f) for f in fields[1:3]):  # int() would also take 1_000
+    if not all(map(_whole, fields[1:3])):
         raise InputError(f"{where}: found {quoted(fields[1])} and {quoted(fields[2])}, expected two whole numbers of at most 12 digits")
-    start, end = int(fields[1]), int(fields[2])
-    if not 0 <= start < end:
-        raise InputError(f"{where}: found start {start} and end {end}, expected 0 <= start < end")
-    return [fields[0], start, end, *fields[3:]]
+    if not 0 <= int(fields[1]) < int(fields[2]):
+        raise InputError(f"{where}: found start {int(fields[1])} and end {int(fields[2])}, expected 0 <= start < end")
+    if len(fields) != width:
+        raise InputError(f"{where}: found {len(fields)} columns, expected {width} as in the first line")
 
 
-def _summit(row: list[Any], where: str) -> int:
-    "Offset of the summit: narrowPeak's tenth column, or the middle if that is −1 or missing."
-    length = row[2] - row[1]
-    offset = int(row[9]) if len(row) == 10 and re.fullmatch("-?[0-9]{1,12}", row[9]) else -1
-    if not -1 <= offset <= length:
-        raise InputError(f"{where}: found a summit {offset} bp into a peak of {length} bp, expected one within it, or -1")
-    return length // 2 if offset == -1 else offset
+def _columns(file: _Lines) -> pd.DataFrame:
+    "The lines split at tabs, or at spaces where they have none. InputError for the first line that is wrong."
+    tabs, text = {line.count("\t") for line in file.texts}, "".join(file.texts)
+    if len(tabs) == 1 and min(tabs) > 1 and "\0" not in text:
+        table = pd.read_csv(io.StringIO(text), sep="\t", header=None, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
+        table = table.apply(lambda column: column.str.strip())
+        start, end = (table[k] if table[k].str.fullmatch("-?[0-9]{1,12}").all() else None for k in (1, 2))
+        if start is not None and end is not None and all(c and c.isprintable() for c in table[0].unique()):
+            a, b = start.astype(np.int64), end.astype(np.int64)
+            if ((a >= 0) & (a < b)).all():
+                return table
+    rows = [_split(line) for line in file.texts]
+    for row, fields in enumerate(rows):
+        _check_line(fields, file.where(row), len(rows[0]))
+    return pd.DataFrame(rows, dtype=str)
+
+# %% ../nbs/00c_regions.ipynb #c21a0003
+def _check_lines(file: _Lines) -> None:
+    "Give the file its columns. InputError for the first line that is wrong, and for a header of labels that does not fit."
+    if not file.texts:
+        return
+    file.table = _columns(file)
+    if file.header and len(file.header) != file.table.shape[1]:
+        if {"labels", "digest"} & set(file.header):
+            raise InputError(f"{file.name}: found {file.table.shape[1]} columns under a header of {len(file.header)}, expected as many")
+        file.header = ()  # a comment
+
+
+_real = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?inf|nan", re.IGNORECASE).fullmatch
+_colour = re.compile(r"0|\.|[0-9]{1,3},[0-9]{1,3},[0-9]{1,3}").fullmatch
+
+
+def _is_thick(fields: Sequence[str]) -> bool:
+    "Can columns 7 to 9 of a line be thickStart, thickEnd and itemRgb?"
+    thick = bool(_whole(fields[6]) and _whole(fields[7])) and int(fields[1]) <= int(fields[6]) <= int(fields[7]) <= int(fields[2])
+    return thick and bool(_colour(fields[8]))
+
+
+def _is_blocks(fields: Sequence[str]) -> bool:
+    "Can columns 10 to 12 of a line be the blocks of BED12? They begin with the region and end with it."
+    lists = [part.rstrip(",").split(",") for part in fields[10:12]]
+    if len(lists) < 2 or len(lists[0]) != len(lists[1]) or not all(map(_whole, (fields[9], *lists[0], *lists[1]))):
+        return False
+    whole = int(lists[1][0]) == 0 and int(lists[1][-1]) + int(lists[0][-1]) == int(fields[2]) - int(fields[1])
+    return whole and int(fields[9]) == len(lists[0])
+
+# %% ../nbs/00c_regions.ipynb #c21a0002
+def _summit_column(file: _Lines) -> int | None:
+    "Which column holds the offset of the summit, by header, name or content. InputError: two readings are possible."
+    if "peak" in file.header:
+        return file.header.index("peak")
+    t = file.table
+    if "labels" in file.header or t.shape[1] < 10 or file.kind in ("broadpeak", "gappedpeak", "bed", "beddetail"):
+        return None
+    if file.kind == "narrowpeak":
+        return 9
+    if any(all(map(fits, t.itertuples(index=False, name=None))) for fits in (_is_thick, _is_blocks)):
+        return None
+    if not all(map(_real, pd.unique(t[[6, 7, 8]].to_numpy().ravel()))) or not any(map(_whole, t[9])):
+        return None
+    if (t[[6, 7, 8]] == "0").all(axis=None):
+        raise InputError(f"{file.name}: found three columns of zeros before column 10, expected the name .narrowPeak if that is the summit, "
+                         "or else fewer columns")
+    return 9
+
+
+def _summits(file: _Lines, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+    "Position of each summit: that of narrowPeak, or the middle where it is −1 or there is none."
+    if (column := _summit_column(file)) is None:
+        return (start + end) // 2
+    texts = file.table[column]
+    if not (right := texts.str.fullmatch("-?[0-9]{1,12}").to_numpy(bool)).all():
+        row = int(right.argmin())
+        raise InputError(f"{file.where(row)}: found the summit {quoted(texts[row])} in column {column + 1}, expected a whole number, or -1")
+    offset = texts.astype(np.int64).to_numpy()
+    if not (right := (offset >= -1) & (offset <= end - start)).all():
+        row = int(right.argmin())
+        raise InputError(f"{file.where(row)}: found a summit {offset[row]} bp into a peak of {end[row] - start[row]} bp, "
+                         "expected one within it, or -1")
+    return np.where(offset < 0, (start + end) // 2, start + offset)
 
 # %% ../nbs/00c_regions.ipynb #8b3daf1e
 def read_regions(
-    path: str | os.PathLike[str],  # BED or narrowPeak, plain or gzip
+    path: str | os.PathLike[str],  # BED, narrowPeak, broadPeak, gappedPeak or IDR's output, plain or gzip
     allow_empty: bool = False,  # accept a file without regions, such as a track without peaks
-) -> pd.DataFrame:  # chrom, start, end, name, score, strand, summit, and `rest`: further columns as a tuple of text
-    """Read regions, 0-based and half-open. `summit` is narrowPeak's summit, or the middle.
+) -> pd.DataFrame:  # chrom, start, end, name, score, strand, summit, and `rest`: columns 7 and further as a tuple of text
+    """Read regions, 0-based and half-open. `summit` is the position of narrowPeak's summit, or the middle.
 
-    Raises InputError for a missing, unreadable or empty file, and for a bad line (with its number).
+    Raises InputError for a missing, unreadable or empty file, for a bad line (with its number), and for a file that could be of two kinds.
     """
-    path, rows, summits = check_file("regions", path, "a BED or narrowPeak file"), [], []
-    try:
-        for number, line in _lines(path):
-            if line.strip() and not line.startswith(("#", "track", "browser")):
-                where = f"{path.name}, line {number}"
-                rows.append(row := _parse_region(line, where))
-                summits.append(row[1] + _summit(row, where))
-                if len(row) != len(rows[0]):
-                    raise InputError(f"{where}: found {len(row)} columns, expected {len(rows[0])} as in the first line")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"regions: {path} cannot be read as text or gzip ({error})") from None
-    if not rows and not allow_empty:
-        raise InputError(f"regions: found no region in {path}, expected at least one")
-    return _regions_frame(rows, summits)
+    return _frame_of(_checked_lines(path, allow_empty))
 
 
 def window_name(chrom: str, start: int, end: int) -> str:
@@ -147,12 +256,30 @@ def window_name(chrom: str, start: int, end: int) -> str:
     return f"{chrom}:{start}-{end}"
 
 # %% ../nbs/00c_regions.ipynb #6be6c03b
-def _regions_frame(rows: list[list[Any]], summits: list[int]) -> pd.DataFrame:
-    "Name the columns and put '.' where a short BED has none."
-    frame = pd.DataFrame({c: [r[i] if len(r) > i else "." for r in rows] for i, c in enumerate(_BED_COLUMNS)})
-    frame = frame.astype({"start": np.int64, "end": np.int64})
-    frame["summit"] = np.array(summits, np.int64)
-    frame["rest"] = [tuple(r[6:]) for r in rows]
+def _checked_lines(path: str | os.PathLike[str], allow_empty: bool = False) -> _Lines:
+    "The lines of a regions file, checked. InputError as `read_regions`."
+    file = _read_lines(path := check_file("regions", path, "a BED or narrowPeak file"))
+    _check_lines(file)
+    if not file.texts and not allow_empty:
+        raise InputError(f"regions: found no region in {path}, expected at least one")
+    return file
+
+
+def _column(file: _Lines, name: str, position: int) -> pd.Series:
+    "A column by the name that the header gives it, or by its position in BED where there is no header. '.' where it is missing."
+    at = file.header.index(name) if name in file.header else -1 if file.header else position
+    return file.table[at] if at in file.table else pd.Series(["."] * len(file.texts), dtype=str)
+
+
+def _frame_of(file: _Lines) -> pd.DataFrame:
+    "A regions file as `read_regions` gives it."
+    t = file.table if file.texts else pd.DataFrame([], columns=[0, 1, 2], dtype=str)
+    frame = pd.DataFrame({"chrom": t[0], "start": t[1].astype(np.int64), "end": t[2].astype(np.int64)})
+    for position, name in enumerate(("name", "score", "strand"), 3):
+        frame[name] = _column(file, name, position)
+    frame["summit"] = _summits(file, frame.start.to_numpy(), frame.end.to_numpy()) if file.texts else np.array([], np.int64)
+    rest = [t[k].tolist() for k in range(6, t.shape[1])]
+    frame["rest"] = pd.Series(list(zip(*rest)) if rest else [()] * len(t), dtype=object)
     return frame
 
 # %% ../nbs/00c_regions.ipynb #0a0b2d46
@@ -204,54 +331,146 @@ def _open_fasta(path: Path) -> pyfaidx.Fasta:
     return fasta
 
 
-def _segment(record: str, length: int, path: Path) -> tuple[str, int, int, str]:
-    "chrom, start, end and name of a record. InputError if its length differs from its name."
-    match = re.fullmatch(r"(.+):([0-9]{1,12})-([0-9]{1,12})", record)
-    if not match:
-        return record, 0, length, record
+_placed = re.compile(r"(?:.*::)?(.+):([0-9]{1,12})-([0-9]{1,12})(?:\(([+.-])\))?").fullmatch  # as bedtools getfasta names a record
+
+
+def _segment(record: str, length: int, path: Path) -> tuple[str, int, int, str, str]:
+    "chrom, start, end, name and strand of a record. InputError if its length differs from its name."
+    if not (match := _placed(record)):
+        return record, 0, length, record, "+"
     start, end = int(match[2]), int(match[3])
     if length != end - start:
         why = "; samtools faidx counts from 1, bedtools getfasta from 0" if length == end - start + 1 else ""
         raise InputError(f"genome: found {length} bases in the record {record} of {path.name}, expected {end - start}, "
                          f"its end minus its start as in BED{why}")
-    return match[1], start, end, record
+    return match[1], start, end, record, "-" if match[4] == "-" else "+"
+
+
+_PAIRS = str.maketrans("ACGTURYKMBDHV", "TGCAAYRMKVHDB")
+
+
+def reverse_complement(sequence: str) -> str:
+    "The other strand of a sequence in upper case, read from its own start; letters for several bases are turned, too."
+    return sequence.translate(_PAIRS)[::-1]
+
+# %% ../nbs/00c_regions.ipynb #c21b0002
+ASSEMBLIES = ("hg19", "hg38")  # those with a table of names, and those that UCSC is asked for
+_SAMPLES = {"grch37": "hg19", "hs37d5": "hg19", "b37": "hg19", "hg19": "hg19", "grch38": "hg38", "hg38": "hg38"}
+
+
+@functools.cache
+def _chromosomes() -> pd.DataFrame:
+    "Names of the chromosomes of the assemblies: assembly, chrom, length, accessions (a set)."
+    import bioframe  # takes a second, and is seldom needed
+    parts = [bioframe.assembly_info(a, units=["primary"]).seqinfo.assign(assembly=a) for a in ASSEMBLIES]
+    table = pd.concat(parts).rename(columns={"name": "chrom"})
+    return table.assign(accessions=[{a for a in aliases.split(",") if "." in a} for aliases in table.aliases])
+
+
+def chromosome_key(name: str) -> tuple[str, str]:
+    "What a chromosome is called without prefixes, and the assembly that the name tells, '' if none: `NC_000001.10` is ('1', 'hg19')."
+    if name.count("#") == 2:  # sample#haplotype#contig
+        sample, _, contig = name.split("#")
+        return chromosome_key(contig)[0], _SAMPLES.get(sample.lower(), sample)
+    if accession := re.search(r"(?:^|\|)((?:NC_|CM)[0-9]{6}\.[0-9]+)(?:\||$)", name):
+        for row in _chromosomes().itertuples():
+            if accession[1] in row.accessions:
+                return row.chrom.removeprefix("chr"), row.assembly
+    return re.sub("^chr(?=.)", "", name, flags=re.IGNORECASE), ""
+
+
+def _assembly_of_length(key: str, length: int) -> str:
+    "The assembly whose chromosome has this length, '' if none has."
+    table = _chromosomes()
+    found = table.assembly[(table.chrom == f"chr{key}") & (table.length == length)]
+    return found.iloc[0] if len(found) == 1 else ""
 
 # %% ../nbs/00c_regions.ipynb #2c9992b1
 class Genome:
     """Sequence by genome coordinates, from a FASTA of chromosomes or of segments named `chr1:1000-5000`.
 
-    `segments` is a table of what the file holds: chrom, start, end, record. Raises InputError if it cannot be read.
+    `segments` is a table of what the file holds: chrom, start, end, record, and the strand of the record. `matched` has the
+    chromosomes that were asked for under another name than the file's, with that name. Raises InputError if it cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]):  # FASTA, plain, gzip or bgzip
         self.path = check_file("genome", path, "a FASTA file")
         self._fasta = _open_fasta(self.path)
         self.segments = pd.DataFrame([_segment(record.name, len(record), self.path) for record in self._fasta],
-                                     columns=["chrom", "start", "end", "record"])
+                                     columns=["chrom", "start", "end", "record", "strand"])
+        self.matched, self._keys = dict[str, str](), dict[str, list[str]]()
+        self._places = {chrom: _Places(rows) for chrom, rows in self.segments.groupby("chrom", sort=False)}
 
     def fetch(self, chrom: str, start: int, end: int) -> str:
-        "Bases of `chrom:start-end` in upper case. InputError if the file lacks the chromosome or a part of the region."
-        name, here = window_name(chrom, start, end), self.segments[self.segments.chrom == chrom]
+        "Bases of `chrom:start-end` on the plus strand, in upper case. InputError if the file lacks the chromosome or a part of the region."
+        name, own = window_name(chrom, start, end), self.name_of(chrom)
         if not 0 <= start < end:
             raise InputError(f"{name}: found start {start} and end {end}, expected 0 <= start < end")
-        if not len(here):
+        if own is None:
             raise InputError(f"{name}: found no chromosome {chrom} in {self.path.name}{self.meant(chrom)}")
-        inside = here[(here.start <= start) & (end <= here.end)]
-        if not len(inside):
-            stretch = (f"chromosome of length {here.end.iloc[0]}" if len(here) == 1 and here.start.iloc[0] == 0
-                       else "the stretches of sequence in the file")
-            raise InputError(f"{name}: found a region that is not wholly inside {stretch} ({self.path.name})")
-        segment = inside.iloc[0]
+        if (row := int((places := self._places[own]).holding(np.array([start]), np.array([end]))[0])) < 0:
+            raise InputError(f"{name}: found a region that is not wholly inside {places.words} ({self.path.name})")
+        segment = self.segments.iloc[row]
+        here = (segment.end - end, segment.end - start) if segment.strand == "-" else (start - segment.start, end - segment.start)
         try:
-            return str(self._fasta[segment.record][start - segment.start:end - segment.start])
+            bases = str(self._fasta[segment.record][here[0]:here[1]])
         except UnicodeDecodeError:
             raise InputError(f"{name}: found bytes that are no letters in {self.path.name}, expected bases") from None
+        return reverse_complement(bases) if segment.strand == "-" else bases
+
+    def name_of(self, chrom: str) -> str | None:
+        "The file's own name of a chromosome; None where the file lacks it. InputError: it has two, or that of another assembly."
+        return chrom if chrom in self._places else self.matched.get(chrom) or _match_name(self, chrom)
 
     def meant(self, chrom: str) -> str:
         "A suggestion for a message."
-        known = sorted(self.segments.chrom.unique())
-        swapped = chrom.removeprefix("chr") if chrom.startswith("chr") else f"chr{chrom}"
-        return f"; did you mean {swapped}?" if swapped in known else did_you_mean(chrom, known)
+        known = sorted(self._places)
+        return did_you_mean(chrom, known) or f", which has {', '.join(known[:3])}{', …' if len(known) > 3 else ''}"
+
+# %% ../nbs/00c_regions.ipynb #c21b0004
+class _Places:
+    "Where a chromosome has sequence: rows of a genome's `segments`, which may overlap."
+
+    def __init__(self, rows: pd.DataFrame):
+        order = np.argsort(rows.start.to_numpy(), kind="stable")
+        self.start, end = rows.start.to_numpy()[order], rows.end.to_numpy()[order]
+        self.end = np.maximum.accumulate(end)  # of all that begin no later
+        self.row = rows.index.to_numpy()[order][np.maximum.accumulate(np.where(end == self.end, np.arange(len(end)), 0))]
+        self.words = f"chromosome of length {end[0]}" if len(end) == 1 and self.start[0] == 0 else "the stretches of sequence in the file"
+
+    def holding(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+        "For each region the row of a segment that it lies in, -1 where there is none."
+        i = np.searchsorted(self.start, start, side="right") - 1
+        return np.where((i >= 0) & (end <= self.end[i]), self.row[i], -1)
+
+
+def _match_name(genome: Genome, chrom: str) -> str | None:
+    "The name under which the genome has a chromosome that it does not have by this name. InputError as `Genome.name_of`."
+    asked, assembly = chromosome_key(chrom)
+    if not genome._keys:
+        for name in genome._places:
+            genome._keys.setdefault(chromosome_key(name)[0], []).append(name)
+    found = {name: assembly_of(genome, name) for name in genome._keys.get(asked, [])}
+    fits = [name for name, other in found.items() if not assembly or not other or assembly == other]
+    if len(fits) > 1:
+        raise InputError(f"genome: found {' and '.join(fits[:2])} in {genome.path.name}, which may both be {chrom}, "
+                         "expected one; use the file's own names in the regions")
+    if found and not fits:
+        name, other = next(iter(found.items()))
+        raise InputError(f"genome: found {name} of {other} in {genome.path.name}, expected {chrom} of {assembly}; give a genome of {assembly}")
+    if not fits:
+        return None
+    genome.matched[chrom] = fits[0]
+    told = {chromosome_key(c)[1] or assembly_of(genome, name) for c, name in genome.matched.items()} - {""}
+    if len(told) > 1:
+        raise InputError(f"genome: found chromosomes of {' and '.join(sorted(told))} in {genome.path.name} and the regions, expected one assembly")
+    return fits[0]
+
+# %% ../nbs/00c_regions.ipynb #c21b0005
+def assembly_of(genome: Genome, name: str) -> str:
+    "The assembly of a chromosome of a genome, by its name or its length, '' if neither tells."
+    key, assembly = chromosome_key(name)
+    return assembly or _assembly_of_length(key, int(genome._places[name].end[-1]))
 
 # %% ../nbs/00c_regions.ipynb #3378fdb8
 def tile(
@@ -339,38 +558,116 @@ def sample_bound(
     return pool.iloc[taken].reset_index(drop=True)
 
 # %% ../nbs/00c_regions.ipynb #451b2f79
+_digest = re.compile("[0-9a-f]{16}").fullmatch
+
+
+def split_labels(text: str) -> tuple[str, ...]:
+    "Labels between commas, without spaces around them, each once. '.' is none."
+    return tuple(dict.fromkeys(part for part in map(str.strip, text.split(",")) if part not in ("", ".")))
+
+
+def _label_columns(file: _Lines, known: Collection[str]) -> tuple[int | None, int | None, str]:
+    "Which columns hold labels and digests, and what says so: 'header', 'deepmr' (which wrote the file), 'names' (of labels), or ''."
+    t, width = file.table, file.table.shape[1]
+    if file.header:
+        at = [file.header.index(name) if name in file.header else None for name in ("labels", "digest")]
+        return at[0], at[1], "header"
+    if width not in (7, 8) or (width == 8 and not all(map(_digest, t[7]))):
+        return None, None, ""
+    digest = 7 if width == 8 else None
+    if all(r[3] == f"{r[0]}:{r[1]}-{r[2]}" and r[4:6] == ("0", "+") for r in t.itertuples(index=False, name=None)):
+        return 6, digest, "deepmr"
+    texts = t[6].unique()
+    if not any(map(_real, texts)) and any(k in known for text in texts for k in split_labels(text)):
+        return 6, digest, "names"
+    return None, None, ""
+
+
+def _digests(file: _Lines, column: int | None) -> list[str | None]:
+    "Digests of a column; '.' and nothing are none. InputError for anything else that is no digest."
+    texts = file.table[column].tolist() if column is not None else ["."] * len(file.texts)
+    for row, text in enumerate(texts):
+        if not _digest(text) and text not in ("", ".", "None"):
+            raise InputError(f"{file.where(row)}: found the digest {quoted(text)}, expected 16 hexadecimal digits, or a dot")
+    return [text if _digest(text) else None for text in texts]
+
+# %% ../nbs/00c_regions.ipynb #c21c0001
+def read_labelled(path: str | os.PathLike[str] | None, known: Collection[str] = ()) -> tuple[pd.DataFrame, list[Note]]:
+    """Regions (chrom, start, end, strand, summit) with `labels` (a tuple, or None) and `digest`, and notes on how they were read.
+
+    `known` are the labels of the model that is to be asked. InputError as `read_regions`.
+    """
+    file = _checked_lines(Path(__file__).parent / "data" / "hepg2_windows.bed" if path is None else path)
+    out, notes = _frame_of(file)[["chrom", "start", "end", "strand", "summit"]], []
+    column, digest, how = _label_columns(file, known)
+    texts = file.table[column].tolist() if column is not None else []
+    split = {text: split_labels(text) for text in set(texts)}
+    labels = [split[text] for text in texts] if column is not None else [None] * len(out)
+    out["labels"], out["digest"] = pd.Series(labels, dtype=object), pd.Series(_digests(file, digest), dtype=object)
+    if how == "names":
+        notes.append(note("labels_without_header", file=file.name))
+    if how == "" and file.table.shape[1] in (7, 8) and not any(map(_real, file.table[6].unique())):
+        notes.append(note("columns_not_read", text=quoted(file.table[6][0]), file=file.name))
+    if known and path is not None:
+        lost = sorted({k for found in split.values() for k in found} - set(known))
+        if lost and len(lost) < len({k for found in split.values() for k in found}):
+            n = sum(any(k in lost for k in found) for found in labels if found)
+            named = ", ".join(k + did_you_mean(k, known, 1).replace(";", ":").rstrip("?") for k in lost[:3])
+            notes.append(note("unknown_labels", labels=named + (", …" if len(lost) > 3 else ""), n=n, of=len(out)))
+    return out, notes
+
+# %% ../nbs/00c_regions.ipynb #c21c0002
 def sequence_digest(sequence: str) -> str:
     "Fingerprint of a sequence in upper case: the first 16 hexadecimal digits of its SHA-256."
     return hashlib.sha256(sequence.upper().encode()).hexdigest()[:16]
 
 
 def read_windows(
-    path: str | os.PathLike[str] | None = None,  # BED whose columns 7 and 8 are labels and digest; None: the windows that ship
+    path: str | os.PathLike[str] | None = None,  # BED whose header names labels and digest; None: the windows that ship
 ) -> pd.DataFrame:  # chrom, start, end, name, labels (tuple of str, or None), digest (str, or None)
-    """Windows and the labels observed in each. `labels` is None (not known) for a BED without column 7.
+    """Windows and the labels observed in each. `labels` is None (not known) for a BED without a column that a header calls so.
 
-    Raises InputError as `read_regions` does.
+    Raises InputError as `read_regions` does, and for a digest that is none.
     """
-    path = Path(__file__).parent / "data" / "hepg2_windows.bed" if path is None else path
-    frame = read_regions(path)
-    out = frame[["chrom", "start", "end"]].copy()
-    out["name"] = [window_name(*w) for w in out.itertuples(index=False)]
-    labelled = [len(r) in (1, 2) for r in frame.rest]
-    out["labels"] = [tuple(r[0].split(",")) if ok else None for r, ok in zip(frame.rest, labelled)]
-    out["digest"] = [r[1] if len(r) == 2 else None for r in frame.rest]
-    return out
+    frame, _ = read_labelled(path)
+    frame["name"] = [window_name(*w) for w in zip(frame.chrom, frame.start, frame.end)]
+    return frame[["chrom", "start", "end", "name", "labels", "digest"]]
 
 # %% ../nbs/00c_regions.ipynb #a59271d5
-def resize(windows: pd.DataFrame, centres: ArrayLike, length: int) -> pd.DataFrame:
-    "chrom, start, end and name of windows of `length` bp around `centres`. InputError if one would begin before 0."
-    centres = np.asarray(centres, np.int64)
-    start = centres - length // 2
-    if (start < 0).any():
-        i = int(np.argmax(start < 0))
-        raise InputError(f"{windows.chrom.iloc[i]}:{int(centres[i])}: found a window of {length} bp that would begin "
-                         f"{-start[i]} bp before the chromosome's start")
-    out = pd.DataFrame({"chrom": windows.chrom.to_numpy(), "start": start, "end": start + length})
-    out["name"] = [window_name(*w) for w in out.itertuples(index=False)]
+def centred(regions: pd.DataFrame, length: int, stranded: bool = False) -> pd.DataFrame:
+    """Windows of `length` bp around the summits of regions as `read_labelled` gives them: chrom, start, end, name, strand, labels, digest.
+
+    A window may begin before its chromosome. With `stranded`, the name of one on the minus strand ends in `(-)`. A digest is kept where the
+    region is the window.
+    """
+    start = regions.summit.to_numpy() - length // 2
+    out = pd.DataFrame({"chrom": regions.chrom.to_numpy(), "start": start, "end": start + length})
+    out["strand"] = np.where(stranded & (regions.strand.to_numpy() == "-"), "-", "+")
+    places = zip(*(out[k].tolist() for k in ("chrom", "start", "end", "strand")))
+    out["name"] = [window_name(c, s, e) + ("(-)" if t == "-" else "") for c, s, e, t in places]
+    same = (out.start.to_numpy() == regions.start.to_numpy()) & (out.end.to_numpy() == regions.end.to_numpy())
+    out["labels"] = pd.Series(regions.labels.to_numpy(), dtype=object)
+    out["digest"] = pd.Series([d if ok else None for d, ok in zip(regions.digest, same)], dtype=object)
+    return out
+
+
+def once_each(windows: pd.DataFrame) -> pd.DataFrame:
+    "Each place once, with the labels of all its lines. InputError: two lines give one place different digests."
+    again = windows.name.duplicated(keep=False)
+    if not again.any():
+        return windows
+    labels: dict[str, dict[str, None] | None] = {}
+    digests: dict[str, set[str]] = {}
+    for w in windows[again].itertuples():
+        so_far = labels.setdefault(w.name, {})
+        labels[w.name] = None if w.labels is None or so_far is None else so_far | dict.fromkeys(w.labels)
+        digests.setdefault(w.name, set()).update({w.digest} - {None})
+    if twice := [name for name, found in digests.items() if len(found) > 1]:
+        raise InputError(f"regions: found different digests for {twice[0]}, expected one")
+    out = windows.drop_duplicates("name").reset_index(drop=True)
+    for column, of in (("labels", {k: v if v is None else tuple(v) for k, v in labels.items()}),
+                       ("digest", {k: next(iter(v), None) for k, v in digests.items()})):
+        out[column] = pd.Series([of.get(k, v) for k, v in zip(out.name, out[column])], dtype=object)
     return out
 
 # %% ../nbs/00c_regions.ipynb #b5c9f145
@@ -382,20 +679,29 @@ def label_windows(
     length: int = 1000,  # bp
 ) -> pd.DataFrame:  # chrom, start, end, name, labels, digest
     "Windows on the given chromosomes and the labels observed in each. Windows that contain an N are left out."
-    windows = tile(genome.segments[genome.segments.chrom.isin(chromosomes)], length)
-    windows["name"] = [window_name(*w) for w in windows.itertuples(index=False)]
-    observed = {label: is_bound(windows, p) for label, p in peaks.items()}
-    keep = np.any([observed[label] for label in required], axis=0)
-    windows["labels"] = [tuple(k for k in peaks if observed[k][i]) if keep[i] else () for i in range(len(windows))]
-    windows = windows[keep].drop_duplicates("name").reset_index(drop=True)
+    called = {own: c for c in chromosomes if (own := genome.name_of(c)) is not None}
+    segments = genome.segments[genome.segments.chrom.isin(called)]
+    windows = tile(segments.assign(chrom=segments.chrom.map(called)), length)
+    observed = {label: is_bound(windows, _renamed(p, genome, called)) for label, p in peaks.items()}
+    keep = np.flatnonzero(np.any([observed[label] for label in required], axis=0))
+    labels = [tuple(k for k in peaks if observed[k][i]) for i in keep]
+    windows = windows.iloc[keep].assign(labels=pd.Series(labels, index=windows.index[keep], dtype=object))
+    windows.insert(3, "name", [window_name(*w) for w in zip(windows.chrom, windows.start, windows.end)])
+    windows = windows.drop_duplicates("name").reset_index(drop=True)
     sequences = [genome.fetch(w.chrom, w.start, w.end) for w in windows.itertuples()]
     windows["digest"] = [sequence_digest(s) for s in sequences]
     clean = np.array([set(s) <= set(ALPHABET) for s in sequences], bool)
     return windows[clean].reset_index(drop=True)
 
 
+def _renamed(peaks: pd.DataFrame, genome: Genome, called: Mapping[str, str]) -> pd.DataFrame:
+    "Peaks with the names of chromosomes by which windows are called; `called` has them by the genome's own names."
+    names = {c: called.get(genome.name_of(c) or c, c) for c in peaks.chrom.unique()}
+    return peaks.assign(chrom=peaks.chrom.map(names)) if any(k != v for k, v in names.items()) else peaks
+
+
 def windows_bed(windows: pd.DataFrame) -> str:
-    "Windows as the text of a BED file with columns 7 (labels) and 8 (digest)."
+    "Windows as the text of a BED file whose header names columns 7 (labels) and 8 (digest)."
     lines = [f"{w.chrom}\t{w.start}\t{w.end}\t{w.name}\t0\t+\t{','.join(w.labels)}\t{w.digest}\n"
              for w in windows[["chrom", "start", "end", "name", "labels", "digest"]].itertuples(index=False, name="W")]
     header = "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\tdigest\n"
@@ -414,7 +720,7 @@ class SequenceUnavailable(InputError):
 UCSC = "https://api.genome.ucsc.edu/getData/sequence"
 
 
-def check_sequence(name: str, sequence: str, length: int, digest: str | None, source: str) -> str:
+def check_sequence(name: str, sequence: str, length: int, digest: str | None, source: str, assembly: str = "hg19") -> str:
     "The sequence in upper case. InputError for another length, other letters or, if known, another fingerprint."
     sequence = sequence.upper()
     if len(sequence) != length:
@@ -422,7 +728,8 @@ def check_sequence(name: str, sequence: str, length: int, digest: str | None, so
     if outside := sorted(set(sequence) - set(ALPHABET)):
         raise InputError(f"{name}: found {', '.join(outside)} in the sequence from {source}, expected only A, C, G and T")
     if digest and sequence_digest(sequence) != digest:
-        raise InputError(f"{name}: found sequence in {source} that differs from hg19's, expected the assembly hg19")
+        whose = f"{assembly}'s, expected the assembly {assembly}" if assembly else "its digest, expected the assembly on which the windows were made"
+        raise InputError(f"{name}: found sequence in {source} that differs from {whose}")
     return sequence
 
 
@@ -456,24 +763,30 @@ class Sequences:
 
     def __init__(
         self,
-        genome: str | os.PathLike[str] | None = None,  # a FASTA; None: the cache, then UCSC
+        genome: str | os.PathLike[str] | None = None,  # a FASTA, or 'hg19' or 'hg38' for the cache, then UCSC; None: `assembly`
         assembly: str = "hg19",
         announce: Callable[[str], None] = print,  # called before windows are fetched
         fetch: Callable[..., str] = fetch_ucsc,  # (chrom, start, end, assembly) to bases; OSError if it cannot
+        digests_of: str = "hg19",  # the assembly that digests belong to, for messages; '' if it is not known
     ):
-        self.genome = Genome(genome) if genome is not None else None
-        self.assembly, self.announce, self._fetch = assembly, announce, fetch
+        named = genome in ASSEMBLIES and not os.path.exists(str(genome))
+        self.genome = Genome(genome) if genome is not None and not named else None
+        self.assembly, self.announce, self._fetch, self.digests_of = str(genome) if named else assembly, announce, fetch, digests_of
         self.source = f"genomic windows, from {self.genome.path.name}" if self.genome else ""
 
-    def get(self, windows: pd.DataFrame) -> list[str]:  # chrom, start, end, name and, if known, digest
-        "One sequence per row. InputError for a bad window, SequenceUnavailable if no source serves."
-        digests = windows["digest"] if "digest" in windows else [None] * len(windows)
+    def get(self, windows: pd.DataFrame) -> list[str]:  # chrom, start, end, name and, if known, digest and strand
+        "One sequence per row, that of its strand. InputError for a bad window, SequenceUnavailable if no source serves."
+        digests, strands = (windows[c] if c in windows else [None] * len(windows) for c in ("digest", "strand"))
         rows = list(zip(windows.chrom, windows.start, windows.end, windows.name, digests, strict=True))
-        if self.genome:
-            origin = self.genome.path.name
-            return [check_sequence(n, self.genome.fetch(c, s, e), e - s, d, origin) for c, s, e, n, d in rows]
+        plus = self._from_genome(self.genome, rows) if self.genome else self._from_store(rows)
+        return [reverse_complement(s) if strand == "-" else s for s, strand in zip(plus, strands)]
+
+    def _from_genome(self, genome: Genome, rows: Sequence[tuple[Any, ...]]) -> list[str]:
+        return [check_sequence(n, genome.fetch(c, s, e), e - s, d, genome.path.name, self.digests_of) for c, s, e, n, d in rows]
+
+    def _from_store(self, rows: Sequence[tuple[Any, ...]]) -> list[str]:
         store = cache_dir() / f"{self.assembly}_windows.json"
-        known = _read_store(store)
+        known, rows = _read_store(store), [(c, s, e, window_name(c, s, e), d) for c, s, e, _, d in rows]
         self.source = f"genomic windows, {self.assembly} from the cache"
         if missing := [r for r in rows if r[3] not in known]:
             self.announce(f"fetching {len(missing)} windows of {self.assembly} from UCSC …")
@@ -482,17 +795,69 @@ class Sequences:
                 _fetch_missing(self, known, missing)
             finally:
                 _write_store(store, known)
-        return [check_sequence(n, known[n], e - s, d, "the cache") for _, s, e, n, d in rows]
+        return [check_sequence(n, known[n], e - s, d, "the cache", self.digests_of) for _, s, e, n, d in rows]
+
+# %% ../nbs/00c_regions.ipynb #c21c0004
+def left_out(windows: pd.DataFrame, sequences: Sequences) -> tuple[NDArray[np.bool_], list[Note]]:
+    """Which windows do not lie wholly in the sequence that there is, (N,), and a note that counts them by reason.
+
+    Without a FASTA only the chromosomes with a known length are judged. InputError if no window lies in it, about the first.
+    """
+    start, end = windows.start.to_numpy(), windows.end.to_numpy()
+    early, beyond, absent = start < 0, np.zeros(len(windows), bool), np.zeros(len(windows), bool)
+    for chrom, at in windows.groupby("chrom", sort=False).indices.items():
+        if sequences.genome is None:
+            beyond[at] = end[at] > _length_of(chrom, sequences.assembly)
+        elif (own := sequences.genome.name_of(chrom)) is None:
+            absent[at] = True
+        else:
+            beyond[at] = sequences.genome._places[own].holding(start[at], end[at]) < 0
+    beyond &= ~early
+    early &= ~absent
+    if not (out := early | beyond | absent).any():
+        return out, []
+    if out.all():
+        _refuse(windows.iloc[0], sequences)
+    lacking = list(windows.chrom[absent].unique())
+    named = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
+    parts = [(early, "begin before their chromosome"), (beyond, "go beyond the sequence"), (absent, f"lie on {named}, which the genome lacks")]
+    return out, [note("regions_left_out", n=int(out.sum()), of=len(out), why="; ".join(f"{k.sum()} {words}" for k, words in parts if k.any()))]
+
+# %% ../nbs/00c_regions.ipynb #c21c0007
+def _length_of(chrom: str, assembly: str) -> float:
+    "The length of a chromosome of an assembly, infinite if it is not known."
+    table, key = _chromosomes(), chromosome_key(chrom)[0]
+    found = table.length[(table.assembly == assembly) & (table.chrom == f"chr{key}")]
+    return float(found.iloc[0]) if len(found) else np.inf
+
+
+def _refuse(window: Any, sequences: Sequences) -> None:
+    "InputError about a window that does not lie in the sequence."
+    middle, length = (window.start + window.end) // 2, window.end - window.start
+    if sequences.genome is not None and (window.start >= 0 or sequences.genome.name_of(window.chrom) is None):
+        sequences.genome.fetch(window.chrom, max(window.start, 0), window.end)
+    if window.start < 0:
+        raise InputError(f"{window.chrom}:{middle}: found a window of {length} bp that would begin {-window.start} bp before the chromosome's start")
+    raise InputError(f"{window.name}: found a region that is not wholly inside its chromosome of {sequences.assembly}")
 
 # %% ../nbs/00c_regions.ipynb #09aea40a
 def _fetch_missing(sequences: Sequences, known: dict[str, str], missing: Iterable[tuple[Any, ...]]) -> None:
     "Add windows to those known. SequenceUnavailable if there is no answer."
     try:
         for chrom, start, end, name, digest in missing:
-            known[name] = check_sequence(name, sequences._fetch(chrom, start, end, sequences.assembly), end - start, digest, "UCSC")
+            bases = sequences._fetch(_ucsc_name(chrom, sequences.assembly), start, end, sequences.assembly)
+            known[name] = check_sequence(name, bases, end - start, digest, "UCSC", sequences.digests_of)
     except OSError as error:
         raise SequenceUnavailable(f"genome: found none, and UCSC did not answer ({error}), "
                                   "expected --genome FASTA, or a network") from None
+
+
+def _ucsc_name(chrom: str, assembly: str) -> str:
+    "UCSC's name of a chromosome. InputError for the name of another assembly's."
+    key, told = chromosome_key(chrom)
+    if told and told != assembly:
+        raise InputError(f"genome: found the chromosome {chrom} of {told}, expected one of {assembly}; give --genome {told} or a FASTA file")
+    return f"chr{key}" if f"chr{key}" in set(_chromosomes().chrom) else chrom
 
 
 if not TYPE_CHECKING:  # where names of this chapter live now

@@ -8,6 +8,7 @@ __all__ = ['jaspar', 'auroc', 'average_precision', 'predict_logits', 'label_auro
 # %% ../nbs/12b_training.ipynb #39c3dc62
 import copy
 import itertools
+import json
 import math
 import os
 import pickle
@@ -342,7 +343,7 @@ def _finish(best: Any, config: dict[str, Any], data: TrainingData, out: Path, na
     net.load_state_dict(best)
     calibrate(net, data)
     model = SequenceModel(net, data.labels, data.length, name, call_thresholds(net, data))
-    save_model(model, config, out / f"{name}.safetensors", seed=str(seed), license="MIT",
+    save_model(model, config, out / f"{name}.safetensors", seed=str(seed), license="MIT", held_out=json.dumps(TEST),
                command=f"deepmr train --data DIR --out DIR --seed {seed}")
     return model
 

@@ -143,13 +143,41 @@ BED_BYTES = {
     "chromosome 1 for chr1": BED.replace(b"chr1", b"1"), "chromosome CHR1 for chr1": BED.replace(b"chr1", b"CHR1"), "unknown chromosome": BED.replace(b"chr1", b"scaffold_7"),
     "chromosome missing": BED.replace(b"chr1", b""), "chromosome with a NUL": BED.replace(b"chr1", b"chr1\0"), "chromosome ../../etc": BED.replace(b"chr1", b"../../etc"),
     "GFF": b"##gff-version 3\nchr1\tx\tgene\t201\t250\t.\t+\t.\tID=1\n", "VCF": b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\nchr1\t201\trs1\tA\tG\t.\tPASS\t.\n",
+    "BED5": BED.replace(b"\n", b"\tp\t9\n"), "BED8: thickStart, thickEnd": b"chr1\t200\t250\tp\t0\t+\t200\t250\nchr1\t500\t550\tp\t0\t+\t500\t500\n",
+    "BED9: itemRgb": BED.replace(b"\n", b"\tp\t0\t+\t210\t240\t255,0,0\n"), "BED9 and a count": b"chr1\t200\t250\tp\t0\t+\t200\t250\t0\t7\nchr1\t500\t550\tp\t0\t+\t500\t550\t0\t9\n",
+    "BED12": BED.replace(b"\n", b"\tp\t0\t+\t0\t0\t0\t2\t20,10,\t0,40,\n"), "BED6 and a count": BED.replace(b"\n", b"\tp\t0\t+\t3\n"), "BED6 and a gene": BED.replace(b"\n", b"\tp\t0\t+\tGATA1\n"),
+    "BED6, a gene and its description": BED.replace(b"\n", b"\tp\t0\t+\tGATA1\tGATA binding protein 1\n"), "broadPeak": BED.replace(b"\n", b"\tp\t0\t.\t8.5\t4.1\t2\n"),
+    "IDR of broad peaks (17 columns)": BED.replace(b"\n", b"\tp\t0\t.\t8.5\t4.1\t2\t1.30\t0.90\t200\t250\t8.1\t198\t251\t8.9\t1\n"),
+    "gappedPeak": BED.replace(b"\n", b"\tp\t0\t.\t0\t0\t0\t1\t50\t0\t8.5\t4.1\t2\n"), "a contig named tracker": BED.replace(b"chr1", b"tracker"),
+    "one of three before the chromosome's start": BED + b"chr1\t10\t20\n", "one of three beyond the chromosome's end": BED + b"chr1\t2990\t3000\n",
+    "one of three on a contig that is not there": BED + b"chrUn_gl000220\t100\t200\n", "on the minus strand": BED.replace(b"\n", b"\tp\t0\t-\n"),
+    "NC_000001.10 for chr1": BED.replace(b"chr1", b"NC_000001.10"), "chromosomes of two assemblies": b"NC_000001.10\t200\t250\nNC_000001.11\t500\t550\n",
     "chr1:200-250": b"chr1:200-250\n", "counted from 1": b"chr1\t201\t250\nchr1\t501\t550\n", "FASTA": b">chr1\nACGT\n",
 }
 NARROWPEAK = b"chr1\t200\t300\t.\t0\t.\t9\t-1\t4\t25\nchr1\t500\t600\t.\t0\t.\t9\t-1\t4\t25\n"
 NARROWPEAK_BYTES = {
     "ten columns": NARROWPEAK, "summit -1 (none)": b"".join(BED.splitlines(True)).replace(b"\n", b"\t.\t0\t.\t9\t-1\t4\t-1\n"),
     "summit is no number": NARROWPEAK.replace(b"\t25\n", b"\tx\n"), "summit beyond the peak": NARROWPEAK.replace(b"\t25\n", b"\t101\n"),
-    "summit missing": NARROWPEAK.replace(b"\t25\n", b"\t\n"), "truncated line": NARROWPEAK[:-12],
+    "summit missing": NARROWPEAK.replace(b"\t25\n", b"\t\n"), "truncated line": NARROWPEAK[:-12], "eleven columns": NARROWPEAK.replace(b"\n", b"\t1\n"),
+    "twenty columns (IDR)": NARROWPEAK.replace(b"\n", b"\t2.46\t2.73\t200\t300\t620.0\t30\t200\t300\t213.8\t30\n"),
+    "of the model's length": b"chr1\t200\t320\t.\t0\t.\t9\t-1\t4\t5\nchr1\t500\t620\t.\t0\t.\t9\t-1\t4\t95\n", "two summits in a peak": NARROWPEAK.split(b"\n")[0] + b"\n" + NARROWPEAK.replace(b"\t25\n", b"\t75\n"),
+}
+NAMELESS = {  # the same kinds under a name that does not tell them
+    "ten columns, called .bed": NARROWPEAK, "zeros before the summit, called .bed": b"chr1\t200\t300\t.\t0\t.\t0\t0\t0\t25\n",
+    "whole and other numbers in column 10, called .bed": NARROWPEAK + b"chr1\t800\t900\t.\t0\t.\t9\t-1\t4\t2.5\n",
+    "zeros before the summit, with a track line": b"track type=narrowPeak\nchr1\t200\t300\t.\t0\t.\t0\t0\t0\t25\n",
+}
+PLACES = b"chr1\t200\t320\tw\t0\t+\t%s\nchr1\t500\t620\tw\t0\t+\t%s\n"
+HEADER = b"#chrom\tstart\tend\tname\tscore\tstrand\tlabels\n"
+LABELS = {
+    "under a header": HEADER + PLACES % (b"X_TF1_None", b"X_TF2_None,X_TF1_None"), "without a header": PLACES % (b"X_TF1_None", b"X_TF2_None,X_TF1_None"),
+    "with spaces": HEADER + PLACES % (b"X_TF2_None, X_TF1_None", b" X_TF1_None ,X_TF2_None"), "separated by semicolons": HEADER + PLACES % ((b"X_TF2_None;X_TF1_None",) * 2),
+    "one line for each": HEADER + PLACES % (b"X_TF1_None", b"X_TF1_None") + PLACES % (b"X_TF2_None", b"X_TF2_None"), "some in lower case": HEADER + PLACES % (b"X_TF1_None", b"x_tf1_none"),
+    "none of the model's": HEADER + PLACES % (b"Y_TF9_None", b"Y_TF8_None"), "none of the model's, without a header": PLACES % (b"Y_TF9_None", b"Y_TF8_None"),
+    "a header of too few columns": HEADER.replace(b"\tscore", b"") + PLACES % (b"X_TF1_None", b"X_TF1_None"), "all dots": HEADER + PLACES % (b".", b"."),
+    "in a column of their own": b"#chrom\tstart\tend\tlabels\nchr1\t200\t320\tX_TF1_None\n",
+    "a digest that is none": HEADER.replace(b"\n", b"\tdigest\n") + b"chr1\t200\t320\tw\t0\t+\tX_TF1_None\tabc\n",
+    "two digests for a place": HEADER.replace(b"\n", b"\tdigest\n") + b"".join(b"chr1\t200\t320\tw\t0\t+\tX_TF1_None\t" + d * 16 + b"\n" for d in (b"0", b"1")),
 }
 
 
@@ -165,10 +193,16 @@ def _(d, name):
     return effects(d, regions=d / "x.narrowPeak")
 
 
-@fault("BED", "labels that the model does not have")
-def _(d):
-    (d / "x.bed").write_bytes(b"chr1\t200\t320\tw\t0\t+\tY_TF9_None\n")
-    return table1(d, regions=d / "x.bed", out=d / "new")
+@fault("narrowPeak", *NAMELESS)
+def _(d, name):
+    (d / "x.bed").write_bytes(NAMELESS[name])
+    return effects(d, regions=d / "x.bed")
+
+
+@fault("labels", *LABELS)
+def _(d, name):
+    (d / "x.bed").write_bytes(LABELS[name])
+    return table1(d, regions=d / "x.bed", draws=2, out=d / "new")
 
 
 @fault("BED", "sequence that differs from the digest")
@@ -199,6 +233,13 @@ FASTA_TEXT = {
     "segments counted from 1 (samtools faidx)": lambda s: f">chr1:101-700\n{s[100:700]}\n", "segment shorter than its name says": lambda s: f">chr1:100-700\n{s[100:690]}\n",
     "segments that overlap": lambda s: f">chr1:100-400\n{s[100:400]}\n>chr1:300-700\n{s[300:700]}\n", "segment with reversed coordinates": lambda s: f">chr1:700-100\n{s[100:700]}\n",
     "binary": lambda s: "".join(map(chr, range(128))) * 9,
+    "segments (getfasta -name)": lambda s: f">p1::chr1:100-400\n{s[100:400]}\n>p2::chr1:400-700\n{s[400:700]}\n",
+    "segments (getfasta -s)": lambda s: f">chr1:100-400(+)\n{s[100:400]}\n>chr1:400-700(-)\n{s[400:700][::-1].translate(str.maketrans('ACGT', 'TGCA'))}\n",
+    "segments (getfasta -nameOnly)": lambda s: f">p1\n{s[100:400]}\n>p2\n{s[400:700]}\n", "Ensembl's header": lambda s: f">1 dna:chromosome chromosome:GRCh37:1:1:249250621:1 REF\n{s}\n",
+    "RefSeq's name (NC_000001.10)": lambda s: f">NC_000001.10 Homo sapiens\n{s}\n", "RefSeq's name in hg38 (NC_000001.11)": lambda s: f">NC_000001.11 Homo sapiens\n{s}\n",
+    "RefSeq's names of both assemblies": lambda s: f">NC_000001.10\n{s}\n>NC_000001.11\n{s}\n", "NCBI's name (gi|)": lambda s: f">gi|224589800|ref|NC_000001.10|\n{s}\n",
+    "a pangenome's name": lambda s: f">GRCh38#0#chr1\n{s}\n", "a pangenome's names of two haplotypes": lambda s: f">HG002#1#chr1\n{s}\n>HG002#2#chr1\n{s}\n",
+    "HLA contigs beside it": lambda s: f">chr1\n{s}\n>HLA-A*01:01:01:01 HLA00001 3503 bp\n{s[:90]}\n", "a contig named as a segment": lambda s: f">chr1\n{s}\n>seq:1-100\n{s[:100]}\n",
 }
 FASTA_BYTES = {
     "gzip": gzip.compress, "bgzip": bgzip, "truncated gzip": lambda b: gzip.compress(b)[:-9], "gzip of something else": lambda b: gzip.compress(b"PNG"),
@@ -243,6 +284,18 @@ def _(d):
 @fault("FASTA", "none, and no network")
 def _(d):
     return [t for t in effects(d) if t not in ("--genome", "g.fa")]
+
+
+@fault("FASTA", "the name hg38, and no network")
+def _(d):
+    return effects(d, genome="hg38")
+
+
+@fault("FASTA", "NC_000001.10 for regions on NC_000001.11")
+def _(d):
+    (d / "x.fa").write_text(f">NC_000001.10\n{bases(d)}\n")
+    (d / "x.bed").write_bytes(BED.replace(b"chr1", b"NC_000001.11"))
+    return effects(d, genome=d / "x.fa", regions=d / "x.bed")
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -432,6 +485,9 @@ OPTIONS: dict[str, Callable[[Path], Arguments]] = {
     "--engine warp": lambda d: effects(d, engine="warp"), "--device gpu9": lambda d: effects(d, device="gpu9"), "--workers 0": lambda d: effects(d, workers=0),
     "--workers -2": lambda d: effects(d, workers=-2), "--windows 0": lambda d: table1(d, windows=0, out="new"),
     "--windows -1": lambda d: table1(d, windows=-1, out="new"), "--regions empty": lambda d: effects(d, regions=""),
+    "--stranded, and no minus strand": lambda d: [*effects(d), "--stranded"], "--seed twice": lambda d: [*effects(d), "--seed", "0", "--seed", "1"],
+    "--chromosomes not in the regions": lambda d: [*effects(d), "--chromosomes", "chr2"], "--chromosomes not all in the regions": lambda d: [*effects(d), "--chromosomes", "chr1,chr2"],
+    "--peaks beside --regions": lambda d: [*table1(d, out="new"), "--peaks", "X_TF1_None=sites.bed"], "--trust-code, and no model of Kipoi": lambda d: [*effects(d), "--trust-code"],
     "--genome empty": lambda d: effects(d, genome=""), "--protocol best": lambda d: table1(d, protocol="best", out="new"),
     "--protocol empty": lambda d: table1(d, protocol="", out="new"), "--scheduler nobody": lambda d: table1(d, scheduler="nobody", out="new"),
     "--scheduler that does not answer": lambda d: table1(d, scheduler="tcp://127.0.0.1:9", out="new"),
@@ -611,7 +667,7 @@ TOMLS = {
     "seed negative": edited("draws", "seed = -1\ndraws"), "seed 2^80": edited("draws", f"seed = {2**80}\ndraws"),
     "protocol unknown": edited("draws", 'protocols = ["best"]\ndraws'), "protocols no list": edited("draws", 'protocols = "default"\ndraws'),
     "exposures beside peaks": edited("draws", 'exposures = ["X_TF2_None"]\ndraws'), "no chromosomes": edited('chromosomes = ["chr1"]\n', ""),
-    "chromosome unknown": edited('"chr1"', '"1"'), "no genome": edited('genome = {file = "g.fa"}\n', ""), "genome a string": edited('{file = "g.fa"}', '"g.fa"'),
+    "chromosome unknown": edited('"chr1"', '"7"'), "chromosome 1 for chr1": edited('"chr1"', '"1"'), "no genome": edited('genome = {file = "g.fa"}\n', ""), "genome a string": edited('{file = "g.fa"}', '"g.fa"'),
     "genome missing": edited("g.fa", "none.fa"), "genome neither file nor url": edited('{file = "g.fa"}', "{}"),
     "genome both file and url": edited('"g.fa"', '"g.fa", url = "http://x/y"'), "url of another scheme": edited('file = "g.fa"', 'url = "file:///etc/passwd"'),
     "url that cannot be had": edited('file = "g.fa"', 'url = "http://127.0.0.1:9/../../g.fa"'), "md5 too short": edited('"g.fa"', '"g.fa", md5 = "123"'),
@@ -820,12 +876,14 @@ KINDS = {
     "in_use": r"in use by another",
     "no_answer": r"(did|does) not answer|no answer",
     "not_a_file": r"found a directory|Not a directory|File exists|the name of a file",
-    "of_another": r"holds another|holds rounds of another|decoys of another|not a run of deepmr|outside the run|differs from|with md5",
+    "two_readings": r"may both be|columns of zeros|different digests|without a label|beside --peaks",
+    "of_another": r"of hg\d\d in|expected one assembly|holds another|holds rounds of another|decoys of another|not a run of deepmr|outside the run|differs from"
+                  r"|with md5",
     "damaged": r"is damaged|not damaged",
     "too_large": r"unpacks? to|found over|squares fit|not squeezed",
     "not_finite": r"\bnan\b|\binf\b|not( a)? finite",
     "not_dna": r"only A, C, G and T|expected A, C, G or T|lengths .* all to be equal|expected text of A, C, G",
-    "duplicate": r"\btwice\b|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
+    "duplicate": r"\btwice\b|values, expected one$|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
     "conflict": r"which is the outcome|found both|without decoys|peaks, chromosomes and genome together",
     "unknown_name": r"does not predict|found no chromosome|which .* does not have|no label of .* begins|unknown key|[Dd]id you mean|No such (command|option)"
                     r"|expected one of [^s]|expected a list of [a-z]+,|found no track|no column|expected '\w+' or '\w+'|which cannot be used here|expected \S+#1 to"
@@ -953,8 +1011,15 @@ def do(asked: Arguments | Callable[[], object], folder: Path, cache: Path) -> Ou
     done = CliRunner().invoke(app, asked)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         return Outcome(str(done.exit_code), f"{type(done.exception).__name__}: {done.exception}")
-    again = re.search("files of .*(?:damaged|missing).*", done.stdout + done.stderr)
-    return Outcome(str(done.exit_code), words(done.stderr, folder, cache) if done.exit_code else "accepted" + (f": {again[0]}" if again else ""))
+    text = done.stdout + done.stderr
+    again = re.search("files of .*(?:damaged|missing).*|note: .*no effect|.*has no region on.*", text)
+    noted = sorted(code for code in INPUT_NOTES if api.NOTES[code].sentence.removesuffix(".") in text)
+    said = f": {again[0]}" if again else f", warns of {', '.join(noted)}" if noted else ""
+    return Outcome(str(done.exit_code), words(done.stderr, folder, cache) if done.exit_code else "accepted" + said)
+
+
+INPUT_NOTES = ("regions_left_out", "chromosomes_matched", "regions_serve_all", "unknown_labels", "labels_without_header", "columns_not_read", "minus_strand_ignored",
+               "no_minus_strand", "trained_chromosomes")  # of how regions and genome were read
 
 
 KEPT = {f"output: table1: {FULL}": {"windows.bed"}}  # whole files of refused command lines, which the next attempt makes use of

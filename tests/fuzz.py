@@ -20,14 +20,15 @@ from typing import Any
 
 import hypothesis
 import numpy as np
+import pandas as pd
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from conftest import api
-from deepmr.core import InputError
+from conftest import api, toy_model
+from deepmr.core import Execution, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS: dict[str, tuple[tuple, Callable[..., Any]]] = {}
-SLOW = {"raps": 200, "egger_test": 300, "meta_regression": 300, "ivw, robust": 800}  # cases at most, where one takes long
+SLOW = {"windows of a plan": 2000, "raps": 200, "egger_test": 300, "meta_regression": 300, "ivw, robust": 800}  # cases at most, where one takes long
 LONGEST = 20  # seconds of computing: what takes longer hangs
 
 
@@ -63,7 +64,42 @@ def _(data):
     assert list(api.read_windows(FOLDER / "x.bed").start) == list(frame.start)
 
 
-FASTA = st.lists(st.one_of(st.sampled_from([">chr1", ">chr1:0-8", ">chr1:5-9", ">", ">chr1 x", ";c", ""]), st.text("ACGTNacgtn", max_size=12),
+COLUMN = st.sampled_from(["name", "X_TF1_None", "X_TF1_None, X_TF2_None", "0", "1", "255,0,0", "+", "-", ".", "", "-1", "2.5", "{s}", "{e}", "{s},", "40", "0" * 16, "x;y"])
+PLACE = st.tuples(st.sampled_from(["chr1"] * 8 + ["1", "NC_000001.10", "NC_000001.11", "chrUn_1", "tracker", "GRCh38#0#chr1"]), st.integers(0, 640), st.integers(1, 300))
+HEADERS = st.sampled_from(["", "", "track type=narrowPeak\n", "#chrom\tstart\tend\n", "#chrom\tstart\tend\tlabels\n", "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\n",
+                           "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\tdigest\n", "#chr\tstart\tend\tpeak\tstrand\n"])
+FURTHER = st.one_of(st.lists(COLUMN, max_size=17), st.sampled_from([["p", "0", "+"], ["p", "0", "-", "9", "-1", "4", "7"], ["p", "0", "+", "{s}", "{e}", "0", "1", "40", "0"]]))
+
+
+@st.composite
+def near_regions(draw):
+    "A name, and the text of a file whose lines are nearly right: one kind of further columns, sometimes changed in a line."
+    further, lines = draw(FURTHER), []
+    for chrom, start, length in draw(st.lists(PLACE, min_size=1, max_size=6)):
+        changed = [draw(COLUMN) if draw(st.integers(0, 30)) == 0 else f for f in further]
+        lines.append("\t".join([chrom, str(start), str(start + length), *(f.format(s=start, e=start + length) for f in changed)]))
+    return draw(st.sampled_from(["x.bed", "x.narrowPeak", "x.broadPeak", "x.bed.narrowPeak"])), draw(HEADERS) + "\n".join(lines) + "\n"
+
+
+MODEL, DNA = toy_model(), "".join(np.random.default_rng(0).choice(list("ACGT"), 700))
+FASTA_NAMES = ["chr1", "1", "NC_000001.10", "NC_000001.11 x", "gi|568815597|ref|NC_000001.11|", "GRCh38#0#chr1", "chr1:0-700", "p::chr1:0-700(+)", "chr1:0-700(-)", "chr2"]
+
+
+@target("windows of a plan", near_regions(), st.lists(st.sampled_from(FASTA_NAMES), min_size=1, max_size=2, unique=True), st.booleans())
+def _(file, names, stranded):
+    turned = DNA[::-1].translate(str.maketrans("ACGT", "TGCA"))
+    fasta = written("".join(f">{n}\n{turned if '(-)' in n else DNA}\n" for n in names).encode(), "plan.fa")
+    asked = api.Experiment(model=MODEL, outcome="X_DNase_None", regions=str(written(file[1].encode(), file[0])), genome=str(fasta), draws=2, windows=3, stranded=stranded)
+    p = api.plan(asked, Execution(announce=lambda line: None))
+    assert p.windows.name.is_unique and (p.windows.start >= 0).all() and (p.windows.end <= 700).all() and all(n.sentence for n in p.notes)
+    for w, codes in zip(p.windows.itertuples(), p.codes):
+        here = "".join("ACGT"[i] for i in codes)
+        assert here == (DNA[w.start:w.end] if w.strand == "+" else turned[700 - w.end:700 - w.start]) and w.name.endswith("(-)") == (w.strand == "-")
+    assert stranded or set(p.windows.strand) == {"+"}
+    assert pd.Series(p.exposures).isin(["X_TF1_None", "X_TF2_None"]).all()
+
+
+FASTA = st.lists(st.one_of(st.sampled_from([">chr1", ">chr1:0-8", ">chr1:5-9", ">p::chr1:0-8(-)", ">1", ">NC_000001.10", ">a#0#chr1", ">chr1:0-8(+)", ">", ">chr1 x", ";c", ""]), st.text("ACGTNacgtn", max_size=12),
                            st.text(max_size=8)), max_size=7).flatmap(lambda x: st.sampled_from(["\n", "\r\n"]).map(lambda end: end.join(x)))
 
 

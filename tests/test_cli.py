@@ -233,9 +233,9 @@ def test_one_file_of_peaks_for_all_exposures_is_announced(named, peaks, tmp_path
 
 def test_regions_without_labels_are_said_to_serve_all(named, tmp_path, quick):
     _, shown, _ = invoke(*asked(named), "--out", tmp_path / "run")
-    assert "note: sites.bed names no exposures, so its windows serve all 2" in shown
+    assert "note: The regions name no exposures, so their windows serve all (sites.bed, 2 exposures)." in shown
     _, shown, _ = invoke(*asked(named, "--exposures", "X_TF1_None"), "--out", tmp_path / "one")
-    assert "names no exposures" not in shown
+    assert "name no exposures" not in shown
 
 
 @pytest.mark.parametrize("given, says", [

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from conftest import api, quiet, toy_experiment
 from deepmr import regions as R
-from deepmr.core import InputError, cache_dir
+from deepmr.core import Execution, InputError, cache_dir
 
 interval = st.tuples(st.integers(0, 400), st.integers(1, 120)).map(lambda t: (t[0], t[0] + t[1]))
 
@@ -147,3 +148,177 @@ def test_shipped_windows_are_those_of_hg19(hg19):
     genome = R.Genome(hg19 / "hg19_segments.fa.gz")
     for w in windows.itertuples():
         assert R.sequence_digest(genome.fetch(w.chrom, w.start, w.end)) == w.digest
+
+
+# --- files as their makers write them: the windows that are asked about -------------------------------------------------
+
+PEAKS = ((200, 600, 30), (1000, 1400, 350), (2000, 2400, 10))  # start, end, offset of the summit
+ON_SUMMITS, IN_THE_MIDDLE = ("chr1:170-290", "chr1:1290-1410", "chr1:1950-2070"), ("chr1:340-460", "chr1:1140-1260", "chr1:2140-2260")
+FILES = {  # name of the file, what stands after the end for a summit
+    IN_THE_MIDDLE: """
+        x.bed: BED3 |
+        x.bed: BED4 | p
+        x.bed: BED5 | p 900
+        x.bed: BED6 | p 900 +
+        x.bed: BED6 and a count | p 0 + {k}
+        x.bed: BED6 and a gene | p 0 + X_TF
+        x.bed: BED8 | p 0 + {s} {e}
+        x.bed: BED9 | p 0 + {s} {e} 0
+        x.bed: BED9 and a count | p 0 + {s} {e} 0 {k}
+        x.bed: BED12 | p 0 + {s} {e} 0 1 400 0
+        x.bed: BED12 without thick | p 0 + 0 0 0 2 10,20, 0,380,
+        x.broadPeak | p 0 . 9.1 8 7
+        x.gappedPeak | p 0 . {s} {e} 0 1 400 0 9.1 8 7
+        x.bed: IDR of broad peaks | p 0 . 9.1 8 7 1.30 0.90 {s} {e} 9 {s} {e} 9 1 2
+        x.narrowPeak: no summit | p 0 . -1 213.8 -1 -1""",
+    ON_SUMMITS: """
+        x.narrowPeak | p 0 . -1 213.8 -1 {k}
+        x.bed: narrowPeak | p 0 . -1 213.8 -1 {k}
+        x.narrowPeak: and a column | p 0 . -1 213.8 -1 {k} 37
+        x.narrowPeak: zeros | p 0 . 0 0 0 {k}
+        x.narrowPeak: IDR | p 0 . -1 213.8 -1 {k} 2.46 2.73 {s} {e} 620.0 {k} {s} {e} 213.8 {k}"""}
+ROWS = {name.strip(): (further.split(), list(expected)) for expected, lines in FILES.items() for line in lines.strip().splitlines()
+        for name, _, further in [line.partition("|")]}
+
+
+def planned(experiment):
+    "Names of the windows of a plan by exposure, and its notes as text."
+    p = api.plan(experiment, Execution(**quiet))
+    return {e: [n for n, of in zip(p.windows.name, p.windows.exposures) if e in of] for e in p.exposures}, " / ".join(map(str, p.notes)), p
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_each_kind_of_file_is_centred_by_its_own_standard(case, toy, toy_files):
+    further, expected = ROWS[case]
+    lines = ("\t".join(["chr1", str(s), str(e), *(f.format(s=s, e=e, k=k) for f in further)]) for s, e, k in PEAKS)
+    (path := toy_files / case.split(":")[0]).write_text("\n".join(lines) + "\n")
+    names, notes, _ = planned(toy_experiment(toy, toy_files, regions=str(path)))
+    assert names == {"X_TF1_None": expected, "X_TF2_None": expected} and "regions_serve_all" in notes
+    assert ("columns_not_read" in notes) == ("gene" in case)
+
+
+@pytest.mark.parametrize("rows, expected", [
+    ([(200, 320, 5), (600, 720, 95)], ["chr1:145-265", "chr1:635-755"]),  # peaks of the model's own length
+    ([(200, 320, 5), (600, 720, 95), (1000, 1101, 50)], ["chr1:145-265", "chr1:635-755", "chr1:990-1110"]),
+    ([(200, 600, 80), (200, 600, 320)], ["chr1:220-340", "chr1:460-580"])])  # two summits in one peak
+def test_summits_decide_whatever_the_length_of_the_peaks(rows, expected, toy, toy_files):
+    (toy_files / "x.narrowPeak").write_text("".join(f"chr1\t{s}\t{e}\t.\t0\t.\t5\t-1\t-1\t{k}\n" for s, e, k in rows))
+    assert planned(toy_experiment(toy, toy_files, regions=str(toy_files / "x.narrowPeak")))[0]["X_TF1_None"] == expected
+
+
+def test_only_a_header_makes_columns_labels(toy, toy_files):
+    def names(text, **more):
+        (toy_files / "x.bed").write_text(text)
+        return planned(toy_experiment(toy, toy_files, regions=str(toy_files / "x.bed"), **more))
+
+    a, b, c = (f"chr1\t{s}\t{s + 120}\tp\t0\t+\t" for s in (200, 600, 1000))
+    header = "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\n"
+    joined = header + f"{a}X_TF1_None, X_TF2_None\n{b} X_TF2_None\n{c}X_TF2_None,Z\n"
+    single = header + f"{a}X_TF1_None\n{a}X_TF2_None\n{b}X_TF2_None\n{c}X_TF2_None\n"
+    expected = {"X_TF1_None": ["chr1:200-320"], "X_TF2_None": ["chr1:200-320", "chr1:600-720", "chr1:1000-1120"]}
+    assert names(joined)[0] == names(single)[0] == expected
+    assert "unknown_labels" in names(joined)[1] and "(Z; in 1 of 3 lines)" in names(joined)[1] and "unknown" not in names(single)[1]
+    assert names(single.replace(header, ""))[0] == expected and "labels_without_header" in names(single.replace(header, ""))[1]
+    toy.labels = ("1", "3", "X_DNase_None")  # names that are numbers are labels under a header alone
+    counts = f"{a}3\n{b}1\n{c}3\n"
+    assert names(header + counts, exposures=("3",))[0] == {"3": ["chr1:200-320", "chr1:1000-1120"]}
+    assert len(names(counts, exposures=("3",))[0]["3"]) == 3
+
+
+def test_files_that_deepmr_wrote_are_read_as_before(named, toy_files):
+    api.run(named, toy_files / "run", Execution(workers=1, **quiet))
+    frame = api.read_windows(toy_files / "run" / "windows.bed")  # a run's list has labels and no header
+    assert set(frame.labels) == {("X_TF1_None", "X_TF2_None")} and len(frame) == 8
+    api.write_windows(frame.assign(digest=["0" * 16] * 8), toy_files / "w.bed")
+    again = api.read_windows(toy_files / "w.bed")
+    assert list(again.labels) == list(frame.labels) and set(again.digest) == {"0" * 16}
+
+
+def test_a_peak_without_a_whole_window_is_left_out_and_counted(toy, toy_files):
+    good = (toy_files / "sites.bed").read_text()
+    (toy_files / "x.bed").write_text(f"chr1\t10\t20\n{good}chr1\t2990\t3000\nchrUn_1\t500\t600\nchrUn_2\t500\t600\n")
+    asked = toy_experiment(toy, toy_files, windows=20)
+    names, notes, _ = planned(toy_experiment(toy, toy_files, regions=str(toy_files / "x.bed"), windows=20))
+    assert names == planned(asked)[0]
+    assert ("4 of 12: 1 begin before their chromosome; 1 go beyond the sequence; 2 lie on chrUn_1, chrUn_2, which the genome lacks") in notes
+    (toy_files / "x.bed").write_text("chrUn_1\t500\t600\n")
+    with pytest.raises(InputError, match=r"found no chromosome chrUn_1 in g\.fa"):
+        planned(toy_experiment(toy, toy_files, regions=str(toy_files / "x.bed")))
+
+
+@pytest.mark.parametrize("header, cut", [
+    (">p1::chr1:{a}-{b}", "+"), (">chr1:{a}-{b}(+)", "+"), (">chr1:{a}-{b}(-)", "-"), (">HLA::p::chr1:{a}-{b}(-)", "-"), (">chr1:{a}-{b}(.)", "+")])
+@given(data=st.data())
+@settings(max_examples=15)
+def test_what_bedtools_getfasta_writes_gives_the_plus_strand(tmp_path_factory, header, cut, data):
+    folder = tmp_path_factory.mktemp("fasta")
+    dna = data.draw(st.text("ACGTN", min_size=40, max_size=90))
+    a = data.draw(st.integers(0, 20))
+    piece = dna[a:] if cut == "+" else dna[a:][::-1].translate(str.maketrans("ACGT", "TGCA"))
+    (folder / "s.fa").write_text(f"{header.format(a=a, b=len(dna))}\n{piece}\n")
+    start = data.draw(st.integers(a, len(dna) - 1))
+    end = data.draw(st.integers(start + 1, len(dna)))
+    assert R.Genome(folder / "s.fa").fetch("chr1", start, end) == dna[start:end]
+
+
+NAMES = {
+    ">1 dna:chromosome chromosome:GRCh37:1:1:249250621:1 REF": "chr1 is 1", ">NC_000001.10 Homo sapiens": "chr1 is NC_000001.10 of hg19",
+    ">CM000663.2": "of hg38",
+     ">gi|568815597|ref|NC_000001.11|": "of hg38", ">GRCh38#0#chr1": "chr1 is GRCh38#0#chr1 of hg38", ">CHM13#0#chr1": "of CHM13"}
+
+
+@pytest.mark.parametrize("header", NAMES)
+def test_another_name_of_the_chromosome_gives_the_same_windows_and_a_note(header, toy, toy_files):
+    _, none, right = planned(toy_experiment(toy, toy_files))
+    (toy_files / "n.fa").write_text(header + "\n" + (toy_files / "g.fa").read_text().split("\n")[1] + "\n")
+    _, notes, found = planned(toy_experiment(toy, toy_files, genome=str(toy_files / "n.fa")))
+    assert (found.codes == right.codes).all() and list(found.windows.name) == list(right.windows.name)
+    assert "chromosomes_matched" not in none and "chromosomes_matched" in notes and NAMES[header] in notes
+
+
+@pytest.mark.parametrize("regions, fasta, message", [
+    ("NC_000001.11", "NC_000001.10", "found NC_000001.10 of hg19 in n.fa, expected NC_000001.11 of hg38"),
+    ("chrM", "MT", "found no chromosome chrM"),
+    ("chr1", "HG002#1#chr1 HG002#2#chr1", "which may both be chr1, expected one"),
+    ("chr1 chr2", "NC_000001.10 NC_000002.12", "chromosomes of hg19 and hg38")])
+def test_names_that_could_mean_another_sequence_are_refused(regions, fasta, message, toy, toy_files):
+    dna = (toy_files / "g.fa").read_text().split("\n")[1]
+    (toy_files / "n.fa").write_text("".join(f">{name}\n{dna}\n" for name in fasta.split()))
+    (toy_files / "x.bed").write_text("".join(f"{name}\t500\t620\n" for name in regions.split()))
+    with pytest.raises(InputError, match=message):
+        planned(toy_experiment(toy, toy_files, genome=str(toy_files / "n.fa"), regions=str(toy_files / "x.bed")))
+
+
+def test_the_minus_strand_is_read_where_it_is_asked_for(toy, toy_files):
+    (toy_files / "x.bed").write_text("chr1\t500\t620\ta\t0\t-\nchr1\t900\t1020\tb\t0\t+\nchr1\t1500\t1620\tb\t0\t.\n")
+    _, ignored, plus = planned(toy_experiment(toy, toy_files, regions=str(toy_files / "x.bed")))
+    names, notes, both = planned(toy_experiment(toy, toy_files, regions=str(toy_files / "x.bed"), stranded=True))
+    assert "minus_strand_ignored" in ignored and "(1 of 3 regions)" in ignored and "strand" not in notes
+    assert names["X_TF1_None"] == ["chr1:500-620(-)", "chr1:900-1020", "chr1:1500-1620"]
+    assert (both.codes[0] == 3 - plus.codes[0][::-1]).all() and (both.codes[1:] == plus.codes[1:]).all()
+    assert "no_minus_strand" in planned(toy_experiment(toy, toy_files, stranded=True))[1]
+
+
+def test_windows_on_chromosomes_that_the_model_was_trained_on_are_said(toy, toy_files):
+    def said(held_out, **more):
+        toy.held_out = held_out
+        return planned(toy_experiment(toy, toy_files, **more))[1]
+
+    assert "trained_chromosomes" not in said(()) + said(("1",)) + said(("chr1", "chr8"))
+    assert "3 of 3: chr1; kept out were chr8, chr9" in said(("chr8", "chr9"))
+    assert R.read_windows().chrom.isin(api.load_model("hepg2").held_out).all()
+
+
+def test_hg38_is_read_as_hg19_is_and_never_taken_for_it(hg19, toy, toy_files):
+    sites = pd.read_csv(hg19 / "dhs_hg38.tsv.gz", sep="\t", nrows=200)
+    segments = (f">{s.chrom}:{s.summit - 100}-{s.summit + 100}\n{s.sequence}\n" for s in sites.itertuples())
+    (toy_files / "hg38.fa").write_text("".join(segments))
+    (toy_files / "hg38.bed").write_text("".join(f"{s.chrom}\t{s.summit - 5}\t{s.summit + 5}\n" for s in sites.itertuples()))
+    _, _, p = planned(toy_experiment(toy, toy_files, genome=str(toy_files / "hg38.fa"), regions=str(toy_files / "hg38.bed"), windows=5))
+    known = {f"{s.chrom}:{s.summit - 60}-{s.summit + 60}": s.sequence[40:160] for s in sites.itertuples()}
+    assert ["".join("ACGT"[i] for i in codes) for codes in p.codes] == [known[name] for name in p.windows.name]
+    shipped = R.read_windows().iloc[:1]
+    place = shipped.iloc[0]
+    (toy_files / "other.fa").write_text(f">{place.chrom}:{place.start}-{place.end}\n{'ACGT' * 250}\n")
+    with pytest.raises(InputError, match="differs from hg19's, expected the assembly hg19"):
+        R.Sequences(toy_files / "other.fa").get(shipped)

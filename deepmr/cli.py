@@ -599,9 +599,10 @@ def decoys(
     loaded, peaks = load_model(model, device, trust_code), read_regions(openness)
     with _own_labels(model, outcome, trust_code):
         exposures = default_exposures(loaded, outcome)
-    windows = candidate_windows(Experiment(regions=regions), loaded)
+    sequences = Sequences(genome)
+    windows, _ = candidate_windows(Experiment(regions=regions), loaded, sequences)
     observed = _observed_labels(windows, loaded, exposures)
-    codes, cell = encode_all(Sequences(genome).get(windows)), loaded.labels[loaded.index(outcome)].split("_")[0]
+    codes, cell = encode_all(sequences.get(windows)), loaded.labels[loaded.index(outcome)].split("_")[0]
     table = save_decoys(out, loaded, codes, is_bound(windows, peaks), exposures, cell, observed, n, seed,
                         {"regions": regions, "open": openness, "genome": genome})
     _print_decoys(table, observed is None, len(windows), out)

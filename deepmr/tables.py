@@ -56,13 +56,13 @@ def open_effects(out: str | os.PathLike[str], window: str) -> xr.Dataset:
 
 # %% ../nbs/08c_tables.ipynb #5539c9a0
 def table1(out: str | os.PathLike[str], protocol: str | None = None) -> pd.DataFrame:
-    """Table 1 of a run: one row per exposure.
+    """Table 1 of a run: one row per exposure. `protocol=None` takes that of the run.
 
-    Columns of `default`: the fields of `CausalEffect`, and protocol, decoy_q, verdict, words; with shuffled windows as controls
-    also shuffle_difference (the slope minus that in shuffles), shuffle_low, shuffle_high, shuffle_q. Of the other protocols: exposure,
-    mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se), prediction_low, prediction_high, the windows' median
-    diagnostics, and warnings, which `read_notes` reads. `protocol=None` takes that of the run. Raises InputError where the directory
-    is no run, or its draws are not those of the protocol.
+    Columns of `default`: the fields of `CausalEffect`, and protocol, decoy_q, verdict, words; with shuffled windows as controls also
+    shuffle_difference (the slope minus that in shuffles), shuffle_low, shuffle_high, shuffle_q.
+    Columns of the other protocols: exposure, mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se),
+    prediction_low, prediction_high, the windows' median diagnostics, and warnings, which `read_notes` reads.
+    Raises InputError where the directory is no run, or its draws are not those of the protocol.
     """
     return run_table(out, read_local(out), read_record(out), protocol)
 

@@ -177,7 +177,7 @@ def test_repeated_exposures_of_effects_and_repeated_protocols(named, tmp_path, q
     options = ["--model", named.model, "--outcome", named.outcome, "--genome", named.genome, "--regions", named.regions, "--draws", "3"]
     code, _, _ = invoke("effects", *options, "--exposures", "X_TF1_None", "--exposures", "X_TF2_None", "--out", tmp_path / "e.nc")
     assert code == 0 and xr.load_dataset(tmp_path / "e.nc", engine="h5netcdf").exposure.values.tolist() == ["X_TF1_None", "X_TF2_None"]
-    code, shown, _ = invoke(*asked(named, "--protocol", "paper", "--protocol", "default,reml"), "--out", tmp_path / "run")
+    code, shown, _ = invoke(*asked(named, "--protocol", "paper", "--protocol", "masks,reml"), "--out", tmp_path / "run")
     assert code == 0 and re.search(r"paper +default +reml", shown)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["experiment"]["protocol"] == "paper"
 

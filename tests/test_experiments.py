@@ -26,7 +26,7 @@ outcome = "X_DNase_None"
 chromosomes = ["chr1"]
 windows = 2
 draws = 3
-protocols = ["default", "paper"]
+protocols = ["masks", "paper"]
 
 [genome]
 file = "g.fa"
@@ -66,7 +66,7 @@ BAD = [
     ("outcome = 'a'\nwindows = true", "windows: found True"),
     ("outcome = 'a'\ndraws = 1", "draws: found 1, expected a whole number of draws, at least 2"),
     ("outcome = 'a'\nseed = -1", "seed: found -1"), ("outcome = 'a'\nprotocols = []", "protocols: found"),
-    ("outcome = 'a'\nprotocols = ['papr']", "found 'papr', expected a list of default, windows-only, reml, paper, median"),
+    ("outcome = 'a'\nprotocols = ['papr']", "found 'papr', expected a list of default, masks, windows-only, reml, paper, median"),
     ("outcome = 'a'\nexposures = 'b'", "exposures: found 'b', expected a list"), ("outcome = 'a'\nexposures = [1]", "exposures.0: found 1"),
     ("outcome = 'a'\npeaks = 3", "peaks: found 3"),
     ("outcome = 'a'\n[peaks]\nb = 'x.bed'", "peaks.b: found 'x.bed', expected a table with file or url"),
@@ -131,7 +131,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
 @pytest.mark.parametrize("name", ["deepsea_hepg2", "hepg2"])
 def test_the_experiments_of_the_project_are_well_formed(name):
     e = read_experiment(ROOT / "experiments" / f"{name}.toml")
-    assert e.protocols == ["default", "paper"] and e.draws == 50 and e.outcome == "HepG2_DNase_None"
+    assert e.protocols == ["masks", "paper"] and e.draws == 50 and e.outcome == "HepG2_DNase_None"
     if name == "deepsea_hepg2":
         assert len(e.peaks) == 39  # 23 of Table 1 and the 16 of which the paper asked 13 more
         assert e.chromosomes == ["chr8", "chr9"] and e.windows == 25
@@ -286,7 +286,7 @@ def test_a_file_on_this_machine_is_compared_with_its_hash(files):
 
 def test_windows_follow_the_rule(files):
     asked, protocols = load_experiment(files / "e.toml", announce=lambda _: None)
-    assert protocols == ["default", "paper"] and asked.exposures == ("X_TF1_None", "X_TF2_None")
+    assert protocols == ["masks", "paper"] and asked.exposures == ("X_TF1_None", "X_TF2_None")
     windows = read_windows(asked.regions)
     assert len(windows) and (windows.start % 200 == 0).all() and (windows.end - windows.start == 120).all()
     for i, name in enumerate(("tf1", "tf2")):

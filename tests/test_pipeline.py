@@ -657,7 +657,7 @@ def test_an_ensemble_is_advised_of_the_median_and_gets_it(toy_files):
         assert row.estimate == pytest.approx(e.estimate, rel=1e-4) and row.n == e.n and 0 < row.se < np.inf
     members = [local[local.method == m].draw_slopes for m in ("bootstrap", "weighted median")]
     assert all(len(v) == 3 and list(v) == list(w) for v, w in zip(*members, strict=True))
-    tables = [table1(out, p) for p in ("default", "median")]
+    tables = [table1(out, p) for p in ("masks", "median")]
     assert np.isfinite(tables[1]["mean"]).all() and (tables[1].se_network > 0).all() and (tables[0]["mean"] != tables[1]["mean"]).all()
 
 
@@ -705,7 +705,7 @@ def test_matrix_directions_and_protocols_tell_the_same_story(toy, toy_files):
     s = read_slopes(out)
     windows, labels = s.windows, s.labels
     local = read_local(out).query("method == 'bootstrap'")
-    for row in local.itertuples():  # the slope of a pair is the default protocol's local estimate
+    for row in local.itertuples():  # the slope of a pair is the local estimate of masks
         w, x = windows.index[windows.name == row.window][0], labels.index(row.exposure)
         assert s.estimate[w, x, -1] == pytest.approx(row.estimate, rel=1e-3, abs=1e-4)
         assert s.se[w, x, -1] == pytest.approx(row.se, rel=0.5)
@@ -738,7 +738,7 @@ def test_direct_effects_are_those_of_a_joint_regression(toy, toy_files):
 
 
 def test_protocols_and_directions_on_the_command_line(hg19, tmp_path):
-    options = ["table1", "--exposures", "HepG2_CTCF_None,HepG2_HNF4A_None", "--windows", "2", "--draws", "4", "--protocol", "default,paper",
+    options = ["table1", "--exposures", "HepG2_CTCF_None,HepG2_HNF4A_None", "--windows", "2", "--draws", "4", "--protocol", "masks,paper",
                "--directions", "--out", str(tmp_path / "run"), "--genome", str(hg19 / "hg19_segments.fa.gz")]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output

@@ -139,7 +139,8 @@ def random_model(name, make, length):
             nn.init.kaiming_normal_(m.weight)
         if isinstance(m, nn.BatchNorm1d):
             m.running_mean.normal_(), m.running_var.uniform_(0.5, 2), m.weight.data.uniform_(-1, 2)
-    labels = [m for m in module.modules() if isinstance(m, nn.Linear)][-1].out_features
+    with torch.no_grad():
+        labels = module.eval()(torch.zeros(1, 4, length)).shape[1]
     return SequenceModel(module, [f"label {i}" for i in range(labels)], length, name)
 
 

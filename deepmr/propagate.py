@@ -295,10 +295,10 @@ def all_a(model: SequenceModel) -> Tensor:
 class Carrier:
     "Carries differences through a network, node by node: as a stage, by a rule, or in full. Raises NotTraceable."
 
-    def __init__(self, model: SequenceModel, outputs: Sequence[int]):
-        self.model, self.outputs = model, list(outputs)
+    def __init__(self, model: SequenceModel, outputs: Sequence[int], once: bool = False):
+        self.model, self.outputs, self.once = model, list(outputs), once
         try:
-            self.graph = Graph(model.module, all_a(model)[None])
+            self.graph = Graph(model.module, all_a(model)[None], once)
         except Exception as error:  # tracing runs the network's own code, which may raise anything
             raise NotTraceable(f"model: the network cannot be traced by torch.fx ({str(error).splitlines()[0]})") from None
         self.weights, self._thread = Weights(self.graph.last_linear, self.outputs), threading.local()
@@ -460,7 +460,8 @@ def in_double(carrier: Carrier, block: int) -> tuple[Carrier, int]:
     if model.dtype == torch.float64:
         return carrier, block
     try:
-        double = Carrier(SequenceModel(copy.deepcopy(model.module).double(), model.labels, model.length, model.name), carrier.outputs)
+        module = copy.deepcopy(model.module).double()
+        double = Carrier(SequenceModel(module, model.labels, model.length, model.name), carrier.outputs, carrier.once)
         return double, measured(double).block
     except InputError:
         return carrier, block
@@ -557,11 +558,12 @@ class Propagator:
         model: SequenceModel,
         outputs: Sequence[int] | None = None,  # columns of the model to compute; None: all
         check: bool = True,  # compare some random mutations with the plain forward pass in float64
+        draws: int = 50,  # how many a window will have: for one alone, nothing is set aside for others
     ):
         check_dropout(model)
         self.model = model
         self.outputs = [int(o) for o in (range(len(model.labels)) if outputs is None else outputs)]
-        self._carrier, self._recent = Carrier(model, self.outputs), RecentWindows()
+        self._carrier, self._recent = Carrier(model, self.outputs, draws == 1), RecentWindows()
         self.block, self.fallbacks = tried_out(self._carrier, check)
 
     def window(self, x: Tensor, mutations: Mutations) -> Window:

@@ -9,7 +9,7 @@ __all__ = []
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -281,19 +281,19 @@ class Stage:
         return True
 
 # %% ../nbs/04b_stages.ipynb #fc2fd2db
-def find_stage(conv: fx.Node, modules: Modules) -> Stage | None:
-    "The stage that begins with this node; None if the node is no ordinary convolution."
+def find_stage(conv: fx.Node, modules: Modules, allowed: Collection[fx.Node]) -> Stage | None:
+    "The stage that begins with this node and stays among the allowed ones; None if the node is no ordinary convolution."
     m = called(modules, conv)
     if not isinstance(m, (nn.Conv1d, nn.Conv2d)) or m.groups > 1 or m.padding_mode != "zeros" or taps_of(m)[1] > 1:
         return None
     stage, node = Stage(conv, m, (conv,)), conv
     while len(node.users) == 1:
         node = next(iter(node.users))
-        if not stage.takes(node, called(modules, node)):
+        if node not in allowed or not stage.takes(node, called(modules, node)):
             break
         if isinstance(called(modules, node), nn.Flatten) or node.op != "call_module":  # kept only if a fully connected layer comes next
             last = next(iter(node.users)) if len(node.users) == 1 else None
-            if last is not None and isinstance(layer := called(modules, last), nn.Linear):
+            if last is not None and last in allowed and isinstance(layer := called(modules, last), nn.Linear):
                 stage.linear, stage.layer, stage.after = last, layer, dropout_after(last, modules)
                 stage.nodes = (*stage.nodes, last)
             else:
@@ -334,20 +334,24 @@ def last_linear(node: Any, modules: Modules) -> fx.Node | None:
 
 # %% ../nbs/04b_stages.ipynb #166a7010
 class Graph:
-    "A network's nodes in order, traced with x (1, 4, L). Raises whatever tracing the network raises."
+    """A network's nodes in order, traced with x (1, 4, L): the `fixed` ones before any mask, and the `masked` ones.
 
-    def __init__(self, module: nn.Module, x: Tensor):
+    With `once` nothing is set aside for further draws. Raises whatever tracing the network raises.
+    """
+
+    def __init__(self, module: nn.Module, x: Tensor, once: bool = False):
         self.traced = traced(module, x)
         self.modules, self.nodes = dict(self.traced.named_modules()), list(self.traced.graph.nodes)
         self.input, self.output = next(n for n in self.nodes if n.op == "placeholder"), self.nodes[-1].args[0]
-        fixed = before_masks(self.nodes, self.modules)
+        fixed = {self.input} if once else before_masks(self.nodes, self.modules)
         self.fixed, self.masked = [n for n in self.nodes if n in fixed], [n for n in self.nodes if n not in fixed]
         self.last_linear = last_linear(self.output, self.modules)
-        self.stages = {n: s for n in self.masked if (s := find_stage(n, self.modules)) is not None}  # by convolution
+        within = {n: fixed if n in fixed else set(self.nodes) for n in self.nodes}
+        self.stages = {n: s for n in self.nodes if (s := find_stage(n, self.modules, within[n])) is not None}  # by convolution
         self.early: dict[Any, Stage] = {}  # stages right after the first dropout, by that dropout
         for conv, stage in self.stages.items():
             drop: Any = conv.args[0]
-            if isinstance(called(self.modules, drop), DROPOUTS) and drop.args[0] in fixed and len(drop.users) == 1:
+            if not once and isinstance(called(self.modules, drop), DROPOUTS) and drop.args[0] in fixed and len(drop.users) == 1:
                 self.early[drop] = stage
 
 # %% ../nbs/04b_stages.ipynb #fc5c7bca
@@ -402,22 +406,77 @@ def stage_ref(ctx: Context, stage: Stage, v: LocalDelta, before: Tensor | None) 
     return StageRef(conv, active, active * mask, mask)
 
 # %% ../nbs/04b_stages.ipynb #4ae5ff98
+COPY_COST = 30  # multiply-adds that take as long as moving one number
+MANY_WEIGHTS = 2**20  # so many are copied tap by tap, that they stay in the cache
+
+
 class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
     def __init__(self, ctx: Context, stage: Stage, v: LocalDelta, rows: PooledRows):
-        self.v, self.rows, self.weight = v, rows, ctx.weights.by_output(stage.conv)  # (O, k, C)
-        self.inputs = [moving_columns(x, below=.7) for x in v.delta]
-        self.memory = ctx.empty((rows.size * rows.tall * len(self.weight),), v.delta)
+        self.v, self.rows, self.taps, self.by_output = v, rows, ctx.weights.taps(stage.conv)[0], ctx.weights.by_output(stage.conv)
+        self.few = self.taps.numel() < MANY_WEIGHTS
+        self.memory = ctx.empty((rows.size * rows.tall * self.taps.shape[2],), v.delta)
+        self.ready: dict[int, tuple[Tensor, Tensor | None, Sequence[Tensor] | None]] = {}
+        self.reach = rows.size + len(rows.taps) // rows.size * taps_of(stage.conv)[2]  # positions that taps reach back
+
+    def moving(self, i: int) -> tuple[Tensor, Tensor | None, Sequence[Tensor] | None]:
+        "The i-th touched position without the channels in which no row moves, their numbers, and, if few, their weights for each tap."
+        if i not in self.ready:
+            x, some = moving_columns(self.v.delta[i], below=self.v.height / (self.v.height + COPY_COST))
+            weights = self.taps.unbind(0) if some is None else self.taps.index_select(1, some).unbind(0) if self.few else None
+            self.ready[i] = x, some, weights
+            self.ready.pop(i - self.reach, None)
+        return self.ready[i]
 
     def values(self, q: int, base: Tensor, kept: Tensor | None) -> Tensor:
         "The pooled values at q of all its rows, given the reference before pooling (size, kept): (tall, kept)."
-        weight = (self.weight if kept is None else self.weight.index_select(0, kept)).unbind(1)
+        by_output = None if kept is None else self.by_output.index_select(0, kept).unbind(1)
         shape = (len(base), self.rows.tall, base.shape[1])
         out = self.memory[:math.prod(shape)].view(shape).copy_(base[:, None])
         for n, f, i, top in self.rows.inputs(q, self.v):
-            (x, some), w = self.inputs[i], weight[n % len(weight)]
-            out[f].narrow(0, top, self.rows.height).addmm_(x, (w if some is None else w.index_select(1, some)).T)
+            (x, some, ready), j = self.moving(i), n % len(self.taps)
+            if by_output is not None:
+                w = (by_output[j] if some is None else by_output[j].index_select(1, some)).T
+            else:
+                w = self.taps[j].index_select(0, some) if ready is None else ready[j]  # type: ignore[arg-type]
+            out[f].narrow(0, top, self.rows.height).addmm_(x, w)
+        return out.amax(0) if len(out) > 1 else out[0]
+
+# %% ../nbs/04b_stages.ipynb #caa90f98
+def kinds_of_rows(v: LocalDelta) -> tuple[Tensor, Tensor] | None:
+    "Substitutions as the few kinds of rows there are (P, 4), the last of 0, and the kind of each row (K, 3); None for any other map."
+    if v.height != 3 or abs(v.step) != 3 or v.ref.shape[1] != 4 or not len(v.delta) or not bool(((v.delta == 0) | (v.delta.abs() == 1)).all()):
+        return None
+    digits = 3 ** torch.arange(4, device=v.delta.device)
+    codes = ((v.delta.long() + 1) * digits).sum(2)
+    found = codes.unique()
+    kinds = found[:, None] // digits % 3 - 1
+    return torch.cat([kinds, kinds.new_zeros(1, 4)]).to(v.delta.dtype), torch.searchsorted(found, codes)
+
+# %% ../nbs/04b_stages.ipynb #2a011a66
+class TableSource:
+    "The convolution of substitutions: what a tap adds is one of a few rows of a table."
+
+    def __init__(self, ctx: Context, stage: Stage, v: LocalDelta, rows: PooledRows, kinds: Tensor, kind: Tensor):
+        k, _, d, p = taps_of(stage.conv)
+        self.table = (kinds @ ctx.weights.by_input(stage.conv).flatten(1)).view(len(kinds) * k, -1)  # by kind and tap
+        at = lambda n: torch.arange(n, device=kind.device)
+        q = at(rows.q1 - rows.q0)[:, None, None] + rows.q0
+        output, row = q * rows.size + at(rows.size)[:, None], rows.top(q) + at(rows.tall) - v.first
+        position = row // v.step if v.step > 0 else -(row // 3)
+        row, away = row - v.step * position, position + p - output
+        real = (away % d == 0) & (away >= 0) & (away < k * d) & (position >= v.at) & (position < v.end)
+        real &= (output >= rows.lo) & (output < rows.hi)
+        found = kind[(position - v.at).clamp(0, len(kind) - 1), row] * k + away // d
+        self.index = torch.where(real, found, len(self.table) - 1).flatten(1)
+        self.rows, self.memory = rows, ctx.empty((self.index.shape[1], self.table.shape[1]), v.delta)
+
+    def values(self, q: int, base: Tensor, kept: Tensor | None) -> Tensor:
+        "The pooled values at q of all its rows, given the reference before pooling (size, kept): (tall, kept)."
+        index = self.index[q - self.rows.q0]
+        out = torch.index_select(self.table, 0, index, out=self.memory) if kept is None else self.table[:, kept].index_select(0, index)
+        out = out.view(len(base), self.rows.tall, -1).add_(base[:, None])
         return out.amax(0) if len(out) > 1 else out[0]
 
 # %% ../nbs/04b_stages.ipynb #fe5164d4
@@ -557,9 +616,12 @@ class LinearSink:
         a, b = max(top, 0), min(top + self.rows.tall, self.ctx.n)
         if a >= b:
             return
-        value, some = moving_columns(value.sub_(active)[a - top:b - top], below=.7)
-        if some is not None:
+        value = value[a - top:b - top]
+        some = ((value.amax(0) != active) | (value.amin(0) != active)).nonzero()[:, 0]
+        if len(some) < len(value) / (len(value) + COPY_COST) * len(active):
+            value, active = value.index_select(1, some), active.index_select(0, some)
             kept = some if kept is None else kept.index_select(0, some)
+        value = value.sub_(active)
         if self.r.mask is not None:
             value *= self.r.mask[q] if kept is None else self.r.mask[q].index_select(0, kept)
         weight = self.blocks[q] if kept is None else self.blocks[q].index_select(0, kept)
@@ -578,10 +640,10 @@ def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | 
               before: Tensor | None = None) -> LocalDelta | Dense:
     "A stage for v; or for v * before, from what is known of v once a window."
     r = ctx.once(lambda: stage_ref(ctx, stage, v, before), "stage")
-    source: TapSource | DroppedSource | BandSource
+    source: TableSource | TapSource | DroppedSource | BandSource
     if known is None or before is None:
         rows = PooledRows(stage, v, len(r.conv))
-        source = TapSource(ctx, stage, v, rows)
+        source = TapSource(ctx, stage, v, rows) if (kinds := kinds_of_rows(v)) is None else TableSource(ctx, stage, v, rows, *kinds)
     elif isinstance(known, Bands):
         rows, source = known.before.rows, BandSource(ctx, stage, known, before)
     else:
@@ -628,7 +690,7 @@ def before_dropout(ctx: Context, stage: Stage, v: Any, p: float) -> Any:
 # %% ../nbs/04b_stages.ipynb #f508112a
 def as_stage(ctx: Context, graph: Graph, node: fx.Node, env: dict[Any, Any]) -> Stage | None:
     "Compute the whole stage that begins at a node, if one does, and put its value into env. Returns the stage."
-    if ctx.buffers is None:
+    if ctx.sliding:
         return None
     known, mask = env.get(("known", node)), ctx.masks.get(node.target)
     if known is not None and mask is not None:

@@ -897,6 +897,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.stages.Tracer.path_of_module': ('stages.html#tracer.path_of_module', 'deepmr/stages.py'),
                                'deepmr.stages.Tracer.proxy': ('stages.html#tracer.proxy', 'deepmr/stages.py'),
                                'deepmr.stages.apply': ('stages.html#apply', 'deepmr/stages.py'),
+                               'deepmr.stages.as_modules': ('stages.html#as_modules', 'deepmr/stages.py'),
                                'deepmr.stages.as_stage': ('stages.html#as_stage', 'deepmr/stages.py'),
                                'deepmr.stages.before_dropout': ('stages.html#before_dropout', 'deepmr/stages.py'),
                                'deepmr.stages.before_masks': ('stages.html#before_masks', 'deepmr/stages.py'),

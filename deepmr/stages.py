@@ -208,6 +208,25 @@ def follow_in_place(graph: fx.GraphModule) -> None:
             for later in nodes[i + 1:]:
                 later.replace_input_with(source, node)
 
+# %% ../nbs/04b_stages.ipynb #856531b0
+AS_MODULES: dict[str, Any] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "max_pool1d": nn.MaxPool1d}
+POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+
+
+def as_modules(graph: fx.GraphModule) -> None:
+    "Write functions that have a module of the same meaning as that module, so that stages take them. In-place work was followed before."
+    for node in [n for n in graph.graph.nodes if n.op in ("call_function", "call_method") and name_of(n) in AS_MODULES]:
+        name, (source, *rest), given = name_of(node), node.args or (None,), {k: v for k, v in node.kwargs.items() if k != "inplace"}
+        if name == "max_pool1d":
+            given |= dict(zip(POOL_ARGUMENTS, rest))
+            given["stride"] = given.get("stride") or None
+        elif (rest and name != "relu") or set(given) - {"approximate"}:
+            continue
+        if not isinstance(source, fx.Node) or any(isinstance(a, fx.Node) for a in leaves(given)):
+            continue
+        graph.add_submodule(f"{node.name}_as_module", AS_MODULES[name](**given))
+        node.op, node.target, node.args, node.kwargs = "call_module", f"{node.name}_as_module", (source,), {}
+
 # %% ../nbs/04b_stages.ipynb #9e0b3bea
 def fold_norms(graph: fx.GraphModule) -> None:
     "Make batch normalisation (eval mode) right after a convolution part of the convolution."
@@ -242,6 +261,7 @@ def traced(module: nn.Module, x: Tensor) -> fx.GraphModule:
     "The network as a graph, traced with x (1, 4, L) and rewritten. Raises as `recorded`."
     graph = recorded(module, x)
     follow_in_place(graph)
+    as_modules(graph)
     graph.graph.eliminate_dead_code()  # sizes that nobody asked for
     fold_norms(graph)
     pool_first(graph)

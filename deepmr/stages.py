@@ -388,7 +388,14 @@ class PooledRows:
         self.q1 = max(self.q0, min(-(-self.hi // self.size), length // self.size))
         # (position within the pooled ones, input position less first input of q, first row) for every tap
         self.taps = [(f, f + j * d - p, step * f - low + taps[j]) for f in range(self.size) for j in range(k)]
-        self.height = v.height
+        self.height, self.reach = v.height, self.size + d * k
+        self._runs: list[tuple[int, int, int, int, int]] = []  # neighbouring positions that read one input with neighbouring taps
+        for i, f, top, tap in sorted((i, f, top, k - 1 - n % k) for n, (f, i, top) in enumerate(self.taps)):
+            last = self._runs[-1] if self._runs else (None, 0, 0, 0, 0)
+            if (i, top, f, tap) == (last[0], last[1], last[2] + last[3], last[4] + last[3]):
+                self._runs[-1] = (i, top, last[2], last[3] + 1, last[4])
+            else:
+                self._runs.append((i, top, f, 1, tap))
 
     def top(self, q: int) -> int:
         "The first row of pooled position q."
@@ -400,6 +407,15 @@ class PooledRows:
             i += q * self.size - v.at
             if 0 <= i < len(v.delta) and self.lo <= q * self.size + f < self.hi:
                 yield n, f, i, top
+
+    def runs(self, q: int, v: LocalDelta) -> Iterator[tuple[int, int, int, int, int]]:
+        "The touched positions that q reads: index into v, first row, first output position within q and how many, and its tap, from the last on."
+        least, most = self.lo - q * self.size, self.hi - q * self.size
+        for i, top, f, n, tap in self._runs:
+            i += q * self.size - v.at
+            a, b = max(f, least), min(f + n, most)
+            if 0 <= i < len(v.delta) and a < b:
+                yield i, top, a, b - a, tap + a - f
 
 # %% ../nbs/04b_stages.ipynb #2431d53d
 @dataclass
@@ -434,34 +450,37 @@ class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
     def __init__(self, ctx: Context, stage: Stage, v: LocalDelta, rows: PooledRows):
-        self.v, self.rows, self.taps, self.by_output = v, rows, ctx.weights.taps(stage.conv)[0], ctx.weights.by_output(stage.conv)
-        self.few = self.taps.numel() < MANY_WEIGHTS
-        self.memory = ctx.empty((rows.size * rows.tall * self.taps.shape[2],), v.delta)
-        self.ready: dict[int, tuple[Tensor, Tensor | None, Sequence[Tensor] | None]] = {}
-        self.reach = rows.size + len(rows.taps) // rows.size * taps_of(stage.conv)[2]  # positions that taps reach back
+        self.v, self.rows, self.weights, self.conv = v, rows, ctx.weights, stage.conv
+        self.backward = ctx.weights.backward(stage.conv)  # (C, k, O), the last tap first
+        self.memory = ctx.empty((rows.size * rows.tall * self.backward.shape[2],), v.delta)
+        self.ready: dict[int, tuple[Tensor, Tensor | None, Tensor | None]] = {}
 
-    def moving(self, i: int) -> tuple[Tensor, Tensor | None, Sequence[Tensor] | None]:
-        "The i-th touched position without the channels in which no row moves, their numbers, and, if few, their weights for each tap."
+    def moving(self, i: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        "The i-th touched position without the channels in which no row moves, their numbers, and their weights if these are few."
         if i not in self.ready:
             x, some = moving_columns(self.v.delta[i], below=self.v.height / (self.v.height + COPY_COST))
-            weights = self.taps.unbind(0) if some is None else self.taps.index_select(1, some).unbind(0) if self.few else None
+            weights = self.backward if some is None else self.backward.index_select(0, some) if self.backward.numel() < MANY_WEIGHTS else None
             self.ready[i] = x, some, weights
-            self.ready.pop(i - self.reach, None)
+            self.ready.pop(i - self.rows.reach, None)
         return self.ready[i]
 
     def values(self, q: int, base: Tensor, kept: Tensor | None) -> Tensor:
         "The pooled values at q of all its rows, given the reference before pooling (size, kept): (tall, kept)."
-        by_output = None if kept is None else self.by_output.index_select(0, kept).unbind(1)
-        shape = (len(base), self.rows.tall, base.shape[1])
-        out = self.memory[:math.prod(shape)].view(shape).copy_(base[:, None])
-        for n, f, i, top in self.rows.inputs(q, self.v):
-            (x, some, ready), j = self.moving(i), n % len(self.taps)
-            if by_output is not None:
-                w = (by_output[j] if some is None else by_output[j].index_select(1, some)).T
-            else:
-                w = self.taps[j].index_select(0, some) if ready is None else ready[j]  # type: ignore[arg-type]
-            out[f].narrow(0, top, self.rows.height).addmm_(x, w)
-        return out.amax(0) if len(out) > 1 else out[0]
+        size, width = base.shape
+        out = self.memory[:self.rows.tall * base.numel()].view(self.rows.tall, size, width).copy_(base)
+        by_output = None if kept is None else self.weights.by_output(self.conv).index_select(0, kept).unbind(1)
+        for i, top, f, n, tap in self.rows.runs(q, self.v):
+            x, some, w = self.moving(i)
+            here = out.narrow(0, top, self.rows.height).narrow(1, f, n)
+            if by_output is None:
+                w = (self.backward if w is None else w).narrow(1, tap, n)
+                w = w.index_select(0, some) if len(w) != x.shape[1] else w  # type: ignore[arg-type]
+                here.flatten(1).addmm_(x, w.flatten(1))
+                continue
+            for m in range(n):
+                w = by_output[len(by_output) - 1 - tap - m]
+                here[:, m].addmm_(x, (w if some is None else w.index_select(1, some)).T)
+        return out.amax(1) if size > 1 else out[:, 0]
 
 # %% ../nbs/04b_stages.ipynb #caa90f98
 def kinds_of_rows(v: LocalDelta) -> tuple[Tensor, Tensor] | None:

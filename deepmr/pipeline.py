@@ -180,7 +180,7 @@ class Worker:
         self.exposures, self.experiment = tuple(exposures), experiment
         columns = [model.index(k) for k in (*exposures, experiment.outcome)]
         self.sampler, self.draws = draw_source(model, experiment.seed, experiment.draws)
-        self.engine = make_engine(model, columns, experiment.engine)
+        self.engine = make_engine(model, columns, experiment.engine, self.draws)
 
     def __call__(self, row: pd.Series, x: np.ndarray, workers: int | None = None, tick: Callable[[], None] = lambda: None) -> WindowResult:
         "Do the window of that row of the plan, sequence x (4, L)."

@@ -26,6 +26,8 @@ from deepmr.rules import Context, LocalDelta, parts, substitutions
 # %% ../nbs/04d_choice.ipynb #798b5ff1
 CALL = 200_000  # multiply-adds in the time of one call: 2 microseconds
 NUMBER = 20  # multiply-adds in the time of writing one number
+LAYER = 5  # times a call that a layer of the network itself takes, with its checks and hooks
+WHOLE = 1.5  # times a multiply-add of a product that one of a whole network's layers takes, which reaches two thirds of its rate
 
 
 class Work(NamedTuple):
@@ -89,7 +91,8 @@ def plain_work(model: SequenceModel) -> tuple[Work, Work]:
     x = trial_windows(model, 1)
     with Counted() as counter:
         model.forward(x)
-    one, n = counter.take(), 3 * model.length
+    done, n = counter.take(), 3 * model.length
+    one = Work(WHOLE * done.products, done.numbers, LAYER * done.calls)
     return one, one.times(n, math.ceil(n / BATCH))
 
 

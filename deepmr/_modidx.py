@@ -80,6 +80,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.choice.costs': ('choice.html#costs', 'deepmr/choice.py'),
                                'deepmr.choice.fast_work': ('choice.html#fast_work', 'deepmr/choice.py'),
                                'deepmr.choice.last_of': ('choice.html#last_of', 'deepmr/choice.py'),
+                               'deepmr.choice.others': ('choice.html#others', 'deepmr/choice.py'),
                                'deepmr.choice.plain_work': ('choice.html#plain_work', 'deepmr/choice.py'),
                                'deepmr.choice.products': ('choice.html#products', 'deepmr/choice.py'),
                                'deepmr.choice.refusal': ('choice.html#refusal', 'deepmr/choice.py'),

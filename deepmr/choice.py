@@ -11,6 +11,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -64,11 +65,11 @@ def products(name: str, args: Sequence[Any], out: Any) -> float:
     return 0
 
 
-class Counted(TorchDispatchMode):
+class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     "Counts the work that is done while it lasts."
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.work = Work()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -126,11 +127,10 @@ def last_of(size: Any) -> int:
 def fast_work(carrier: Carrier, block: int) -> tuple[Work, Work]:
     "Propagated differences of a window: what is done once, and what in every draw."
     model, graph, seen = carrier.model, carrier.graph, dict[Any, Any]()
-    x, at, (once, each) = all_a(model), model.length // 2, (Work(), Work())
-    start = lambda: {graph.input: substitutions(x, at, 1)}
-    carrier.run(Context(carrier.weights, 3, seen=seen, sliding=SLIDING), start(), graph.nodes)  # so that the reference is known
+    start, (once, each) = substitutions(all_a(model), model.length // 2, 1), (Work(), Work())
+    env: dict[Any, Any] = {graph.input: replace(start, owned=False)}
+    carrier.run(Context(carrier.weights, 3, seen=seen, sliding=SLIDING), dict(env), graph.nodes)  # so that the reference is known
     fixed, inside = set(graph.fixed), {n for s in graph.stages.values() for n in s.nodes[1:]}
-    env = start()
 
     def watch(node: fx.Node) -> None:
         nonlocal once, each
@@ -254,10 +254,14 @@ def choose(models: Sequence[SequenceModel], outputs: Sequence[int], engine: str,
             continue
         engines.append(found.engine if engine == "propagate" else Guarded(found.engine, plain(model, outputs)))
         slow += [(model.name, found.engine.fallbacks)] if found.engine.fallbacks else []
-    more = lambda said: f" (and {len(said) - 1} more members)" if len(said) > 1 else ""
     if errors:
-        warnings.warn(f"{errors[0]}{more(errors)}; using the plain engine, which is slower", stacklevel=3)
+        warnings.warn(f"{errors[0]}{others(errors)}; using the plain engine, which is slower", stacklevel=4)
     if slow:
         name, nodes = slow[0]
-        warnings.warn(f"model {name}{more(slow)}: computed in full from {', '.join(nodes)} on, which is right but slower", stacklevel=3)
+        warnings.warn(f"model {name}{others(slow)}: computed in full from {', '.join(nodes)} on, which is right but slower", stacklevel=4)
     return engines
+
+
+def others(said: Sequence[Any]) -> str:
+    "The members that a warning speaks of beside the first."
+    return f" (and {len(said) - 1} more members)" if len(said) > 1 else ""

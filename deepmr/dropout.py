@@ -43,7 +43,7 @@ def _checksum(t: torch.Tensor) -> tuple[Any, ...]:
     if t.device.type == "meta":
         return id(t), t.dtype, tuple(t.shape)
     numbers = t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return t.device, t.dtype, tuple(t.shape), zlib.crc32(numbers)
+    return t.device, t.dtype, tuple(t.shape), zlib.crc32(numbers.data)
 
 
 def fingerprint(module: nn.Module) -> tuple[Any, ...]:

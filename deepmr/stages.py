@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../nbs/04b_stages.ipynb #bfdeb37d
 import contextlib
-import math
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -234,7 +233,9 @@ def fold_norms(graph: fx.GraphModule) -> None:
     for norm in nodes:
         m = called(modules, norm)
         conv: Any = next(iter(norm.args), None)
-        if not isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) or not isinstance(called(modules, conv), (nn.Conv1d, nn.Conv2d)):
+        if not isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) or type(called(modules, conv)) not in (nn.Conv1d, nn.Conv2d):
+            continue  # nor a convolution with weights that are computed, as weight normalisation makes one
+        if called(modules, conv)._forward_pre_hooks or called(modules, conv)._forward_hooks:
             continue
         if m.running_var is None or len(conv.users) > 1 or sum(n.target == conv.target for n in nodes) > 1:
             continue
@@ -489,7 +490,7 @@ def kinds_of_rows(v: LocalDelta) -> tuple[Tensor, Tensor] | None:
         return None
     digits = 3 ** torch.arange(4, device=v.delta.device)
     codes = ((v.delta.long() + 1) * digits).sum(2)
-    found = codes.unique()
+    found: Tensor = codes.unique()  # type: ignore[no-untyped-call]
     kinds = found[:, None] // digits % 3 - 1
     return torch.cat([kinds, kinds.new_zeros(1, 4)]).to(v.delta.dtype), torch.searchsorted(found, codes)
 
@@ -500,9 +501,9 @@ class TableSource:
     def __init__(self, ctx: Context, stage: Stage, v: LocalDelta, rows: PooledRows, kinds: Tensor, kind: Tensor):
         k, _, d, p = taps_of(stage.conv)
         self.table = (kinds @ ctx.weights.by_input(stage.conv).flatten(1)).view(len(kinds) * k, -1)  # by kind and tap
-        at = lambda n: torch.arange(n, device=kind.device)
-        q = at(rows.q1 - rows.q0)[:, None, None] + rows.q0
-        output, row = q * rows.size + at(rows.size)[:, None], rows.top(q) + at(rows.tall) - v.first
+        q = torch.arange(rows.q0, rows.q1, device=kind.device)[:, None, None]
+        output = q * rows.size + torch.arange(rows.size, device=kind.device)[:, None]
+        row = rows.first + rows.step * q + torch.arange(rows.tall, device=kind.device) - v.first
         position = row // v.step if v.step > 0 else -(row // 3)
         row, away = row - v.step * position, position + p - output
         real = (away % d == 0) & (away >= 0) & (away < k * d) & (position >= v.at) & (position < v.end)

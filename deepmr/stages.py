@@ -372,7 +372,8 @@ class Graph:
         self.early: dict[Any, Stage] = {}  # stages right after the first dropout, by that dropout
         for conv, stage in self.stages.items():
             drop: Any = conv.args[0]
-            if not once and isinstance(called(self.modules, drop), DROPOUTS) and drop.args[0] in fixed and len(drop.users) == 1:
+            dropped = isinstance(called(self.modules, drop), DROPOUTS) and drop not in fixed and drop.args[0] in fixed
+            if not once and dropped and len(drop.users) == 1:
                 self.early[drop] = stage
 
 # %% ../nbs/04b_stages.ipynb #fc5c7bca

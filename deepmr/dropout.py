@@ -191,12 +191,22 @@ def _windows_first(one: torch.Tensor, two: torch.Tensor, axis: int, each: int, r
 _UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)  # they also shift and scale what they keep
 
 
+def with_keras_layers(module: nn.Module) -> list[tuple[str, Any]]:
+    "Path and part of all parts, also of those that Keras keeps to itself."
+    found: list[tuple[str, Any]] = list(module.named_modules())
+    seen = {id(part) for _, part in found}
+    for path, part in list(found):
+        if type(part).__module__.startswith("keras") and hasattr(part, "_flatten_layers"):
+            found += [(f"{path}.{layer.name}".strip("."), layer) for layer in part._flatten_layers() if id(layer) not in seen]
+    return found
+
+
 def _refuse_unseen(model: SequenceModel) -> None:
     "InputError for dropout that cannot be seen, or cannot be put under masks, named."
     for path, word in hidden_parts(model.module):
         raise InputError(f"model {model.name}: found a {word} network{f' ({path})' if path else ''}, whose dropout cannot be seen, "
                          f"expected the network before it was {word}")
-    for path, part in model.module.named_modules():
+    for path, part in with_keras_layers(model.module):
         if isinstance(part, _UNSUPPORTED):
             raise InputError(f"model {model.name}: found {type(part).__name__} ({path}), expected nn.Dropout or channel dropout")
         rate = next((r for r in (getattr(part, k, 0) for k in ("rate", "dropout", "recurrent_dropout")) if isinstance(r, (int, float)) and r > 0), 0)

@@ -298,12 +298,25 @@ def all_a(model: SequenceModel) -> Tensor:
     "A window (4, L) of A alone, to try a network out with."
     return F.one_hot(torch.zeros(model.length, dtype=torch.long, device=model.device), 4).T.to(model.dtype).contiguous()
 
-# %% ../nbs/04c_propagate.ipynb #5562d77d
+# %% ../nbs/04c_propagate.ipynb #4a50055b
 def operation(node: fx.Node) -> str:
     "A node as a user knows it: the path of its module, or the name of its function."
     return node.target if isinstance(node.target, str) else name_of(node)
 
 
+def step(graph: Graph, ctx: Context, env: dict[Any, Any], node: fx.Node) -> Collection[fx.Node]:
+    "Add the value of a node to env, or that of the stage that begins there, whose nodes are returned."
+    value = lambda a: argument(a, env)
+    if node.op == "get_attr":
+        parameter = attrgetter(str(node.target))(graph.traced)
+        env[node] = BothValues(parameter, parameter)
+    elif (stage := as_stage(ctx, graph, node, env)) is not None:
+        return stage.nodes
+    else:
+        env[node] = evaluate(ctx, node, called(graph.modules, node), mapped(node.args, value), mapped(node.kwargs, value))
+    return ()
+
+# %% ../nbs/04c_propagate.ipynb #5562d77d
 class Carrier:
     "Carries differences through a network, node by node: as a stage, by a rule, or in full. Raises NotTraceable."
 
@@ -323,18 +336,6 @@ class Carrier:
         "Let go of this thread's working memory."
         self._thread.__dict__.clear()
 
-    def step(self, ctx: Context, env: dict[Any, Any], node: fx.Node) -> Collection[fx.Node]:
-        "Add the value of a node to env, or that of the stage that begins there, whose nodes are returned."
-        value = lambda a: argument(a, env)
-        if node.op == "get_attr":
-            parameter = attrgetter(str(node.target))(self.graph.traced)
-            env[node] = BothValues(parameter, parameter)
-        elif (stage := as_stage(ctx, self.graph, node, env)) is not None:
-            return stage.nodes
-        else:
-            env[node] = evaluate(ctx, node, called(self.graph.modules, node), mapped(node.args, value), mapped(node.kwargs, value))
-        return ()
-
     def run(self, ctx: Context, env: dict[Any, Any], nodes: Sequence[fx.Node], keep: Collection[fx.Node] = (),
             watch: Callable[[fx.Node], None] = lambda node: None) -> dict[Any, Any]:
         "Add the values of some nodes to env. `watch` sees each node. Then values after their last use are forgotten, except those to keep."
@@ -344,7 +345,7 @@ class Carrier:
                 continue
             ctx.begin(node, env.values())
             try:
-                done.update(self.step(ctx, env, node))
+                done.update(step(self.graph, ctx, env, node))
             except Exception as error:  # an operation that only the network's own code can explain
                 if isinstance(error, InputError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
                     raise

@@ -383,17 +383,17 @@ class PooledRows:
     def __init__(self, stage: Stage, v: LocalDelta, length: int):
         k, _, d, p = taps_of(stage.conv)
         self.lo, self.hi, first, step, height, taps = spread(v, k, 1, d, p, length)
-        low = min(0, step * (stage.size - 1))
+        low, self.height = min(0, step * (stage.size - 1)), v.height
         self.size, self.first, self.step = stage.size, first + low, step * stage.size
         self.tall = height + abs(step) * (stage.size - 1)
         self.q0 = self.lo // self.size
         self.q1 = max(self.q0, min(-(-self.hi // self.size), length // self.size))
         # (position within the pooled ones, input position less first input of q, first row) for every tap
         self.taps = [(f, f + j * d - p, step * f - low + taps[j]) for f in range(self.size) for j in range(k)]
-        self.height, self.reach = v.height, self.size + d * k
+        self.reach = self.size + d * k
         self._runs: list[tuple[int, int, int, int, int]] = []  # neighbouring positions that read one input with neighbouring taps
         for i, f, top, tap in sorted((i, f, top, k - 1 - n % k) for n, (f, i, top) in enumerate(self.taps)):
-            last = self._runs[-1] if self._runs else (None, 0, 0, 0, 0)
+            last = (self._runs or [(-1, -1, 0, 0, 0)])[-1]
             if (i, top, f, tap) == (last[0], last[1], last[2] + last[3], last[4] + last[3]):
                 self._runs[-1] = (i, top, last[2], last[3] + 1, last[4])
             else:
@@ -414,8 +414,7 @@ class PooledRows:
         "The touched positions that q reads: index into v, first row, first output position within q and how many, and its tap, from the last on."
         least, most = self.lo - q * self.size, self.hi - q * self.size
         for i, top, f, n, tap in self._runs:
-            i += q * self.size - v.at
-            a, b = max(f, least), min(f + n, most)
+            i, a, b = i + q * self.size - v.at, max(f, least), min(f + n, most)
             if 0 <= i < len(v.delta) and a < b:
                 yield i, top, a, b - a, tap + a - f
 

@@ -627,8 +627,8 @@ def test_dropout_of_keras_is_refused_by_name(monkeypatch):
     class Around(nn.Module):
         def __init__(self):
             super().__init__()
-            layers = [keras.layers.Input((20, 4)), keras.layers.Conv1D(3, 5), keras.layers.Dropout(0.2), keras.layers.Flatten(), keras.layers.Dense(2)]
-            self.net = keras.Sequential(layers)
+            make = keras.layers
+            self.net = keras.Sequential([make.Input((20, 4)), make.Conv1D(3, 5), make.Dropout(0.2), make.Flatten(), make.Dense(2)])
 
         def forward(self, x):
             return self.net(x.transpose(1, 2))

@@ -1,6 +1,7 @@
 """How much faster propagated mutagenesis is than the plain engine.
 
     python benchmarks/propagate.py table      # networks of several shapes: seconds, ratio, arithmetic, share of the peak
+    python benchmarks/propagate.py single     # the same at one pass a window, with the weights as shipped
     python benchmarks/propagate.py growth     # with length, width, draws and windows
     python benchmarks/propagate.py sources    # what each of a stage's three sources is worth
     python benchmarks/propagate.py deepsea    # one window, 50 draws, 37 labels, all cores: wall time and peak memory
@@ -27,12 +28,13 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepmr import propagate, stages
 from deepmr.core import Execution
-from deepmr.dropout import MaskSampler, shared_masks
+from deepmr.dropout import MaskSampler, dropout_layers, shared_masks
 from deepmr.experiment import Experiment, Plan, default_exposures
 from deepmr.models import load_model
 from deepmr.mutagenesis import predict_mutations, random_windows, saturate
@@ -122,7 +124,73 @@ def dilated(labels=2, channels=64):
     )
 
 
+class Added(nn.Module):
+    "A dilated convolution whose input is added before or after its ReLU."
+
+    def __init__(self, channels, dilation, before):
+        super().__init__()
+        self.conv, self.before = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation), before
+
+    def forward(self, x):
+        return torch.relu(self.conv(x) + x) if self.before else x + torch.relu(self.conv(x))
+
+
+class BPNet(nn.Module):
+    """The counts of bpnet-lite's BPNet (64 filters, 8 dilated layers, no control tracks), from its description.
+
+    The profile's convolution is left out, as it takes no part in the counts.
+    """
+
+    def __init__(self, channels=64, layers=8):
+        super().__init__()
+        self.cut = 47 + sum(2**i for i in range(1, layers + 1)) - 37
+        self.first = nn.Conv1d(4, channels, 21, padding=10)
+        self.tower = nn.Sequential(*[Added(channels, 2**i, False) for i in range(1, layers + 1)])
+        self.counts = nn.Linear(channels, 1)
+
+    def forward(self, x):
+        y = self.tower(torch.relu(self.first(x)))
+        return self.counts(y[:, :, self.cut : y.shape[2] - self.cut].mean(2))
+
+
+def grelu(channels=64):
+    "gReLU's DilatedConvModel with its defaults: a stem, seven dilated layers, ends cut off by half the receptive field, one task."
+    dilations = [2 * 2**i for i in range(7)]
+    cut = (21 + sum(2 * d for d in dilations)) // 2
+    tower = [Added(channels, d, True) for d in dilations]
+    stem = [nn.Conv1d(4, channels, 21, padding="same"), nn.ReLU()]
+    return nn.Sequential(*stem, *tower, nn.ConstantPad1d(-cut, 0), nn.Conv1d(channels, 1, 1), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+
+
+def dragonn():
+    "MPRA-DragoNN's ConvModel: three convolutions, each with normalisation after its ReLU."
+    layers = [[nn.Conv1d(4 if i == 0 else 120, 120, 5), nn.ReLU(), nn.BatchNorm1d(120), nn.Dropout(0.1)] for i in range(3)]
+    return nn.Sequential(*[m for some in layers for m in some], nn.Flatten(), nn.Linear(133 * 120, 12))
+
+
+class Central(nn.Module):
+    "The central 600 bp, and beside the tower each first filter's strongest match in the central 300 bp."
+
+    def __init__(self, labels=661):
+        super().__init__()
+        self.c1, self.c2, self.c3 = nn.Conv1d(4, 256, 20), nn.Conv1d(256, 128, 6), nn.Conv1d(128, 160, 4)
+        self.drops = nn.ModuleList(nn.Dropout(p) for p in (0.1, 0.1, 0.2, 0.3))
+        self.hidden, self.last = nn.Linear(160 * 6, 256), nn.Linear(256 + 256, labels)
+
+    def forward(self, x):
+        first = F.max_pool1d(torch.relu(self.c1(x[:, :, 200:800])), 8)
+        strongest = first[:, :, 18:55].amax(2)
+        y = self.drops[1](F.max_pool1d(torch.relu(self.c2(self.drops[0](first))), 4))
+        y = self.drops[2](F.max_pool1d(torch.relu(self.c3(y)), 2)).flatten(1)
+        y = self.drops[3](torch.relu(self.hidden(y)))
+        return torch.sigmoid(self.last(torch.cat([y, strongest], 1)))
+
+
 NETWORKS = {
+    "Central": (Central, 1000),
+    "BPNet": (BPNet, 2114),
+    "gReLU dilated": (grelu, 2114),
+    "MPRA-DragoNN": (dragonn, 145),
     "DeepSEA": (deepsea, 1000),
     "Beluga-like": (beluga, 2000),
     "Basset-like": (basset, 600),
@@ -139,7 +207,8 @@ def random_model(name, make, length):
             nn.init.kaiming_normal_(m.weight)
         if isinstance(m, nn.BatchNorm1d):
             m.running_mean.normal_(), m.running_var.uniform_(0.5, 2), m.weight.data.uniform_(-1, 2)
-    labels = [m for m in module.modules() if isinstance(m, nn.Linear)][-1].out_features
+    with torch.no_grad():
+        labels = module.eval()(torch.zeros(1, 4, length)).shape[1]
     return SequenceModel(module, [f"label {i}" for i in range(labels)], length, name)
 
 
@@ -147,7 +216,7 @@ def get_model(name):
     if name == "default (hepg2)":
         return load_model("hepg2"), range(20)
     model = random_model(name, *NETWORKS[name])
-    return model, range(len(model.labels))
+    return model, range(min(37, len(model.labels)))
 
 
 # ------------------------------------------------------------------ measuring
@@ -283,6 +352,40 @@ def table(args):
             flush=True,
         )
     return {"networks": rows}
+
+
+def single(args):
+    "One pass a window: what opening it and the pass take, against plain forward passes. Ratios within a run; the build is not counted."
+    names = ["DeepSEA", "Beluga-like", "default (hepg2)", "Central", "BPNet", "gReLU dilated", "MPRA-DragoNN"]
+    rows = []
+    for name in args.networks or names:
+        model, outputs = get_model(name)
+        x = random_windows(1, model.length, seed=1)[0]
+        mutations, engine = saturate(x.numpy()), Propagator(model, outputs, check=False, draws=1)
+        masks = {"as shipped": {}, "one set of masks": MaskSampler(model)("window", 0) if dropout_layers(model) else None}
+        for kind, these in masks.items():
+            if these is None:
+                continue
+            work = lambda these=these: engine.window(x, mutations).draw(these)
+            work()
+            with Arithmetic() as carried:
+                work()
+            with Arithmetic() as one, torch.no_grad():
+                model.module(x[None])
+            batch, spent = plain_batch(model, x, mutations, these), []
+            for _ in range(args.runs):
+                spent.append((plain_seconds(model, x, mutations, these, batch), seconds(work)))
+            rows.append({"network": name, "pass": kind, "plain_batch": batch, "plain_s": statistics.median(p for p, _ in spent),
+                         "propagated_s": statistics.median(f for _, f in spent), "ratio": statistics.median(p / f for p, f in spent),
+                         "ratio_lowest": min(p / f for p, f in spent), "ratio_highest": max(p / f for p, f in spent),
+                         "plain_gmac": one.count * len(mutations) / 1e9, "propagated_gmac": carried.count / 1e9,
+                         "flop_ratio": one.count * len(mutations) / carried.count, "runs": args.runs})
+            print("{network:16} {pass:17} plain {plain_s:7.2f} s  propagated {propagated_s:6.3f} s  ratio {ratio:5.1f} ({ratio_lowest:.1f}-"
+                  "{ratio_highest:.1f})  {plain_gmac:.0f} against {propagated_gmac:.2f} GMAC, {flop_ratio:.1f}".format(**rows[-1]), flush=True)
+    if args.networks:  # those that were not asked keep their rows
+        stored = json.loads(RESULTS.read_text()).get("single", []) if RESULTS.exists() else []
+        rows = [r for r in stored if r["network"] not in args.networks] + rows
+    return {"single": rows}
 
 
 def timed_draws(model, x, draws, runs):
@@ -469,7 +572,7 @@ def peer_yuzu(add, model, x):
 
 
 def main():
-    kinds = {"table": table, "growth": growth, "sources": sources, "deepsea": run_deepsea, "protocol": protocol, "peers": peers}
+    kinds = {"table": table, "single": single, "growth": growth, "sources": sources, "deepsea": run_deepsea, "protocol": protocol, "peers": peers}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

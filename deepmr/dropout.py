@@ -10,9 +10,12 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +24,63 @@ from torch import nn
 from deepmr.core import InputError
 from deepmr.networks import SequenceModel, out_of_memory, trial_windows
 from deepmr.randomness import Operation, Watch, hidden_parts, masked, to_eval
+
+T = TypeVar("T")
+
+# %% ../nbs/03_dropout.ipynb #d621d978
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def _setting(value: Any) -> Any:
+    "What can be compared of a part's attribute."
+    if isinstance(value, _PLAIN):
+        return value
+    return tuple(map(_setting, value)) if isinstance(value, (tuple, list)) and len(value) < 1000 else None
+
+
+def _checksum(t: torch.Tensor) -> tuple[Any, ...]:
+    "A tensor's place and form, and a checksum of its numbers."
+    if t.device.type == "meta":
+        return id(t), t.dtype, tuple(t.shape)
+    numbers = t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return t.device, t.dtype, tuple(t.shape), zlib.crc32(numbers.data)
+
+
+def fingerprint(module: nn.Module) -> tuple[Any, ...]:
+    "Another one whenever a part of a network, a setting of it, a hook, or a number in its weights or buffers is another."
+    parts, tensors = [], [*module.parameters(), *module.buffers()]
+    for name, part in module.named_modules():
+        settings = {k: _setting(v) for k, v in vars(part).items() if k != "training"}
+        hooks = [tuple(v) for k, v in vars(part).items() if k.endswith("_hooks") and isinstance(v, dict)]
+        parts.append((name, id(part), type(part), repr(settings), repr(hooks)))
+        tensors += [v for v in vars(part).values() if isinstance(v, torch.Tensor)]
+    return tuple(parts), tuple(map(_checksum, tensors))
+
+# %% ../nbs/03_dropout.ipynb #547fc957
+class Kept:
+    "What was made for a network as it was: the last few of each kind. Copies and pickles of a model begin with nothing."
+
+    def __init__(self) -> None:
+        self.lock, self.network, self.made = threading.RLock(), (), dict[str, OrderedDict[Any, Any]]()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Kept, ()
+
+
+def kept(model: SequenceModel, kind: str, key: Any, make: Callable[[], T], most: int = 2) -> T:
+    "make(), or what it made before for the same key if the network has not changed since. The last `most` are kept."
+    store: Kept = vars(model).setdefault("_kept", Kept())
+    with store.lock:
+        if store.network != (network := fingerprint(model.module)):
+            store.network, store.made = network, {}
+        made = store.made.setdefault(kind, OrderedDict())
+        if key not in made:
+            made[key] = make()
+            while len(made) > most:
+                made.popitem(last=False)
+        made.move_to_end(key)
+        found: T = made[key]
+        return found
 
 # %% ../nbs/03_dropout.ipynb #fcd02b0d
 def _split(x: torch.Tensor, axis: int, into: tuple[int, int]) -> torch.Tensor:
@@ -131,12 +191,22 @@ def _windows_first(one: torch.Tensor, two: torch.Tensor, axis: int, each: int, r
 _UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)  # they also shift and scale what they keep
 
 
+def with_keras_layers(module: nn.Module) -> list[tuple[str, Any]]:
+    "Path and part of all parts, also of those that Keras keeps to itself."
+    found: list[tuple[str, Any]] = list(module.named_modules())
+    seen = {id(part) for _, part in found}
+    for path, part in list(found):
+        if type(part).__module__.startswith("keras") and hasattr(part, "_flatten_layers"):
+            found += [(f"{path}.{layer.name}".strip("."), layer) for layer in part._flatten_layers() if id(layer) not in seen]
+    return found
+
+
 def _refuse_unseen(model: SequenceModel) -> None:
     "InputError for dropout that cannot be seen, or cannot be put under masks, named."
     for path, word in hidden_parts(model.module):
         raise InputError(f"model {model.name}: found a {word} network{f' ({path})' if path else ''}, whose dropout cannot be seen, "
                          f"expected the network before it was {word}")
-    for path, part in model.module.named_modules():
+    for path, part in with_keras_layers(model.module):
         if isinstance(part, _UNSUPPORTED):
             raise InputError(f"model {model.name}: found {type(part).__name__} ({path}), expected nn.Dropout or channel dropout")
         rate = next((r for r in (getattr(part, k, 0) for k in ("rate", "dropout", "recurrent_dropout")) if isinstance(r, (int, float)) and r > 0), 0)
@@ -164,10 +234,15 @@ class Found:
 
 # %% ../nbs/03_dropout.ipynb #632014e0
 def find_dropout(model: SequenceModel) -> Found:
-    "All dropout of a model. InputError for dropout that cannot be put under masks."
+    "All dropout of a model, found once. InputError for dropout that cannot be put under masks."
     _refuse_unseen(model)
+    to_eval(model.module)
+    return kept(model, "dropout", None, lambda: _look_for_dropout(model))
+
+
+def _look_for_dropout(model: SequenceModel) -> Found:
+    "As `find_dropout`, by forward passes."
     module, x = model.module, trial_windows(model, 2)
-    to_eval(module)
     try:
         met, seen, y = _pass(module, x)
     except RuntimeError as error:

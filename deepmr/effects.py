@@ -9,7 +9,6 @@ __all__ = ['replica', 'make_engine', 'window_draws', 'summarise', 'mutation_effe
 import copy
 import ctypes
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ import torch
 import xarray as xr
 from torch import nn
 
+from deepmr.choice import choose
 from deepmr.core import InputError, check_choice, check_whole
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.mutagenesis import Mutations, predict_mutations, saturate
 from deepmr.networks import Ensemble, SequenceModel, are_shares
 from deepmr.notes import Note, codes, note
-from deepmr.propagate import Propagator
 from deepmr.randomness import to_eval
 from deepmr.regions import ALPHABET
 from deepmr.scale import Asked, scale_of
@@ -131,20 +130,16 @@ def make_engine(
     model: SequenceModel,
     outputs: Sequence[int],  # columns of the model
     engine: str = "auto",  # one of ENGINES
-) -> PlainEngine | Propagator | MemberEngine:
-    "The engine of that name for the given outputs. InputError for an unknown name, NotTraceable if 'propagate' is impossible."
+    n_draws: int = 50,  # of a window: 'auto' takes what is faster for so many
+) -> Any:
+    """The engine of that name for the given outputs, built once for a model; with 'auto' the one with less work.
+
+    InputError for an unknown name, NotTraceable if 'propagate' is impossible.
+    """
     engine = check_engine(engine)
-    if isinstance(model, Ensemble):
-        return MemberEngine(model, [make_engine(member, outputs, engine) for member in model.members])
-    if engine == "plain":
-        return PlainEngine(model, outputs)
-    try:
-        return Propagator(model, outputs)
-    except Exception as reason:  # whatever stops the fast engine, the plain one gives the same numbers
-        if engine == "propagate":
-            raise
-        warnings.warn(f"{reason}; using the plain engine, which is slower", stacklevel=2)
-        return PlainEngine(model, outputs)
+    if isinstance(model, Ensemble):  # a member has one draw
+        return MemberEngine(model, choose(model.members, outputs, engine, 1, PlainEngine))
+    return choose([model], outputs, engine, n_draws, PlainEngine)[0]
 
 # %% ../nbs/05_effects.ipynb #c0e20002
 class _DrawPool(ThreadPoolExecutor):
@@ -194,7 +189,7 @@ def window_draws(
     tick: Callable[[], None] = lambda: None,  # called after every draw
 ) -> WindowDraws:
     "Draw K sets of masks for a window and compute all effects under each. InputError if a prediction is not finite."
-    model = engine.model
+    model, failed = engine.model, len(getattr(engine, "failed", ()))
     if workers is not None:
         check_whole("workers", workers, 1)
     to_eval(model.module)
@@ -209,6 +204,8 @@ def window_draws(
                 raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
             results.append((reference.cpu().numpy(), effects.cpu().numpy()))
             tick()
+    if len(getattr(engine, "failed", ())) > failed:  # the fast engine failed in a draw: the plain one does all of them
+        return window_draws(engine, x, sampler, window, n_draws, workers)
     return WindowDraws(mutations, *map(np.stack, zip(*results)))
 
 # %% ../nbs/05_effects.ipynb #03a7d09b
@@ -277,6 +274,8 @@ def _grids(summary: dict[str, np.ndarray], mutations: Mutations, length: int) ->
 
 def engine_name(engine: Any) -> str:
     "'plain' or 'propagate'."
+    if getattr(engine, "failed", None):
+        return "plain"
     return "plain" if isinstance(getattr(engine, "engines", [engine])[0], PlainEngine) else "propagate"
 
 # %% ../nbs/05_effects.ipynb #5ca1e011
@@ -407,13 +406,15 @@ def mutation_effects(
     (sampler, n_draws), parts, noted = draw_source(model, seed, n_draws, shipped), [], {}
     asked = Asked(model) if shipped or scale == "log-odds" else None
     scale = scale_of(model, scale) if asked else scale or ("probability" if model.output == "probability" else "value")
-    runner, shares = make_engine(asked.model if asked else model, columns, engine), True
+    runner, shares = make_engine(asked.model if asked else model, columns, engine, n_draws), True
     for i, name in enumerate(windows):
         draws = on_scale(window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers), asked, scale)
         parts.append(as_dataset(draws, name, [*names, model.addresses[columns[-1]]], x[i], keep_draws, shipped))
         noted[name] = draws.notes
         shares &= are_shares(draws.levels)
         progress(i + 1)
+    for each in getattr(runner, "engines", [runner]):
+        getattr(each, "forget", int)()
     out = xr.concat(parts, "window", data_vars="minimal", join="exact")
     out.attrs = {"model": model.name, "outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed, "scale": scale,
                  "draws_are": kind_of(sampler), "same_masks": int(same_masks),

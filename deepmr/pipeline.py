@@ -195,7 +195,7 @@ class Worker:
         self.asked = Asked(model) if experiment.scale is not None else None
         self.scale = experiment.scale or ("probability" if model.output == "probability" else "value")
         self.sampler, self.draws = draw_source(model, experiment.seed, experiment.draws, self.shipped)
-        self.engine = make_engine(self.asked.model if self.asked else model, [model.index(k) for k in self.labels], experiment.engine)
+        self.engine = make_engine(self.asked.model if self.asked else model, [model.index(k) for k in self.labels], experiment.engine, self.draws)
 
     def __call__(self, row: pd.Series, x: np.ndarray, sites: dict[str, np.ndarray], workers: int | None = None,
                  tick: Callable[[], None] = lambda: None) -> WindowResult:

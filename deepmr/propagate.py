@@ -24,7 +24,7 @@ from torch import Tensor, fx, nn
 from deepmr.core import InputError
 from deepmr.dropout import dropout_layers, find_dropout, shared_masks
 from deepmr.mutagenesis import Mutations, predict_mutations, saturate
-from deepmr.networks import SequenceModel, memory_for, within_memory
+from deepmr.networks import SequenceModel, memory_for, out_of_memory, within_memory
 from deepmr.randomness import hidden_parts, to_eval
 from deepmr.rules import (
     BothValues,
@@ -121,10 +121,17 @@ def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
     return (mean_pool if mean else max_pool)(ctx, v, ref, k, k, 1, 0)
 
 
+def padded(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | None:
+    "Zeros beside the map, or its ends cut off."
+    (a, b), fill = m.padding, getattr(m, "value", 0)
+    return None if v.flat or v.form != 3 or fill else cropped(v, -a, v.length + b)
+
+
 MODULE_RULES: list[tuple[Any, Callable[..., Any]]] = [
     ((nn.Conv1d, nn.Conv2d), convolution), (POOLS, pooling), (ELEMENTWISE, elementwise), (DROPOUTS, dropout),
     ((nn.BatchNorm1d, nn.BatchNorm2d), batch_norm), (nn.Linear, linear), (nn.Identity, lambda ctx, m, v: v),
-    ((nn.Flatten, nn.Unflatten), lambda ctx, m, v: viewed(v, m(v.native().contiguous()))), (ADAPTIVE, adaptive)]
+    ((nn.Flatten, nn.Unflatten), lambda ctx, m, v: viewed(v, m(v.native().contiguous()))), (ADAPTIVE, adaptive),
+    ((nn.ConstantPad1d, nn.ZeroPad1d), padded)]
 
 
 def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta | Dense | None:
@@ -291,14 +298,32 @@ def all_a(model: SequenceModel) -> Tensor:
     "A window (4, L) of A alone, to try a network out with."
     return F.one_hot(torch.zeros(model.length, dtype=torch.long, device=model.device), 4).T.to(model.dtype).contiguous()
 
+# %% ../nbs/04c_propagate.ipynb #4a50055b
+def operation(node: fx.Node) -> str:
+    "A node as a user knows it: the path of its module, or the name of its function."
+    return node.target if isinstance(node.target, str) else name_of(node)
+
+
+def step(graph: Graph, ctx: Context, env: dict[Any, Any], node: fx.Node) -> Collection[fx.Node]:
+    "Add the value of a node to env, or that of the stage that begins there, whose nodes are returned."
+    value = lambda a: argument(a, env)
+    if node.op == "get_attr":
+        parameter = attrgetter(str(node.target))(graph.traced)
+        env[node] = BothValues(parameter, parameter)
+    elif (stage := as_stage(ctx, graph, node, env)) is not None:
+        return stage.nodes
+    else:
+        env[node] = evaluate(ctx, node, called(graph.modules, node), mapped(node.args, value), mapped(node.kwargs, value))
+    return ()
+
 # %% ../nbs/04c_propagate.ipynb #5562d77d
 class Carrier:
     "Carries differences through a network, node by node: as a stage, by a rule, or in full. Raises NotTraceable."
 
-    def __init__(self, model: SequenceModel, outputs: Sequence[int]):
-        self.model, self.outputs = model, list(outputs)
+    def __init__(self, model: SequenceModel, outputs: Sequence[int], once: bool = False):
+        self.model, self.outputs, self.once = model, list(outputs), once
         try:
-            self.graph = Graph(model.module, all_a(model)[None])
+            self.graph = Graph(model.module, all_a(model)[None], once)
         except Exception as error:  # tracing runs the network's own code, which may raise anything
             raise NotTraceable(f"model: the network cannot be traced by torch.fx ({str(error).splitlines()[0]})") from None
         self.weights, self._thread = Weights(self.graph.last_linear, self.outputs), threading.local()
@@ -315,18 +340,16 @@ class Carrier:
             watch: Callable[[fx.Node], None] = lambda node: None) -> dict[Any, Any]:
         "Add the values of some nodes to env. `watch` sees each node. Then values after their last use are forgotten, except those to keep."
         last, done = {a: n for n in nodes for a in n.all_input_nodes}, set[fx.Node]()
-        value = lambda a: argument(a, env)
         for node in nodes:
             if node.op in ("placeholder", "output") or node in done:
                 continue
             ctx.begin(node, env.values())
-            if node.op == "get_attr":
-                parameter = attrgetter(str(node.target))(self.graph.traced)
-                env[node] = BothValues(parameter, parameter)
-            elif (stage := as_stage(ctx, self.graph, node, env)) is not None:
-                done.update(stage.nodes)
-            else:
-                env[node] = evaluate(ctx, node, called(self.graph.modules, node), mapped(node.args, value), mapped(node.kwargs, value))
+            try:
+                done.update(step(self.graph, ctx, env, node))
+            except Exception as error:  # an operation that only the network's own code can explain
+                if isinstance(error, InputError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
+                    raise
+                raise NotTraceable(f"model: the network cannot be propagated ({first_line(error)}), at {operation(node)}") from error
             watch(node)
             for a in node.all_input_nodes:
                 if last[a] is node and a not in keep:
@@ -379,13 +402,13 @@ def measured(carrier: Carrier) -> Reach:
         carrier.run(ctx, env, graph.nodes, watch=watch)
         if not isinstance(env[graph.output], (LocalDelta, Dense)):
             raise TypeError("its output is not one tensor that depends on the sequence")
-    except Exception as error:  # an operation that only the network's own code can explain
+    except (TypeError, KeyError) as error:
         raise NotTraceable(f"model: the network cannot be propagated ({first_line(error)})") from error
     pooled = any(abs(v.step) > 3 for v in stretches)
     n = model.length if pooled or max(v.touched for v in stretches) < model.length / 8 else FEW
     while n > 1 and (3 * max(v.numbers(n) for v in stretches) + 12 * n * full) * model.dtype.itemsize > memory_for(model.device):
         n = -(-n // 2)
-    return Reach(n, [n.target if isinstance(n.target, str) else name_of(n) for n in ctx.in_full])
+    return Reach(n, list(map(operation, ctx.in_full)))
 
 # %% ../nbs/04c_propagate.ipynb #4466b019
 @torch.no_grad()
@@ -460,7 +483,8 @@ def in_double(carrier: Carrier, block: int) -> tuple[Carrier, int]:
     if model.dtype == torch.float64:
         return carrier, block
     try:
-        double = Carrier(SequenceModel(copy.deepcopy(model.module).double(), model.labels, model.length, model.name), carrier.outputs)
+        module = copy.deepcopy(model.module).double()
+        double = Carrier(SequenceModel(module, model.labels, model.length, model.name), carrier.outputs, carrier.once)
         return double, measured(double).block
     except InputError:
         return carrier, block
@@ -476,12 +500,13 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
 @torch.no_grad()
 def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
-    (carrier, block), rng = in_double(carrier, block), np.random.default_rng(seed)
+    layers, rng = dropout_layers(carrier.model), np.random.default_rng(seed)
+    carrier, block = in_double(carrier, block)
     model, block = carrier.model, min(block, 4 * FEW)
     x = F.one_hot(torch.as_tensor(rng.integers(0, 4, model.length)), 4).T
     x, mutations = x.to(model.device, model.dtype), saturate(x.numpy())
     masks = {name: torch.as_tensor(rng.random(shape) >= p).to(x) / (1 - p)
-             for name, (p, shape) in dropout_layers(model).items()}
+             for name, (p, shape) in layers.items()}
     some = mutations[spots(model.length, block, n, rng)]
     reference, effects = Window(carrier, x, some, block).draw(masks)
     with shared_masks(model.module, masks):
@@ -516,19 +541,14 @@ class RecentWindows:
             self._kept.clear()
 
 
-def tried_out(carrier: Carrier, check: bool) -> Reach:
-    "What one position shows. Warns where the network is computed in full. With `check`, compares with the plain forward pass."
-    reach, name = measured(carrier), carrier.model.name
+def compared(carrier: Carrier, block: int) -> None:
+    "The check with the plain forward pass. Raises NotTraceable where it fails."
     try:
-        if check:
-            self_check(carrier, reach.block)
+        self_check(carrier, block)
     except InputError:
         raise
     except Exception as error:  # an operation that only fails for other input, for instance
         raise NotTraceable(f"model: the network cannot be propagated ({first_line(error)})") from error
-    if reach.fallbacks:
-        warnings.warn(f"model {name}: computed in full from {', '.join(reach.fallbacks)} on, which is right but slower", stacklevel=3)
-    return reach
 
 # %% ../nbs/04c_propagate.ipynb #e65894c2
 def check_dropout(model: SequenceModel) -> None:
@@ -557,23 +577,28 @@ class Propagator:
         model: SequenceModel,
         outputs: Sequence[int] | None = None,  # columns of the model to compute; None: all
         check: bool = True,  # compare some random mutations with the plain forward pass in float64
+        draws: int = 50,  # how many a window will have: for one alone, nothing is set aside for others
     ):
         check_dropout(model)
         self.model = model
         self.outputs = [int(o) for o in (range(len(model.labels)) if outputs is None else outputs)]
-        self._carrier, self._recent = Carrier(model, self.outputs), RecentWindows()
-        self.block, self.fallbacks = tried_out(self._carrier, check)
+        self.carrier, self._recent = Carrier(model, self.outputs, draws == 1), RecentWindows()
+        self.block, self.fallbacks = measured(self.carrier)
+        if check:
+            compared(self.carrier, self.block)
+            if self.fallbacks:
+                warnings.warn(f"model {model.name}: computed in full from {', '.join(self.fallbacks)} on, which is right but slower", stacklevel=2)
 
     def window(self, x: Tensor, mutations: Mutations) -> Window:
         "A one-hot window (4, L), ready for any number of draws."
-        return Window(self._carrier, x, mutations, self.block)
+        return Window(self.carrier, x, mutations, self.block)
 
     def draw(self, x: Tensor, mutations: Mutations, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         "Reference prediction (O,) and effects (M, O) of the mutations of x (4, L), in any order, under one set of masks."
         kept = self._recent.cached_window
-        return within_memory(self, "block", lambda block: kept(self._carrier, x, mutations, block).draw(masks), self.forget)
+        return within_memory(self, "block", lambda block: kept(self.carrier, x, mutations, block).draw(masks), self.forget)
 
     def forget(self) -> None:
         "Let go of the windows and of this thread's memory."
         self._recent.clear()
-        self._carrier.forget_buffers()
+        self.carrier.forget_buffers()

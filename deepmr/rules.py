@@ -219,6 +219,10 @@ class Weights:
         "A convolution as (C, k, O)."
         return self._once((m, "input"), lambda: kernel(m).permute(1, 2, 0).contiguous())
 
+    def backward(self, m: Conv) -> Tensor:
+        "A convolution as (C, k, O), the last tap first."
+        return self._once((m, "backward"), lambda: self.by_input(m).flip(1).contiguous())
+
     def band(self, m: Conv, size: int) -> Tensor:
         "A convolution as a matrix to `size` neighbouring outputs: (inputs * C, size * O)."
         return self._once((m, "band", size), lambda: banded(self.by_input(m), size, taps_of(m)[2]))

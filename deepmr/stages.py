@@ -7,9 +7,8 @@ __all__ = []
 
 # %% ../nbs/04b_stages.ipynb #bfdeb37d
 import contextlib
-import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -208,6 +207,25 @@ def follow_in_place(graph: fx.GraphModule) -> None:
             for later in nodes[i + 1:]:
                 later.replace_input_with(source, node)
 
+# %% ../nbs/04b_stages.ipynb #856531b0
+AS_MODULES: dict[str, Any] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "max_pool1d": nn.MaxPool1d}
+POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+
+
+def as_modules(graph: fx.GraphModule) -> None:
+    "Write functions that have a module of the same meaning as that module, so that stages take them. In-place work was followed before."
+    for node in [n for n in graph.graph.nodes if n.op in ("call_function", "call_method") and name_of(n) in AS_MODULES]:
+        name, (source, *rest), given = name_of(node), node.args or (None,), {k: v for k, v in node.kwargs.items() if k != "inplace"}
+        if name == "max_pool1d":
+            given |= dict(zip(POOL_ARGUMENTS, rest))
+            given["stride"] = given.get("stride") or None
+        elif (rest and name != "relu") or set(given) - {"approximate"}:
+            continue
+        if not isinstance(source, fx.Node) or any(isinstance(a, fx.Node) for a in leaves(given)):
+            continue
+        graph.add_submodule(f"{node.name}_as_module", AS_MODULES[name](**given))
+        node.op, node.target, node.args, node.kwargs = "call_module", f"{node.name}_as_module", (source,), {}
+
 # %% ../nbs/04b_stages.ipynb #9e0b3bea
 def fold_norms(graph: fx.GraphModule) -> None:
     "Make batch normalisation (eval mode) right after a convolution part of the convolution."
@@ -215,7 +233,9 @@ def fold_norms(graph: fx.GraphModule) -> None:
     for norm in nodes:
         m = called(modules, norm)
         conv: Any = next(iter(norm.args), None)
-        if not isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) or not isinstance(called(modules, conv), (nn.Conv1d, nn.Conv2d)):
+        if not isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) or type(called(modules, conv)) not in (nn.Conv1d, nn.Conv2d):
+            continue  # nor a convolution with weights that are computed, as weight normalisation makes one
+        if called(modules, conv)._forward_pre_hooks or called(modules, conv)._forward_hooks:
             continue
         if m.running_var is None or len(conv.users) > 1 or sum(n.target == conv.target for n in nodes) > 1:
             continue
@@ -242,6 +262,7 @@ def traced(module: nn.Module, x: Tensor) -> fx.GraphModule:
     "The network as a graph, traced with x (1, 4, L) and rewritten. Raises as `recorded`."
     graph = recorded(module, x)
     follow_in_place(graph)
+    as_modules(graph)
     graph.graph.eliminate_dead_code()  # sizes that nobody asked for
     fold_norms(graph)
     pool_first(graph)
@@ -281,19 +302,19 @@ class Stage:
         return True
 
 # %% ../nbs/04b_stages.ipynb #fc2fd2db
-def find_stage(conv: fx.Node, modules: Modules) -> Stage | None:
-    "The stage that begins with this node; None if the node is no ordinary convolution."
+def find_stage(conv: fx.Node, modules: Modules, allowed: Collection[fx.Node]) -> Stage | None:
+    "The stage that begins with this node and stays among the allowed ones; None if the node is no ordinary convolution."
     m = called(modules, conv)
     if not isinstance(m, (nn.Conv1d, nn.Conv2d)) or m.groups > 1 or m.padding_mode != "zeros" or taps_of(m)[1] > 1:
         return None
     stage, node = Stage(conv, m, (conv,)), conv
     while len(node.users) == 1:
         node = next(iter(node.users))
-        if not stage.takes(node, called(modules, node)):
+        if node not in allowed or not stage.takes(node, called(modules, node)):
             break
         if isinstance(called(modules, node), nn.Flatten) or node.op != "call_module":  # kept only if a fully connected layer comes next
             last = next(iter(node.users)) if len(node.users) == 1 else None
-            if last is not None and isinstance(layer := called(modules, last), nn.Linear):
+            if last is not None and last in allowed and isinstance(layer := called(modules, last), nn.Linear):
                 stage.linear, stage.layer, stage.after = last, layer, dropout_after(last, modules)
                 stage.nodes = (*stage.nodes, last)
             else:
@@ -334,20 +355,25 @@ def last_linear(node: Any, modules: Modules) -> fx.Node | None:
 
 # %% ../nbs/04b_stages.ipynb #166a7010
 class Graph:
-    "A network's nodes in order, traced with x (1, 4, L). Raises whatever tracing the network raises."
+    """A network's nodes in order, traced with x (1, 4, L): the `fixed` ones before any mask, and the `masked` ones.
 
-    def __init__(self, module: nn.Module, x: Tensor):
+    With `once` nothing is set aside for further draws. Raises whatever tracing the network raises.
+    """
+
+    def __init__(self, module: nn.Module, x: Tensor, once: bool = False):
         self.traced = traced(module, x)
         self.modules, self.nodes = dict(self.traced.named_modules()), list(self.traced.graph.nodes)
         self.input, self.output = next(n for n in self.nodes if n.op == "placeholder"), self.nodes[-1].args[0]
-        fixed = before_masks(self.nodes, self.modules)
+        fixed = {self.input} if once else before_masks(self.nodes, self.modules)
         self.fixed, self.masked = [n for n in self.nodes if n in fixed], [n for n in self.nodes if n not in fixed]
         self.last_linear = last_linear(self.output, self.modules)
-        self.stages = {n: s for n in self.masked if (s := find_stage(n, self.modules)) is not None}  # by convolution
+        within = {n: fixed if n in fixed else set(self.nodes) for n in self.nodes}
+        self.stages = {n: s for n in self.nodes if (s := find_stage(n, self.modules, within[n])) is not None}  # by convolution
         self.early: dict[Any, Stage] = {}  # stages right after the first dropout, by that dropout
         for conv, stage in self.stages.items():
             drop: Any = conv.args[0]
-            if isinstance(called(self.modules, drop), DROPOUTS) and drop.args[0] in fixed and len(drop.users) == 1:
+            dropped = isinstance(called(self.modules, drop), DROPOUTS) and drop not in fixed and drop.args[0] in fixed
+            if not once and dropped and len(drop.users) == 1:
                 self.early[drop] = stage
 
 # %% ../nbs/04b_stages.ipynb #fc5c7bca
@@ -357,14 +383,21 @@ class PooledRows:
     def __init__(self, stage: Stage, v: LocalDelta, length: int):
         k, _, d, p = taps_of(stage.conv)
         self.lo, self.hi, first, step, height, taps = spread(v, k, 1, d, p, length)
-        low = min(0, step * (stage.size - 1))
+        low, self.height = min(0, step * (stage.size - 1)), v.height
         self.size, self.first, self.step = stage.size, first + low, step * stage.size
         self.tall = height + abs(step) * (stage.size - 1)
         self.q0 = self.lo // self.size
         self.q1 = max(self.q0, min(-(-self.hi // self.size), length // self.size))
         # (position within the pooled ones, input position less first input of q, first row) for every tap
         self.taps = [(f, f + j * d - p, step * f - low + taps[j]) for f in range(self.size) for j in range(k)]
-        self.height = v.height
+        self.reach = self.size + d * k
+        self._runs: list[tuple[int, int, int, int, int]] = []  # neighbouring positions that read one input with neighbouring taps
+        for i, f, top, tap in sorted((i, f, top, k - 1 - n % k) for n, (f, i, top) in enumerate(self.taps)):
+            last = (self._runs or [(-1, -1, 0, 0, 0)])[-1]
+            if (i, top, f, tap) == (last[0], last[1], last[2] + last[3], last[4] + last[3]):
+                self._runs[-1] = (i, top, last[2], last[3] + 1, last[4])
+            else:
+                self._runs.append((i, top, f, 1, tap))
 
     def top(self, q: int) -> int:
         "The first row of pooled position q."
@@ -376,6 +409,14 @@ class PooledRows:
             i += q * self.size - v.at
             if 0 <= i < len(v.delta) and self.lo <= q * self.size + f < self.hi:
                 yield n, f, i, top
+
+    def runs(self, q: int, v: LocalDelta) -> Iterator[tuple[int, int, int, int, int]]:
+        "The touched positions that q reads: index into v, first row, first output position within q and how many, and its tap, from the last on."
+        least, most = self.lo - q * self.size, self.hi - q * self.size
+        for i, top, f, n, tap in self._runs:
+            i, a, b = i + q * self.size - v.at, max(f, least), min(f + n, most)
+            if 0 <= i < len(v.delta) and a < b:
+                yield i, top, a, b - a, tap + a - f
 
 # %% ../nbs/04b_stages.ipynb #2431d53d
 @dataclass
@@ -402,22 +443,80 @@ def stage_ref(ctx: Context, stage: Stage, v: LocalDelta, before: Tensor | None) 
     return StageRef(conv, active, active * mask, mask)
 
 # %% ../nbs/04b_stages.ipynb #4ae5ff98
+COPY_COST = 30  # multiply-adds that take as long as moving one number
+MANY_WEIGHTS = 2**20  # so many are copied tap by tap, that they stay in the cache
+
+
 class TapSource:
     "The convolution of v, reference included, for some of its channels."
 
     def __init__(self, ctx: Context, stage: Stage, v: LocalDelta, rows: PooledRows):
-        self.v, self.rows, self.weight = v, rows, ctx.weights.by_output(stage.conv)  # (O, k, C)
-        self.inputs = [moving_columns(x, below=.7) for x in v.delta]
-        self.memory = ctx.empty((rows.size * rows.tall * len(self.weight),), v.delta)
+        self.v, self.rows, self.weights, self.conv = v, rows, ctx.weights, stage.conv
+        self.backward = ctx.weights.backward(stage.conv)  # (C, k, O), the last tap first
+        self.memory = ctx.empty((rows.size * rows.tall * self.backward.shape[2],), v.delta)
+        self.ready: dict[int, tuple[Tensor, Tensor | None, Tensor | None]] = {}
+
+    def moving(self, i: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        "The i-th touched position without the channels in which no row moves, their numbers, and their weights if these are few."
+        if i not in self.ready:
+            x, some = moving_columns(self.v.delta[i], below=self.v.height / (self.v.height + COPY_COST))
+            weights = self.backward if some is None else self.backward.index_select(0, some) if self.backward.numel() < MANY_WEIGHTS else None
+            self.ready[i] = x, some, weights
+            self.ready.pop(i - self.rows.reach, None)
+        return self.ready[i]
 
     def values(self, q: int, base: Tensor, kept: Tensor | None) -> Tensor:
         "The pooled values at q of all its rows, given the reference before pooling (size, kept): (tall, kept)."
-        weight = (self.weight if kept is None else self.weight.index_select(0, kept)).unbind(1)
-        shape = (len(base), self.rows.tall, base.shape[1])
-        out = self.memory[:math.prod(shape)].view(shape).copy_(base[:, None])
-        for n, f, i, top in self.rows.inputs(q, self.v):
-            (x, some), w = self.inputs[i], weight[n % len(weight)]
-            out[f].narrow(0, top, self.rows.height).addmm_(x, (w if some is None else w.index_select(1, some)).T)
+        size, width = base.shape
+        out = self.memory[:self.rows.tall * base.numel()].view(self.rows.tall, size, width).copy_(base)
+        by_output = None if kept is None else self.weights.by_output(self.conv).index_select(0, kept).unbind(1)
+        for i, top, f, n, tap in self.rows.runs(q, self.v):
+            x, some, w = self.moving(i)
+            here = out.narrow(0, top, self.rows.height).narrow(1, f, n)
+            if by_output is None:
+                w = (self.backward if w is None else w).narrow(1, tap, n)
+                w = w.index_select(0, some) if len(w) != x.shape[1] else w  # type: ignore[arg-type]
+                here.flatten(1).addmm_(x, w.flatten(1))
+                continue
+            for m in range(n):
+                w = by_output[len(by_output) - 1 - tap - m]
+                here[:, m].addmm_(x, (w if some is None else w.index_select(1, some)).T)
+        return out.amax(1) if size > 1 else out[:, 0]
+
+# %% ../nbs/04b_stages.ipynb #caa90f98
+def kinds_of_rows(v: LocalDelta) -> tuple[Tensor, Tensor] | None:
+    "Substitutions as the few kinds of rows there are (P, 4), the last of 0, and the kind of each row (K, 3); None for any other map."
+    if v.height != 3 or abs(v.step) != 3 or v.ref.shape[1] != 4 or not len(v.delta) or not bool(((v.delta == 0) | (v.delta.abs() == 1)).all()):
+        return None
+    digits = 3 ** torch.arange(4, device=v.delta.device)
+    codes = ((v.delta.long() + 1) * digits).sum(2)
+    found: Tensor = codes.unique()  # type: ignore[no-untyped-call]
+    kinds = found[:, None] // digits % 3 - 1
+    return torch.cat([kinds, kinds.new_zeros(1, 4)]).to(v.delta.dtype), torch.searchsorted(found, codes)
+
+# %% ../nbs/04b_stages.ipynb #2a011a66
+class TableSource:
+    "The convolution of substitutions: what a tap adds is one of a few rows of a table."
+
+    def __init__(self, ctx: Context, stage: Stage, v: LocalDelta, rows: PooledRows, kinds: Tensor, kind: Tensor):
+        k, _, d, p = taps_of(stage.conv)
+        self.table = (kinds @ ctx.weights.by_input(stage.conv).flatten(1)).view(len(kinds) * k, -1)  # by kind and tap
+        q = torch.arange(rows.q0, rows.q1, device=kind.device)[:, None, None]
+        output = q * rows.size + torch.arange(rows.size, device=kind.device)[:, None]
+        row = rows.first + rows.step * q + torch.arange(rows.tall, device=kind.device) - v.first
+        position = row // v.step if v.step > 0 else -(row // 3)
+        row, away = row - v.step * position, position + p - output
+        real = (away % d == 0) & (away >= 0) & (away < k * d) & (position >= v.at) & (position < v.end)
+        real &= (output >= rows.lo) & (output < rows.hi)
+        found = kind[(position - v.at).clamp(0, len(kind) - 1), row] * k + away // d
+        self.index = torch.where(real, found, len(self.table) - 1).flatten(1)
+        self.rows, self.memory = rows, ctx.empty((self.index.shape[1], self.table.shape[1]), v.delta)
+
+    def values(self, q: int, base: Tensor, kept: Tensor | None) -> Tensor:
+        "The pooled values at q of all its rows, given the reference before pooling (size, kept): (tall, kept)."
+        index = self.index[q - self.rows.q0]
+        out = torch.index_select(self.table, 0, index, out=self.memory) if kept is None else self.table[:, kept].index_select(0, index)
+        out = out.view(len(base), self.rows.tall, -1).add_(base[:, None])
         return out.amax(0) if len(out) > 1 else out[0]
 
 # %% ../nbs/04b_stages.ipynb #fe5164d4
@@ -557,9 +656,12 @@ class LinearSink:
         a, b = max(top, 0), min(top + self.rows.tall, self.ctx.n)
         if a >= b:
             return
-        value, some = moving_columns(value.sub_(active)[a - top:b - top], below=.7)
-        if some is not None:
+        value = value[a - top:b - top]
+        some = ((value.amax(0) != active) | (value.amin(0) != active)).nonzero()[:, 0]
+        if len(some) < len(value) / (len(value) + COPY_COST) * len(active):
+            value, active = value.index_select(1, some), active.index_select(0, some)
             kept = some if kept is None else kept.index_select(0, some)
+        value = value.sub_(active)
         if self.r.mask is not None:
             value *= self.r.mask[q] if kept is None else self.r.mask[q].index_select(0, kept)
         weight = self.blocks[q] if kept is None else self.blocks[q].index_select(0, kept)
@@ -578,10 +680,10 @@ def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | 
               before: Tensor | None = None) -> LocalDelta | Dense:
     "A stage for v; or for v * before, from what is known of v once a window."
     r = ctx.once(lambda: stage_ref(ctx, stage, v, before), "stage")
-    source: TapSource | DroppedSource | BandSource
+    source: TableSource | TapSource | DroppedSource | BandSource
     if known is None or before is None:
         rows = PooledRows(stage, v, len(r.conv))
-        source = TapSource(ctx, stage, v, rows)
+        source = TapSource(ctx, stage, v, rows) if (kinds := kinds_of_rows(v)) is None else TableSource(ctx, stage, v, rows, *kinds)
     elif isinstance(known, Bands):
         rows, source = known.before.rows, BandSource(ctx, stage, known, before)
     else:
@@ -628,7 +730,7 @@ def before_dropout(ctx: Context, stage: Stage, v: Any, p: float) -> Any:
 # %% ../nbs/04b_stages.ipynb #f508112a
 def as_stage(ctx: Context, graph: Graph, node: fx.Node, env: dict[Any, Any]) -> Stage | None:
     "Compute the whole stage that begins at a node, if one does, and put its value into env. Returns the stage."
-    if ctx.buffers is None:
+    if ctx.sliding:
         return None
     known, mask = env.get(("known", node)), ctx.masks.get(node.target)
     if known is not None and mask is not None:

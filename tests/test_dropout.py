@@ -615,3 +615,23 @@ def test_labels_that_a_model_brings():
         adapt(Net("module"), {1: "open", 2: "TF"}, LENGTH)
     with pytest.raises(InputError, match=r"found an option 'ouputs', expected .*; did you mean output"):
         adapt(Net("module"), ["a", "b"], LENGTH, ouputs=1)
+
+
+def test_dropout_of_keras_is_refused_by_name(monkeypatch):
+    "Where Keras is installed. It keeps its layers to itself, and only its own training mode switches them on."
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "torch":
+        pytest.skip("Keras was imported with another backend")
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            make = keras.layers
+            self.net = keras.Sequential([make.Input((20, 4)), make.Conv1D(3, 5), make.Dropout(0.2), make.Flatten(), make.Dense(2)])
+
+        def forward(self, x):
+            return self.net(x.transpose(1, 2))
+
+    with pytest.raises(InputError, match=r"found Keras' Dropout \(net\.dropout.*\) with dropout 0\.2, which only Keras can switch on"):
+        dropout_layers(SequenceModel(Around(), ["a", "b"], 20))

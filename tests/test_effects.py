@@ -1,4 +1,8 @@
 """Masks and effects: rule 2 (same seed, same bytes, whatever the batch, threads and order) and exactness."""
+import copy
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,7 @@ from deepmr.core import InputError
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.effects import make_engine, mutation_effects, replica, summarise, window_draws
 from deepmr.mutagenesis import saturate
-from deepmr.networks import SequenceModel, max_batch_size, memory_for
+from deepmr.networks import ConvNet, Ensemble, SequenceModel, max_batch_size, memory_for
 from deepmr.propagate import Propagator, Window
 from deepmr.regions import one_hot
 
@@ -205,3 +209,116 @@ def test_replica_shares_weights_and_nothing_else(toy):
     twin = replica(toy.module)
     assert all(a is b for a, b in zip(twin.parameters(), toy.module.parameters()))
     assert not set(map(id, twin.modules())) & set(map(id, toy.module.modules()))
+
+
+class Tokens(nn.Module):
+    "Bases as tokens that attend to each other from the first layer on, behind dropout."
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.drop, self.hidden, self.last = nn.Embedding(4, 16), nn.Dropout(0.1), nn.Linear(16, 32), nn.Linear(32, 2)
+
+    def forward(self, x):
+        y = self.drop(self.embed(x.argmax(1)))
+        return self.last(self.hidden(torch.softmax(y @ y.transpose(1, 2), -1) @ y).relu().mean(1))
+
+
+def pooling(seed=0, length=300):
+    torch.manual_seed(seed)
+    net = ConvNet(2, channels=(32, 32, 48), length=length)
+    for p in net.parameters():
+        p.data *= 2
+    return SequenceModel(net, ["a", "b"], length, f"pooling {seed}")
+
+
+def asked(model, n_draws=None, seed=3, n=1, **options):
+    return mutation_effects(model, np.stack([dna(model.length, seed + i) for i in range(n)]), "a", "b", n_draws, **options)
+
+
+def test_the_fast_engine_is_chosen_where_it_has_less_work():
+    "And without a word: both are right."
+    tokens = SequenceModel(Tokens(), ["a", "b"], 100, "tokens")
+    assert [asked(tokens, n).attrs["engine"] for n in (2, 9)] == ["plain", "plain"]
+    assert [asked(pooling(), n).attrs["engine"] for n in (2, 9)] == ["propagate", "propagate"]
+    late = Tokens()
+    late.drop, late.hidden = nn.Identity(), nn.Sequential(nn.Linear(16, 32), nn.Dropout(0.1))
+    with pytest.warns(UserWarning, match="computed in full from argmax on"):
+        found = {n: type(make_engine(SequenceModel(late, ["a", "b"], 100), [0, 1], n_draws=n)).__name__ for n in (1, 50)}
+    assert found == {1: "PlainEngine", 50: "Guarded"}  # what comes before its dropout is done once a window
+
+
+@pytest.fixture
+def engines_built(monkeypatch):
+    "The names of the models for which an engine was built."
+    names, build = [], Propagator.__init__
+
+    def counted(self, model, *args, **options):
+        names.append(model.name)
+        build(self, model, *args, **options)
+
+    monkeypatch.setattr(Propagator, "__init__", counted)
+    return names
+
+
+def test_an_engine_is_built_once_for_a_network_as_it_is(engines_built):
+    model = pooling()
+    first = [asked(model, 2) for _ in range(3)]
+    assert len(engines_built) == 1 and first[0].identical(first[1]) and first[0].identical(first[2])
+    model.module.head[1].weight.data[0] += 1  # in a way that torch does not count
+    changed = asked(model, 2)
+    assert len(engines_built) == 2
+    np.testing.assert_allclose(changed.bx, asked(model, 2, engine="plain").bx, atol=1e-6)
+    assert np.nanmax(np.abs(changed.bx - first[0].bx)) > 1e-4
+    model.module.features[3].p = 0.0  # a dropout that is none any more
+    np.testing.assert_allclose(asked(model, 2).bx, asked(model, 2, engine="plain").bx, atol=1e-6)
+    assert len(engines_built) == 3
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):  # engines stay behind
+        assert asked(other, 2).identical(asked(model, 2))
+    assert len(engines_built) == 5
+
+
+def test_an_ensemble_has_an_engine_a_member_and_one_warning(engines_built):
+    members = Ensemble([pooling(i) for i in range(3)])
+    for _ in range(2):
+        assert asked(members).attrs["engine"] == "propagate"
+    assert engines_built == ["pooling 0", "pooling 1", "pooling 2"]
+
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x.mean(2)[:, :2] if x.sum() > 0 else x[:, :2, 0]
+
+    with pytest.warns(UserWarning, match=r"traced by torch.fx .* \(and 2 more members\); using the plain engine") as said:
+        asked(Ensemble([SequenceModel(Branching(), ["a", "b"], 30) for _ in range(3)]))
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_window_in_which_the_fast_engine_fails_is_plain_throughout(workers, monkeypatch):
+    model, whole, calls = pooling(), Window.draw, []
+    fast, plain = (asked(model, 4, n=2, keep_draws=True, engine=e) for e in ("propagate", "plain"))
+
+    def draw(self, masks):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("an operation that fails now and then")
+        return whole(self, masks)
+
+    monkeypatch.setattr(Window, "draw", draw)
+    with pytest.warns(UserWarning, match="an operation that fails now and then.*using the plain engine") as said:
+        got = asked(model, 4, n=2, keep_draws=True, workers=workers)
+    assert len(said) == 1
+    np.testing.assert_array_equal(got.draws_x[0], plain.draws_x[0])
+    np.testing.assert_array_equal(got.draws_x[1], fast.draws_x[1])  # the next window is tried again
+    np.testing.assert_allclose(fast.draws_x, plain.draws_x, atol=1e-6)
+
+
+def test_an_operation_that_fails_in_a_draw_is_named(monkeypatch):
+    model = pooling()
+    runner = make_engine(model, [0, 1])
+    monkeypatch.setattr("deepmr.propagate.evaluate", lambda *a: 1 / 0)
+    with pytest.warns(UserWarning, match=r"ZeroDivisionError: division by zero\), at head\.2; using the plain engine"):
+        got = window_draws(runner, dna(300, 0), MaskSampler(model), "w", 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        want = window_draws(make_engine(model, [0, 1], "plain"), dna(300, 0), MaskSampler(model), "w", 2)
+    np.testing.assert_array_equal(got.effects, want.effects)

@@ -70,6 +70,14 @@ def compare(module, length, tolerance=1e-12, dtype=torch.float64, chunk=None, ou
         assert got.dtype == dtype and effects.shape == (len(every), len(outputs))
         assert float((got - reference).abs().max()) <= tolerance * size
         assert float((effects - (mutants - reference)).abs().max()) <= tolerance * size
+    once = Propagator(model, outputs, check=False, draws=1)
+    once.block = engine.block
+    for some in (masks, {}):
+        with shared_masks(model.module, some):
+            reference, mutants = predict_mutations(model, x, every, outputs)
+        got, effects = once.draw(x, every, some)
+        assert float((got - reference).abs().max()) <= tolerance * size
+        assert float((effects - (mutants - reference)).abs().max()) <= tolerance * size
     return engine
 
 
@@ -304,6 +312,51 @@ ZOO = {
         3,
     ),
 }
+
+
+class Central(nn.Module):
+    "A stretch of the window, and beside the tower the strongest match of each first filter in the middle."
+
+    def __init__(self, labels=77):
+        super().__init__()
+        self.c1, self.c2, self.c3 = nn.Conv1d(4, 12, 8), nn.Conv1d(12, 7, 3), nn.Conv1d(7, 8, 2)
+        self.drops = nn.ModuleList(nn.Dropout(p) for p in (0.1, 0.1, 0.2, 0.3))
+        self.fc, self.last = nn.Linear(8 * 5, 10), nn.Linear(10 + 12, labels)
+
+    def forward(self, x):
+        first = F.max_pool1d(torch.relu(self.c1(x[:, :, 20:100])), 3)
+        strongest = first[:, :, 6:-6].amax(2)
+        y = self.drops[1](torch.max_pool1d(self.c2(self.drops[0](first)).relu(), 2))
+        y = self.drops[2](F.max_pool1d(F.relu(self.c3(y)), 2)).flatten(1)
+        y = self.drops[3](F.relu(self.fc(y)))
+        return torch.sigmoid(self.last(torch.cat([y, strongest], 1)))
+
+
+def test_a_stretch_a_maximum_over_a_stretch_and_both_together():
+    module = Central()
+    engine = compare(module, 120, outputs=[7, 0])
+    x, masks = window(120), draw_masks(engine.model)
+    for draws in (1, 50):
+        engine = Propagator(engine.model, [7, 0], draws=draws)
+        with Made() as made:
+            engine.draw(x, saturate(x.numpy()), masks)
+        assert not [s for s in made.shapes if len(s) == 2 and s[0] > 1 and s[1] == 77]  # no label that was not asked
+
+
+def test_weights_that_are_computed_and_padding_layers():
+    made = nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm
+    for normed in made:
+        layers = [normed(nn.Conv1d(4, 6, 5)), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.2), nn.ConstantPad1d(-3, 0), nn.ZeroPad1d((2, 0))]
+        module = nn.Sequential(*layers, nn.Conv1d(6, 5, 3), nn.GELU(), *head(5)).double().eval()
+        model = SequenceModel(module, list("abc"), 40, "computed")
+        x, masks = window(40), draw_masks(model)
+        every = saturate(x.numpy())
+        for draws in (1, 50):
+            engine = Propagator(model, draws=draws)
+            assert engine.fallbacks == []
+            with shared_masks(module, masks):
+                reference, mutants = predict_mutations(model, x, every, range(3))
+            assert float((engine.draw(x, every, masks)[1] - (mutants - reference)).abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from torch import nn
 
 from deepmr.core import InputError, check_choice, check_whole
 from deepmr.dropout import MaskSampler, shared_masks
-from deepmr.mutagenesis import Mutations, predict_mutations, saturate
+from deepmr.mutagenesis import Mutations, check_span, predict_mutations, saturate
 from deepmr.networks import Ensemble, SequenceModel, are_shares
 from deepmr.notes import Note, codes, note
 from deepmr.propagate import Propagator
@@ -177,24 +178,25 @@ def window_draws(
     n_draws: int = 50,
     workers: int | None = None,  # threads; None: one per core on the CPU, one on a GPU
     tick: Callable[[], None] = lambda: None,  # called after every draw
+    mutations: Mutations | None = None,  # those asked; None: all 3L
 ) -> WindowDraws:
-    "Draw K sets of masks for a window and compute all effects under each. InputError if a prediction is not finite."
+    "Draw K sets of masks for a window and compute the effects asked under each. InputError if a prediction is not finite."
     model = engine.model
     if workers is not None:
         check_whole("workers", workers, 1)
     to_eval(model.module)
     tensor = model.check_input(x[None])[0]
-    mutations, tensor = saturate(tensor.numpy(force=True)), tensor.to(model.device, copy=True)
+    asked, tensor = saturate(tensor.numpy(force=True)) if mutations is None else mutations, tensor.to(model.device, copy=True)
     workers = (1 if model.device.type != "cpu" else torch.get_num_threads()) if workers is None else workers
     with _DrawPool(workers) as pool:
-        jobs = pool.map(lambda d: engine.draw(tensor, mutations, sampler(window, d, model.dtype)), range(n_draws))
+        jobs = pool.map(lambda d: engine.draw(tensor, asked, sampler(window, d, model.dtype)), range(n_draws))
         results = []
         for reference, effects in jobs:
             if not bool(torch.isfinite(effects).all()):
                 raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
             results.append((reference.cpu().numpy(), effects.cpu().numpy()))
             tick()
-    return WindowDraws(mutations, *map(np.stack, zip(*results)))
+    return WindowDraws(asked, *map(np.stack, zip(*results)))
 
 # %% ../nbs/05_effects.ipynb #03a7d09b
 def summarise(
@@ -221,38 +223,52 @@ def window_dataset(
     exposures: Sequence[str],
     x: np.ndarray,  # (4, L)
     keep_draws: bool = False,
+    positions: np.ndarray | None = None,  # (P,) of the grid, increasing; None: those mutated
 ) -> xr.Dataset:
-    "bx, bxse, by, byse, bxby_cov of one window over (exposure, window, position, alt), and the draws if asked for."
+    """bx, bxse, by, byse, bxby_cov of one window over (exposure, window, position, alt), and the draws if asked for.
+
+    Where the grid has substitutions that were not asked, `asked` tells them from those that were.
+    """
     on_x, on_y = np.moveaxis(draws.effects[..., :-1], -1, 1), draws.effects[..., -1]  # (K, E, M), (K, M)
-    length, data = x.shape[1], _grids(summarise(on_x, on_y[:, None]), draws.mutations, x.shape[1])
-    data["ref"] = (("window", "position"), np.array(list(ALPHABET))[x.argmax(0)][None])
+    own = np.unique(draws.mutations.position)
+    grid = Grid(draws.mutations, own if positions is None else positions)
+    data = grid.variables(summarise(on_x, on_y[:, None]))
+    data["ref"] = (("window", "position"), np.array(list(ALPHABET))[x[:, grid.positions].argmax(0)][None])
+    if positions is not None or len(draws.mutations) < 3 * len(own):
+        data["asked"] = (("window", "position", "alt"), np.isfinite(grid.of(np.zeros(len(draws.mutations))))[None])
     data["x_reference"] = (("exposure", "window"), draws.reference[:, :-1].mean(0)[:, None])
     data["y_reference"] = (("window",), draws.reference[:, -1].mean(0, keepdims=True))
     if keep_draws:
         dims = ("window", "draw", "position", "alt")
-        data["draws_x"] = (("exposure", *dims), _on_grid(np.moveaxis(on_x, 1, 0), draws.mutations, length)[:, None])
-        data["draws_y"] = (dims, _on_grid(on_y, draws.mutations, length)[None])
-    coords = {"exposure": list(exposures), "window": [window], "position": np.arange(length), "alt": list(ALPHABET)}
+        data["draws_x"] = (("exposure", *dims), grid.of(np.moveaxis(on_x, 1, 0))[:, None])
+        data["draws_y"] = (dims, grid.of(on_y)[None])
+    coords = {"exposure": list(exposures), "window": [window], "position": grid.positions, "alt": list(ALPHABET)}
     return xr.Dataset(data, coords)
 
 # %% ../nbs/05_effects.ipynb #f7765500
-def _on_grid(values: np.ndarray, mutations: Mutations, length: int) -> np.ndarray:
-    "(..., M) to (..., L, 4), NaN where alt is the reference base."
-    grid = np.full((*values.shape[:-1], length, 4), np.nan, np.float32)
-    grid[..., mutations.position, mutations.alt] = values
-    return grid
+@dataclass(frozen=True)
+class Grid:
+    "Where the effects of mutations stand in a dataset: rows are positions (P,), columns the four bases."
 
+    mutations: Mutations
+    positions: np.ndarray  # (P,), increasing; each mutated one is among them
 
-def _grids(summary: dict[str, np.ndarray], mutations: Mutations, length: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    "The variables of a dataset with their dimensions. Those of the outcome have no exposure."
-    data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    for key, values in summary.items():
-        grid = _on_grid(values, mutations, length)
-        if key in ("by", "byse"):
-            data[key] = (("window", "position", "alt"), grid[:1])
-        else:
-            data[key] = (("exposure", "window", "position", "alt"), grid[:, None])
-    return data
+    def of(self, values: np.ndarray) -> np.ndarray:
+        "(..., M) to (..., P, 4), NaN where alt is the reference base or was not asked."
+        grid = np.full((*values.shape[:-1], len(self.positions), 4), np.nan, np.float32)
+        grid[..., np.searchsorted(self.positions, self.mutations.position), self.mutations.alt] = values
+        return grid
+
+    def variables(self, summary: dict[str, np.ndarray]) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        "The variables of a dataset with their dimensions. Those of the outcome have no exposure."
+        data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+        for key, values in summary.items():
+            grid = self.of(values)
+            if key in ("by", "byse"):
+                data[key] = (("window", "position", "alt"), grid[:1])
+            else:
+                data[key] = (("exposure", "window", "position", "alt"), grid[:, None])
+        return data
 
 
 def engine_name(engine: Any) -> str:
@@ -293,6 +309,64 @@ def _warnings_attrs(noted: dict[str, tuple[Note, ...]]) -> dict[str, list[str]]:
     found = sorted({code for notes in noted.values() for code in codes(notes)})
     return {"warnings": found, **{code: [w for w, notes in noted.items() if code in codes(notes)] for code in found}}
 
+# %% ../nbs/05_effects.ipynb #5a9c0200
+Span = tuple[int, int] | Sequence[tuple[int, int]] | None  # one stretch for all windows, or one for each
+
+
+def _spans(span: Span, n: int, length: int) -> list[tuple[int, int]]:
+    "A stretch for each of n windows. InputError for one outside of its window, or another number of them."
+    many: Any = span if isinstance(span, (tuple, list, np.ndarray)) and len(span) and np.ndim(span[0]) else [span] * n
+    if len(many) != n:
+        raise InputError(f"span: found {len(many)} stretches for {n} windows, expected one, or one each")
+    return [check_span(s, length) for s in many]
+
+
+def _codes(bases: Any) -> np.ndarray:
+    "Codes 0–3 of bases (M,), given as such or as letters in any case; -1 for anything else."
+    if all(isinstance(b, (int, np.integer)) for b in bases):
+        return np.array(bases, np.int64)
+    return np.array([ALPHABET.find(str(b).upper()) if len(str(b)) == 1 else -1 for b in bases], np.int64)
+
+
+def asked_mutations(x: np.ndarray, windows: Sequence[str], span: Span = None, variants: pd.DataFrame | None = None) -> list[Mutations] | None:
+    "The mutations asked of windows x (N, 4, L), for each; None: all 3L. InputError as `mutation_effects`."
+    if span is not None and variants is not None:
+        raise InputError("span: found a span beside variants, expected either: variants name the mutations themselves")
+    if span is not None:
+        return [saturate(w, s) for w, s in zip(x, _spans(span, len(x), x.shape[2]))]
+    return None if variants is None else _of_variants(x, windows, variants)
+
+# %% ../nbs/05_effects.ipynb #5a9c0201
+def _of_variants(x: np.ndarray, windows: Sequence[str], variants: pd.DataFrame) -> list[Mutations]:
+    "The mutations that a table of variants asks of each window."
+    if not isinstance(variants, pd.DataFrame) or (missing := [c for c in ("window", "position", "alt") if c not in variants]):
+        found = f"a table without {missing[0]}" if isinstance(variants, pd.DataFrame) else f"a {type(variants).__name__}"
+        raise InputError(f"variants: found {found}, expected a pandas table with window, position and alt, as place_variants gives one")
+    rows, out = {name: part for name, part in variants.groupby("window", sort=False)}, []
+    if unknown := [name for name in rows if name not in windows]:
+        raise InputError(f"variants: found window {unknown[0]!r}, expected one of those asked, such as {windows[0]!r}")
+    for name, window in zip(windows, x):
+        if name not in rows:
+            raise InputError(f"variants: found none in window {name}, expected one at least; leave out windows without a variant")
+        part = rows[name]
+        try:
+            mutations = Mutations.chosen(window, part.position.to_numpy(), _codes(part.alt.tolist()))
+        except InputError as error:
+            raise InputError(f"variants: window {name}: {error}") from None
+        own = window.argmax(0)[part.position.to_numpy()]
+        if "ref" in part and (off := np.flatnonzero(_codes(part.ref.tolist()) != own)).size:
+            raise InputError(f"variants: found ref {part.ref.iloc[off[0]]} at position {part.position.iloc[off[0]]} of window {name}, which has "
+                             f"{ALPHABET[own[off[0]]]} there, expected the window's own base")
+        out.append(mutations)
+    return out
+
+# %% ../nbs/05_effects.ipynb #5a9c0202
+def _shared_grid(asked: Sequence[Mutations] | None) -> np.ndarray | None:
+    "The positions of a dataset whose windows are not all asked alike; None where each window's own will do."
+    if asked is None or all(np.array_equal(m.position, asked[0].position) and len(m) == 3 * len(np.unique(m.position)) for m in asked):
+        return None
+    return np.unique(np.concatenate([m.position for m in asked]))
+
 # %% ../nbs/05_effects.ipynb #46eae8e8
 def mutation_effects(
     model: SequenceModel,
@@ -304,28 +378,34 @@ def mutation_effects(
     engine: str = "auto",  # 'auto', 'plain' or 'propagate': the numbers are the same
     *,
     windows: Sequence[str] | None = None,  # N names, from which masks are derived
+    span: Span = None,  # (a, b): mutate positions a to b - 1 alone; or one such pair for each window
+    variants: pd.DataFrame | None = None,  # window, position, alt and perhaps ref: these mutations alone, as `place_variants` gives them
     same_masks: bool = False,  # True: a draw has the same masks in all windows, as `two_level` needs
     keep_draws: bool = False,  # True: also return the effects in every draw
     workers: int | None = None,  # threads; None: one per core on the CPU, one on a GPU
     progress: Callable[[int], None] = lambda done: None,  # called with the number of windows done
 ) -> xr.Dataset:
-    """Effects of all 3L mutations of every window on exposure(s) and outcome, with standard errors over draws.
+    """Effects of mutations of every window on exposure(s) and outcome, with standard errors over draws.
 
+    All 3L mutations, or those that `span` or `variants` ask for: nothing else is computed, and the dataset holds no other positions.
+    Where only some substitutions at a position were asked, or not the same in all windows, `asked` (window, position, alt) says which.
     Variables `bx, bxse, bxby_cov` over ([exposure,] window, position, alt), `by, byse` over (window, position,
     alt), `ref` (window, position), and with `keep_draws` also `draws_x`, `draws_y`. In units of the prediction.
     Attributes: `output` says what the predictions are (`networks.OUTPUTS`), `warnings` lists codes of notes, and CODE its windows.
-    Raises InputError for bad shapes, unknown or ambiguous labels, or a model without dropout.
+    Raises InputError for bad shapes, unknown or ambiguous labels, a model without dropout, a span outside the windows, or variants that
+    do not fit them.
     """
     if not isinstance(model, SequenceModel):
         raise InputError(f"model: found a {type(model).__name__}, expected a SequenceModel, as load_model gives one")
     names, columns = _resolve(model, exposure, outcome)
     x = model.check_input(x).numpy()
     windows = _check_windows(windows, len(x))
-    (sampler, n_draws), parts, noted = draw_source(model, seed, n_draws), [], {}
+    asked, (sampler, n_draws) = asked_mutations(x, windows, span, variants), draw_source(model, seed, n_draws)
+    positions, parts, noted = _shared_grid(asked), [], {}
     runner, shares = make_engine(model, columns, engine), True
     for i, name in enumerate(windows):
-        draws = window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers)
-        parts.append(window_dataset(draws, name, names, x[i], keep_draws))
+        draws = window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers, mutations=asked and asked[i])
+        parts.append(window_dataset(draws, name, names, x[i], keep_draws, positions))
         noted[name] = draw_warnings(draws.reference)
         shares &= are_shares(draws.reference)
         progress(i + 1)

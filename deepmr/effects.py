@@ -342,7 +342,7 @@ def _of_variants(x: np.ndarray, windows: Sequence[str], variants: pd.DataFrame) 
     if not isinstance(variants, pd.DataFrame) or (missing := [c for c in ("window", "position", "alt") if c not in variants]):
         found = f"a table without {missing[0]}" if isinstance(variants, pd.DataFrame) else f"a {type(variants).__name__}"
         raise InputError(f"variants: found {found}, expected a pandas table with window, position and alt, as place_variants gives one")
-    rows, out = {name: part for name, part in variants.groupby("window", sort=False)}, []
+    rows, out = dict(tuple(variants.groupby("window", sort=False))), []
     if unknown := [name for name in rows if name not in windows]:
         raise InputError(f"variants: found window {unknown[0]!r}, expected one of those asked, such as {windows[0]!r}")
     for name, window in zip(windows, x):
@@ -404,7 +404,8 @@ def mutation_effects(
     positions, parts, noted = _shared_grid(asked), [], {}
     runner, shares = make_engine(model, columns, engine), True
     for i, name in enumerate(windows):
-        draws = window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers, mutations=asked and asked[i])
+        draws = window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers,
+                             mutations=None if asked is None else asked[i])
         parts.append(window_dataset(draws, name, names, x[i], keep_draws, positions))
         noted[name] = draw_warnings(draws.reference)
         shares &= are_shares(draws.reference)

@@ -14,10 +14,11 @@ import pandas as pd
 from .core import Execution, InputError, check_choice, check_whole
 from .effects import check_engine, draw_source
 from .models import load_model
-from .mutagenesis import evolve
+from .mutagenesis import Mutations, evolve
 from .networks import Ensemble, SequenceModel
 from .notes import Note, note
 from deepmr.regions import (
+    Genome,
     Sequences,
     SequenceUnavailable,
     codes_to_one_hot,
@@ -27,6 +28,7 @@ from deepmr.regions import (
     resize,
     sample_bound,
 )
+from .variants import asked_of, in_span, place_variants, read_span, read_variants, windows_around
 
 # %% ../nbs/08_experiment.ipynb #5c7db265
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,8 @@ class Experiment:
     seed: int = 0
     engine: str = "auto"  # one of ENGINES in deepmr.effects
     trust_code: bool = False  # let a model of Kipoi run its authors' code
+    span: tuple[int, int] | str | None = None  # mutate only these positions of a window; text may name a stretch of the genome; None: all
+    vcf: str | None = None  # mutate only these variants; without regions, in windows around them
     keep_draws: bool = False  # also keep the effects of every draw, which takes much more disk
 
     def check(self) -> None:
@@ -89,6 +93,8 @@ class Experiment:
         check_whole("windows", self.windows, 1)
         check_whole("seed", self.seed)
         check_engine(self.engine)
+        if self.span is not None and self.vcf is not None:
+            raise InputError("span: found --span beside --vcf, expected either: a VCF names the mutations itself")
 
 # %% ../nbs/08_experiment.ipynb #c0a10005
 def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
@@ -125,6 +131,7 @@ class Plan:
     codes: np.ndarray  # (N, L) int8, the windows' bases as `encode_all` gives them
     source: str  # where the sequence came from, in words
     notes: tuple[Note, ...] = ()  # what a user should know about the windows
+    asked: tuple[Mutations, ...] | None = None  # the mutations of each window; None: all 3L
 
     @property
     def x(self) -> np.ndarray:
@@ -162,6 +169,22 @@ def _sample(experiment: Experiment, model: SequenceModel, exposures: tuple[str, 
                              "expected at least one; give --regions BED")
         samples[exposure] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
     return samples
+
+# %% ../nbs/08_experiment.ipynb #5a9c0400
+LEAST_POSITIONS = 3  # mutated positions of a window that can give a slope
+
+
+def windows_to_ask(experiment: Experiment, model: SequenceModel, slopes: bool = True) -> tuple[pd.DataFrame, pd.DataFrame | None, list[Note]]:
+    "The windows to choose from, the variants in them (None: no VCF), and notes. With `slopes` each has variants enough for one."
+    if experiment.vcf is None:
+        return in_span(candidate_windows(experiment, model), experiment.span), None, []
+    variants, least = read_variants(experiment.vcf), LEAST_POSITIONS if slopes else 1
+    if experiment.regions is None:
+        genome = None if experiment.genome is None else Genome(experiment.genome)
+        placed = windows_around(variants, model.length, genome, not slopes, least)
+    else:
+        placed = place_variants(variants, candidate_windows(experiment, model), least)
+    return placed.windows, placed.table, placed.notes
 
 # %% ../nbs/08_experiment.ipynb #0f46e01a
 def _union(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -202,22 +225,25 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     exposures, outcome = resolve_labels(experiment, model)
     _, n_draws = draw_source(model, experiment.seed, experiment.draws)  # finds a model without dropout before any work
     protocol = get_protocol(experiment.protocol).name
-    experiment = replace(experiment, draws=n_draws, outcome=outcome, protocol=protocol, engine=check_engine(experiment.engine))
-    samples = _sample(experiment, model, exposures, candidate_windows(experiment, model))
-    notes = [note("few_windows", exposure=e, n=len(s), asked=experiment.windows) for e, s in samples.items()
+    experiment = replace(experiment, draws=n_draws, outcome=outcome, protocol=protocol, engine=check_engine(experiment.engine),
+                         span=read_span(experiment.span, model.length))
+    candidates, variants, notes = windows_to_ask(experiment, model)
+    samples = _sample(experiment, model, exposures, candidates)
+    notes += [note("few_windows", exposure=e, n=len(s), asked=experiment.windows) for e, s in samples.items()
              if len(s) < experiment.windows]
     windows, sequences = _union(samples), Sequences(experiment.genome, announce=execution.announce)
     try:
         codes, source = encode_all(sequences.get(windows)), sequences.source
     except SequenceUnavailable as reason:
-        if experiment.regions is not None:
+        if experiment.regions is not None or experiment.vcf is not None or isinstance(experiment.span, str):
             raise
         execution.announce(f"{reason}; growing windows instead …")
         windows, codes, notes = _evolved(experiment, model, exposures)
         source = "EVOLVED windows, made by the model from random background: not genomic sequence"
     if isinstance(model, Ensemble) and protocol != "median":
         notes.append(note("members_agree", draws=n_draws, protocol=protocol))
-    return Plan(experiment, model, exposures, windows, codes, source, tuple(notes))
+    asked = asked_of(windows, codes, experiment.span, variants)
+    return Plan(experiment, model, exposures, windows, codes, source, tuple(notes), asked)
 
 # %% ../nbs/08_experiment.ipynb #c0a1000e
 def check_execution(execution: object) -> None:

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from .core import Execution, InputError, end_with_parent, moved_names, write_file, writing
-from .draws_mr import draw_slopes, has_effect, instruments, mask_bootstrap, slope_matrix
+from .draws_mr import SlopeMatrix, draw_slopes, has_effect, instruments, mask_bootstrap, slope_matrix
 from deepmr.effects import (
     ALL_WINDOWS,
     WindowDraws,
@@ -44,9 +44,10 @@ from deepmr.effects import (
     window_dataset,
     window_draws,
 )
-from .experiment import NETWORK_METHODS, THIS_MACHINE, Experiment, Plan, candidate_windows, check_execution, plan
+from .experiment import LEAST_POSITIONS, NETWORK_METHODS, THIS_MACHINE, Experiment, Plan, check_execution, plan, windows_to_ask
 from .models import load_model
 from .mr import MREstimate, egger, ivw, steiger
+from .mutagenesis import Mutations
 from .networks import SequenceModel
 from .notes import codes
 from .regions import Sequences, codes_to_one_hot, one_hot
@@ -68,6 +69,7 @@ from deepmr.rundir import (
     windows_left,
 )
 from .tables import read_local, table1
+from .variants import check_reference, few_positions, read_span, spans_of, variant_table
 
 # %% ../nbs/08d_pipeline.ipynb #282d7dfa
 MEDIAN_REPLICATES = 200  # of its parametric bootstrap: an SE good to 5 %
@@ -137,14 +139,15 @@ def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict[str, 
     seen, slopes = has_effect(on_x, on_y), draw_slopes(on_x, on_y).tolist()
     varied = (on_x[:, seen].std(0) > 0) & (on_y[:, seen].std(0) > 0)
     shared = _shared_diagnostics(on_x[:, seen], on_y[:, seen]) if varied.sum() >= 3 else {}
+    enough = varied.sum() >= 3 and len(np.unique(draws.mutations.position)) >= LEAST_POSITIONS
     for method, estimator in LOCAL_ESTIMATORS.items():
-        if varied.sum() < 3:  # no mutation or no draw moves a prediction, for example a saturated one
+        if not enough:  # few mutations were asked, or no mutation or no draw moves a prediction, for example a saturated one
             records.append(NO_ESTIMATE | {"method": method, "n": int(varied.sum())})
             continue
         e = estimator(on_x[:, seen], on_y[:, seen], draws.mutations.position[seen], seed)
         numbers = {k: float(getattr(e, k)) for k in ("estimate", "se", "ci_low", "ci_high", "p")}
         diagnostics = {k: float(e.diagnostics.get(k, np.nan)) for k in DIAGNOSTICS} | shared
-        noted = sorted({*codes(e.warnings), *codes(draw_warnings(draws.reference))})
+        noted = sorted({*codes(e.warnings), *codes(draw_warnings(draws.reference)), *codes(few_positions(draws.mutations.position))})
         records.append({"method": method, **numbers, "n": int(e.n), **diagnostics, "warnings": ",".join(noted),
                         "draw_slopes": slopes if method in NETWORK_METHODS else None})
     return records
@@ -153,6 +156,8 @@ def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict[str, 
 def with_slopes(data: xr.Dataset, draws: WindowDraws, labels: Sequence[str], seed: int) -> xr.Dataset:
     "The dataset with `slope`, `slope_se` over (cause, effect) and `slope_draws` (draw, cause, effect): of every label on every other."
     slopes = slope_matrix(draws.effects, draws.mutations.position, n_boot=PAIR_REPLICATES, seed=seed)
+    if len(np.unique(draws.mutations.position)) < LEAST_POSITIONS:  # no slope, as in the local effects
+        slopes = SlopeMatrix(*(np.full_like(v, np.nan) for v in slopes))
     pairs = {"slope": (("cause", "effect"), slopes.estimate), "slope_se": (("cause", "effect"), slopes.se),
              "slope_draws": (("draw", "cause", "effect"), slopes.draws.astype(np.float32))}
     return data.assign(pairs).assign_coords(cause=list(labels), effect=list(labels))
@@ -182,10 +187,11 @@ class Worker:
         self.sampler, self.draws = draw_source(model, experiment.seed, experiment.draws)
         self.engine = make_engine(model, columns, experiment.engine)
 
-    def __call__(self, row: pd.Series, x: np.ndarray, workers: int | None = None, tick: Callable[[], None] = lambda: None) -> WindowResult:
-        "Do the window of that row of the plan, sequence x (4, L)."
+    def __call__(self, row: pd.Series, x: np.ndarray, workers: int | None = None, tick: Callable[[], None] = lambda: None,
+                 asked: Mutations | None = None) -> WindowResult:
+        "Do the window of that row of the plan, sequence x (4, L); asked: its mutations, None for all."
         with threadpool_limits(1, "blas"):  # sums in one order, whatever the machine
-            draws = window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick)
+            draws = window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick, asked)
             return window_result(self.experiment, self.exposures, row, x, draws)
 
 # %% ../nbs/08d_pipeline.ipynb #f43ddd70
@@ -232,11 +238,14 @@ def _worker(job: Job) -> Worker:
     return Worker(model, job.exposures, job.experiment)
 
 
-def do_window(job: Job, row: pd.Series, codes: np.ndarray) -> WindowResult:
-    "A window of a run in a process of its own; codes (L,). Raises InputError where this process has another model or other versions."
+def do_window(job: Job, row: pd.Series, codes: np.ndarray, asked: Mutations | None = None) -> WindowResult:
+    """A window of a run in a process of its own; codes (L,); asked: its mutations, None for all.
+
+    Raises InputError where this process has another model or other versions.
+    """
     with _loading:
         worker = _worker(job)
-    return worker(row, codes_to_one_hot(codes), 1)
+    return worker(row, codes_to_one_hot(codes), 1, asked=asked)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d10009
 def bounded_map(executor: Executor, function: Callable[[Any], Any], items: Iterable[Any], room: Callable[[], int]) -> Generator[Any]:
@@ -268,7 +277,7 @@ class _Call:
 def _by_executor(executor: Executor, p: Plan, left: Sequence[int], device: str, room: Callable[[], int]) -> Generator[WindowResult]:
     "Windows in other processes, each as it comes back."
     job = _job(p, device)
-    calls = (pickle.dumps(_Call(do_window, job, p.windows.iloc[i], p.codes[i])) for i in left)
+    calls = (pickle.dumps(_Call(do_window, job, p.windows.iloc[i], p.codes[i], p.asked[i] if p.asked else None)) for i in left)
     return bounded_map(executor, pickle.loads, calls, room)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d20002
@@ -396,7 +405,7 @@ def _do_windows(p: Plan, out: Path, execution: Execution, client: Any) -> None:
         worker, ticks = Worker(p.model, p.exposures, p.experiment), itertools.count(done + 1)
         for i in left:
             tick = functools.partial(lambda name: progress(next(ticks), total, name), p.windows.name[i])
-            keep_window(out, worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), workers, tick))
+            keep_window(out, worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), workers, tick, p.asked[i] if p.asked else None))
 
 
 def _write_tables(out: Path, protocol: str) -> pd.DataFrame:
@@ -441,8 +450,9 @@ def run(
 
 # %% ../nbs/08d_pipeline.ipynb #2a938b82
 def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution: Execution = THIS_MACHINE) -> int:  # how many windows
-    """Write the effects of every mutation in all windows of the experiment's regions, as netCDF (see `mutation_effects`).
+    """Write the effects of the mutations asked in all windows of the experiment's regions, as netCDF (see `mutation_effects`).
 
+    Of the variants of a VCF, also a table beside it, `out` with the ending .csv: one row for each variant, window and exposure.
     The experiment's `windows` and `protocol` do not matter. Raises InputError for bad input.
     """
     check_execution(execution)
@@ -451,15 +461,25 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     _, n = draw_source(model, experiment.seed, experiment.draws)
     if not path.name or path.is_dir():
         raise InputError(f"out: found {str(path)!r}, expected the name of a file")
+    if experiment.vcf is not None and path.suffix == ".csv":
+        raise InputError(f"out: found {path.name}, the name of the table beside it, expected another ending, such as .nc")
     if not path.parent.is_dir():
         raise InputError(f"out: found no directory {path.parent}, expected a place to write {path.name}")
-    windows, sequences = candidate_windows(experiment, model), Sequences(experiment.genome, announce=execution.announce)
+    experiment = replace(experiment, span=read_span(experiment.span, model.length))
+    windows, variants, notes = windows_to_ask(experiment, model, slopes=False)
+    sequences = Sequences(experiment.genome, announce=execution.announce)
     x = one_hot(sequences.get(windows))
-    execution.announce(sequences.source)
+    for line in (sequences.source, *(n.sentence for n in notes)):
+        execution.announce(line)
+    if variants is not None:
+        check_reference(variants, windows, x.argmax(1))
     data = mutation_effects(model, x, list(experiment.exposures), experiment.outcome, n, experiment.seed, experiment.engine,
-                            windows=list(windows.name), same_masks=True, keep_draws=experiment.keep_draws, workers=execution.workers,
+                            windows=list(windows.name), span=spans_of(windows, experiment.span), variants=variants, same_masks=True,
+                            keep_draws=experiment.keep_draws, workers=execution.workers,
                             progress=lambda done: execution.progress(done * n, len(x) * n, windows.name.iloc[done - 1]))
     write_file(path, netcdf_bytes(data))
+    if variants is not None:
+        write_file(path.with_suffix(".csv"), variant_table(data, variants).to_csv(index=False))
     return len(windows)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d10013

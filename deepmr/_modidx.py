@@ -1020,6 +1020,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.variants.Variants.notes': ('variants.html#variants.notes', 'deepmr/variants.py'),
                                  'deepmr.variants._fits': ('variants.html#_fits', 'deepmr/variants.py'),
                                  'deepmr.variants._genome_span': ('variants.html#_genome_span', 'deepmr/variants.py'),
+                                 'deepmr.variants._readable': ('variants.html#_readable', 'deepmr/variants.py'),
                                  'deepmr.variants._records': ('variants.html#_records', 'deepmr/variants.py'),
                                  'deepmr.variants._renamed': ('variants.html#_renamed', 'deepmr/variants.py'),
                                  'deepmr.variants._rows': ('variants.html#_rows', 'deepmr/variants.py'),

@@ -6,13 +6,16 @@
 __all__ = ['Variants', 'read_variants', 'place_variants', 'windows_around', 'variant_table']
 
 # %% ../nbs/05d_variants.ipynb #5d000004
+import contextlib
 import itertools
 import os
 import re
+import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,10 +25,10 @@ from deepmr.core import InputError, check_file, from_extra, quoted
 from deepmr.effects import asked_mutations
 from deepmr.mutagenesis import Mutations, check_span
 from deepmr.notes import Note, note
-from deepmr.regions import ALPHABET, Genome, codes_to_one_hot, resize
+from deepmr.regions import ALPHABET, Genome, _blocks, codes_to_one_hot, resize
 
 # %% ../nbs/05d_variants.ipynb #5d000006
-MAX_ALLELES = 5_000_000  # of a VCF, as lines of a BED
+MAX_RECORDS = 5_000_000  # of a VCF, as lines of a BED
 
 
 def changed_base(position: int, ref: str, alt: str) -> tuple[int, str, str] | str:
@@ -59,32 +62,55 @@ class Variants:
         return [note("variants_left_out", what=what)] if what else []
 
 # %% ../nbs/05d_variants.ipynb #5d000009
-def _records(path: str | os.PathLike[str]) -> Iterator[Any]:
+Record = tuple[str, int, str, str, tuple[str, ...]]  # chrom, position (0-based), id, ref, alts
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[str]:
+    "The name of a file that htslib reads: the file itself, or an unpacked copy of one that gzip has packed as a whole. InputError."
+    with open(path, "rb") as file:
+        head = file.read(4)
+    if head[:2] != b"\x1f\x8b" or head[3:] == b"\x04":  # no gzip, or the blocked gzip of bgzip and BCF
+        yield str(path)
+        return
+    limit = max(100 * path.stat().st_size, 10**9)
+    with tempfile.NamedTemporaryFile(suffix=".vcf") as copy:
+        for block in _blocks(path):
+            copy.write(block)
+            if copy.tell() > limit:
+                raise InputError(f"vcf: {path} unpacks to over 100 times its size, expected variants; or compress it with bgzip")
+        copy.flush()
+        yield copy.name
+
+
+def _records(path: Path) -> Iterator[Record]:
     "The records of a VCF or BCF, without genotypes. InputError where it cannot be read."
-    pysam, path, n = from_extra("pysam", "vcf"), check_file("vcf", path, "a VCF file"), 0
+    pysam, n, name = from_extra("pysam", "vcf"), 0, str(path)
     pysam.set_verbosity(0)
     try:
-        with pysam.VariantFile(str(path), drop_samples=True) as file:
-            while (record := next(file, path)) is not path:
+        with _readable(path) as name, pysam.VariantFile(name, drop_samples=True) as file:
+            while record := next(file, None):  # a loop over `file` would go back to its start, which a pipe cannot
+                yield record.chrom, record.pos - 1, record.id or ".", record.ref or ".", record.alts or (".",)
                 n += 1
-                yield record
-    except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
         where = f"after record {n}" if n else "at its header or its first record"
-        raise InputError(f"vcf: {path} cannot be read as VCF ({quoted(str(error).replace(str(path), path.name), 80)}, {where}), "
+        raise InputError(f"vcf: {path} cannot be read as VCF ({quoted(str(error).replace(name, path.name), 80)}, {where}), "
                          "expected a header that begins with ##fileformat and tab-separated records") from None
 
-
+# %% ../nbs/05d_variants.ipynb #5d000026
 def _rows(path: str | os.PathLike[str], left_out: Counter[str]) -> Iterator[tuple[str, int, str, str, str]]:
-    "chrom, position, ref, alt and id of each single-base allele. The others are counted."
-    for number, record in enumerate(_records(path)):
-        if number >= MAX_ALLELES:
-            raise InputError(f"vcf: found over {MAX_ALLELES:,} records in {path}, expected fewer; bcftools view -R REGIONS chooses")
-        for alt in record.alts or (".",):
-            found = changed_base(record.pos - 1, record.ref or ".", alt)
+    "chrom, position, ref, alt and id of each single-base allele. The others are counted. InputError as `_records`."
+    for number, (chrom, position, name, ref, alts) in enumerate(_records(check_file("vcf", path, "a VCF file"))):
+        if number >= MAX_RECORDS:
+            raise InputError(f"vcf: found over {MAX_RECORDS:,} records in {path}, expected fewer; bcftools view -R REGIONS chooses")
+        for alt in alts:
+            found = changed_base(position, ref, alt)
             if isinstance(found, str):
                 left_out[found] += 1
             else:
-                yield record.chrom, *found, record.id or "."
+                yield chrom, *found, name
 
 # %% ../nbs/05d_variants.ipynb #5d000010
 def read_variants(path: str | os.PathLike[str]) -> Variants:
@@ -201,7 +227,7 @@ def check_reference(placed: pd.DataFrame, windows: pd.DataFrame, codes: np.ndarr
     if off.size:
         v = placed.iloc[off[0]]
         raise InputError(f"vcf: found REF {v.ref} at {v.chrom}:{v.place + 1}, where the genome has {there[off[0]]} ({len(off):,} of "
-                         f"{len(placed):,} variants differ), expected variants of the genome's assembly; bcftools norm --check-ref x leaves such records out")
+                         f"{len(placed):,} variants differ), expected those of its assembly; bcftools norm --check-ref x leaves such records out")
 
 # %% ../nbs/05d_variants.ipynb #5d000021
 GenomeSpan = tuple[str, int, int]

@@ -284,6 +284,8 @@ def draw_warnings(reference: np.ndarray) -> tuple[Note, ...]:
 # %% ../nbs/05_effects.ipynb #eb70eca5
 def _resolve(model: SequenceModel, exposure: str | int | Sequence[str | int], outcome: str | int) -> tuple[list[str], list[int]]:
     "Addresses of the exposures, and columns of the exposures and the outcome."
+    if not isinstance(model, SequenceModel):
+        raise InputError(f"model: found a {type(model).__name__}, expected a SequenceModel, as load_model gives one")
     exposures: list[Any] = [exposure] if isinstance(exposure, (str, int, np.integer)) else list(exposure)
     columns = [model.index(e) for e in exposures] + [model.index(outcome)]
     names = [model.addresses[c] for c in columns[:-1]]
@@ -304,10 +306,13 @@ def _check_windows(windows: Sequence[str] | None, n: int) -> list[str]:
     return names
 
 
-def _warnings_attrs(noted: dict[str, tuple[Note, ...]]) -> dict[str, list[str]]:
-    "Notes by window as attributes: `warnings` lists the codes, and each code lists its windows."
-    found = sorted({code for notes in noted.values() for code in codes(notes)})
-    return {"warnings": found, **{code: [w for w, notes in noted.items() if code in codes(notes)] for code in found}}
+def _found_attrs(model: SequenceModel, references: dict[str, np.ndarray]) -> dict[str, Any]:
+    "Attributes from the predictions by window (K, O): `warnings` lists codes of notes, and each code its windows; `output` says what they are."
+    noted = {name: codes(draw_warnings(reference)) for name, reference in references.items()}
+    found = sorted({code for notes in noted.values() for code in notes})
+    shares = all(are_shares(reference) for reference in references.values())
+    return {"warnings": found, **{code: [w for w, notes in noted.items() if code in notes] for code in found},
+            "output": model.output if shares or model.output != "probability" else "value"}
 
 # %% ../nbs/05_effects.ipynb #5a9c0200
 Span = tuple[int, int] | Sequence[tuple[int, int]] | None  # one stretch for all windows, or one for each
@@ -387,31 +392,24 @@ def mutation_effects(
 ) -> xr.Dataset:
     """Effects of mutations of every window on exposure(s) and outcome, with standard errors over draws.
 
-    All 3L mutations, or those that `span` or `variants` ask for: nothing else is computed, and the dataset holds no other positions.
-    Where only some substitutions at a position were asked, or not the same in all windows, `asked` (window, position, alt) says which.
+    All 3L, or those that `span` or `variants` ask for: nothing else is computed, and the dataset holds no other positions. Where not all
+    substitutions at its positions were asked in all windows, `asked` (window, position, alt) says which were.
     Variables `bx, bxse, bxby_cov` over ([exposure,] window, position, alt), `by, byse` over (window, position,
     alt), `ref` (window, position), and with `keep_draws` also `draws_x`, `draws_y`. In units of the prediction.
     Attributes: `output` says what the predictions are (`networks.OUTPUTS`), `warnings` lists codes of notes, and CODE its windows.
-    Raises InputError for bad shapes, unknown or ambiguous labels, a model without dropout, a span outside the windows, or variants that
-    do not fit them.
+    Raises InputError for bad shapes, unknown or ambiguous labels, a model without dropout, a span or variants that do not fit the windows.
     """
-    if not isinstance(model, SequenceModel):
-        raise InputError(f"model: found a {type(model).__name__}, expected a SequenceModel, as load_model gives one")
     names, columns = _resolve(model, exposure, outcome)
-    x = model.check_input(x).numpy()
-    windows = _check_windows(windows, len(x))
+    x, windows = model.check_input(x).numpy(), _check_windows(windows, len(x))
     asked, (sampler, n_draws) = asked_mutations(x, windows, span, variants), draw_source(model, seed, n_draws)
-    positions, parts, noted = _shared_grid(asked), [], {}
-    runner, shares = make_engine(model, columns, engine), True
+    runner, positions, parts, references = make_engine(model, columns, engine), _shared_grid(asked), [], {}
     for i, name in enumerate(windows):
-        draws = window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers,
-                             mutations=None if asked is None else asked[i])
+        masks, mutations = ALL_WINDOWS if same_masks else name, None if asked is None else asked[i]
+        draws = window_draws(runner, x[i], sampler, masks, n_draws, workers, mutations=mutations)
         parts.append(window_dataset(draws, name, names, x[i], keep_draws, positions))
-        noted[name] = draw_warnings(draws.reference)
-        shares &= are_shares(draws.reference)
+        references[name] = draws.reference
         progress(i + 1)
     out = xr.concat(parts, "window", data_vars="minimal", join="exact")
     out.attrs = {"model": model.name, "outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed,
-                 "engine": engine_name(runner), "se": "SD over draws / sqrt(n_draws)", **_warnings_attrs(noted),
-                 "output": model.output if shares or model.output != "probability" else "value"}
+                 "engine": engine_name(runner), "se": "SD over draws / sqrt(n_draws)", **_found_attrs(model, references)}
     return out if not isinstance(exposure, (str, int, np.integer)) else out.isel(exposure=0)

@@ -232,8 +232,7 @@ def causal_effect(
     effects, name = _with_exposure(effects, exposure)
     if "pair_xy" not in effects:
         return _under_masks(effects, name, level)
-    x = np.stack([(effects.ref.values == base) for base in ALPHABET], 1)  # (W, 4, L)
-    sites = None if motif is None else site_positions(x, motif)
+    sites = None if motif is None else _sites(effects, motif)
     records = [local_answer(effects.isel(window=[w]), name, None if sites is None else sites[w]) | {"warnings": _window_notes(effects, w)}
                for w in range(effects.sizes["window"])]
     return pooled_answer(name, pd.DataFrame(records), effects.attrs["scale"], motif is not None, level=level)
@@ -251,6 +250,16 @@ def _with_exposure(effects: xr.Dataset, exposure: str | None) -> tuple[xr.Datase
     if name not in names:
         raise InputError(f"exposure: found {name!r}, expected one of {', '.join(names)}" + did_you_mean(name, names))
     return effects, name
+
+
+def _sites(effects: xr.Dataset, motif: np.ndarray) -> np.ndarray:
+    "Which positions of the windows lie in hits of a motif, bool (W, last position + 1). InputError where the sequence has gaps."
+    place = effects.position.values
+    if np.ptp(place) != len(place) - 1:
+        raise InputError("motif: found effects of single positions, expected those of a stretch without gaps, in which a motif can be looked for")
+    inside = np.zeros((effects.sizes["window"], place[-1] + 1), bool)
+    inside[:, place] = site_positions(np.stack([effects.ref.values == base for base in ALPHABET], 1), motif)
+    return inside
 
 
 def _window_notes(effects: xr.Dataset, w: int) -> str:

@@ -133,6 +133,10 @@ class _Question:
     outcome: Annotated[str, typer.Option(help="The label that may be caused, named as the exposures are.")] = "HepG2_DNase_None"
     genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="cache, then UCSC, then windows that the model makes",
                                                help="FASTA of chromosomes, or of segments named chr1:100-2000; or hg19 or hg38, from UCSC.")] = None
+    span: Annotated[str | None, typer.Option(metavar="A-B", show_default="all", help=(
+        "Mutate only positions A to B - 1 of each window, or that stretch of the genome: chr8:A-B."))] = None
+    vcf: Annotated[str | None, typer.Option(metavar="FILE", show_default="none", help=(
+        "Mutate only the single-base variants of a VCF; without regions, in windows around them."))] = None
     draws: Annotated[int | None, typer.Option(show_default="none: weights as shipped", help=(
         "Sets of dropout masks per window, or members of an ensemble. With a number, --protocol is masks, if none is given."))] = None
 
@@ -364,7 +368,8 @@ def _print_plan(p: "Plan", out: str) -> None:
     for note in p.notes:
         typer.echo(f"note: {note.sentence}")
     passes = "1 pass" if p.draws == 1 else f"{p.draws} members" if p.protocol.shipped else f"{p.draws} draws"
-    size = f"{len(p.windows)} windows x {passes} x {3 * p.model.length} mutations"
+    sizes = sorted({len(m) for m in p.asked} if p.asked else {3 * p.model.length})
+    size = f"{len(p.windows)} windows x {passes} x {' to '.join(map(str, {sizes[0]: 0, sizes[-1]: 0}))} mutations"
     if p.protocol.shipped:
         size += f", {len(p.decoys)} decoys, motifs of {len(p.motifs)} exposures"
     typer.echo(f"{p.model.name}: {len(p.exposures)} exposures on {p.experiment.outcome}, {size}, at most {disk_needed(p) / 1e6:,.0f} MB in {out}; "
@@ -413,6 +418,8 @@ def _with_windows(asked: "Experiment", peaks: dict[str, str] | str | None, chrom
     "An experiment in the windows that --peaks, --regions and --chromosomes ask for. InputError: they contradict each other."
     from deepmr.core import InputError
     from deepmr.experiment_files import on_chromosomes, with_peaks
+    if asked.vcf is not None and asked.regions is None and peaks is None and chromosomes:
+        raise InputError("chromosomes: found --chromosomes beside --vcf alone, expected --regions or --peaks, too, or a VCF of these chromosomes")
     if peaks is None:
         return dataclasses.replace(asked, regions=on_chromosomes(asked.regions, chromosomes, say)) if chromosomes else asked
     if asked.regions is not None:
@@ -507,14 +514,17 @@ def effects(
     details: _Details,
     machine: _Machine,
     exposures: Annotated[list[str], typer.Option(metavar="LABELS", help="Labels, separated by commas, or the option repeated.", show_default=False)],
-    regions: Annotated[str, typer.Option(help="BED or narrowPeak. Windows are centred on the regions.", show_default=False)],
+    regions: Annotated[str | None, typer.Option(show_default="required without --vcf", help=(
+        "BED or narrowPeak. Windows are centred on the regions."))] = None,
     chromosomes: Chromosomes = None,
     scale: Annotated[str | None, typer.Option(show_default="log-odds", help=SCALE_HELP)] = None,
     out: Annotated[str, typer.Option(help="netCDF file to write.")] = "effects.nc",
 ) -> None:
-    "Write the effects of all mutations in the windows of a BED file on exposures and outcome, without any causal step."
+    "Write the effects of mutations in the windows of a BED file, or of the variants of a VCF, on exposures and outcome, without any causal step."
     from deepmr.experiment import Experiment
     from deepmr.pipeline import write_effects
+    if regions is None and question.vcf is None:
+        raise _UsageError("Missing option '--regions' (or '--vcf').")
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions, scale=scale)
@@ -524,7 +534,7 @@ def effects(
     with _own_labels(question.model, question.outcome, details.trust_code), _Bar() as bar:
         n = write_effects(asked, out, machine.execution(bar))
     _print_model(question.model)
-    typer.echo(f"effects of {n} windows: {out}")
+    typer.echo(f"effects of {n} windows: {out}" + (f"; a line for each variant: {Path(out).with_suffix('.csv')}" if question.vcf else ""))
 
 # %% ../nbs/14_cli.ipynb #323b7d14
 @_command

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from torch import nn
@@ -22,7 +23,7 @@ from torch import nn
 from deepmr.choice import choose
 from deepmr.core import InputError, check_choice, check_whole
 from deepmr.dropout import MaskSampler, shared_masks
-from deepmr.mutagenesis import Mutations, predict_mutations, saturate
+from deepmr.mutagenesis import Mutations, check_span, predict_mutations, saturate
 from deepmr.networks import Ensemble, SequenceModel, are_shares
 from deepmr.notes import Note, codes, note
 from deepmr.randomness import to_eval
@@ -187,17 +188,18 @@ def window_draws(
     n_draws: int = 50,
     workers: int | None = None,  # threads; None: one per core on the CPU, one on a GPU
     tick: Callable[[], None] = lambda: None,  # called after every draw
+    mutations: Mutations | None = None,  # those asked; None: all 3L
 ) -> WindowDraws:
-    "Draw K sets of masks for a window and compute all effects under each. InputError if a prediction is not finite."
+    "Draw K sets of masks for a window and compute the effects asked under each. InputError if a prediction is not finite."
     model, failed = engine.model, len(getattr(engine, "failed", ()))
     if workers is not None:
         check_whole("workers", workers, 1)
     to_eval(model.module)
     tensor = model.check_input(x[None])[0]
-    mutations, tensor = saturate(tensor.numpy(force=True)), tensor.to(model.device, copy=True)
+    asked, tensor = saturate(tensor.numpy(force=True)) if mutations is None else mutations, tensor.to(model.device, copy=True)
     workers = (1 if model.device.type != "cpu" else torch.get_num_threads()) if workers is None else workers
     with _DrawPool(workers) as pool:
-        jobs = pool.map(lambda d: engine.draw(tensor, mutations, sampler(window, d, model.dtype)), range(n_draws))
+        jobs = pool.map(lambda d: engine.draw(tensor, asked, sampler(window, d, model.dtype)), range(n_draws))
         results = []
         for reference, effects in jobs:
             if not bool(torch.isfinite(effects).all()):
@@ -205,8 +207,8 @@ def window_draws(
             results.append((reference.cpu().numpy(), effects.cpu().numpy()))
             tick()
     if len(getattr(engine, "failed", ())) > failed:  # the fast engine failed in a draw: the plain one does all of them
-        return window_draws(engine, x, sampler, window, n_draws, workers)
-    return WindowDraws(mutations, *map(np.stack, zip(*results)))
+        return window_draws(engine, x, sampler, window, n_draws, workers, mutations=mutations)
+    return WindowDraws(asked, *map(np.stack, zip(*results)))
 
 # %% ../nbs/05_effects.ipynb #03a7d09b
 def summarise(
@@ -233,43 +235,55 @@ def window_dataset(
     exposures: Sequence[str],
     x: np.ndarray,  # (4, L)
     keep_draws: bool = False,
+    positions: np.ndarray | None = None,  # (P,) of the grid, increasing; None: those mutated
 ) -> xr.Dataset:
     """bx, bxse, by, byse, bxby_cov of one window over (exposure, window, position, alt), and the draws if asked for.
 
-    A single draw has no spread: bx and by alone. Outputs between the exposures and the outcome are passed over.
+    Where the grid has substitutions that were not asked, `asked` tells them from those that were. A single draw has no spread: bx and by
+    alone. Outputs between the exposures and the outcome are passed over.
     """
     e = len(exposures)
     on_x, on_y = np.moveaxis(draws.effects[..., :e], -1, 1), draws.effects[..., -1]  # (K, E, M), (K, M)
-    summary = summarise(on_x, on_y[:, None]) if len(on_x) > 1 else {"bx": on_x[0].astype(np.float64), "by": on_y.astype(np.float64)}
-    length, data = x.shape[1], _grids(summary, draws.mutations, x.shape[1])
-    data["ref"] = (("window", "position"), np.array(list(ALPHABET))[x.argmax(0)][None])
+    own = np.unique(draws.mutations.position)
+    grid = Grid(draws.mutations, own if positions is None else positions)
+    once = {"bx": on_x[0].astype(np.float64), "by": on_y.astype(np.float64)} if len(on_x) == 1 else {}
+    data = grid.variables(once or summarise(on_x, on_y[:, None]))
+    data["ref"] = (("window", "position"), np.array(list(ALPHABET))[x[:, grid.positions].argmax(0)][None])
+    if positions is not None or len(draws.mutations) < 3 * len(own):
+        data["asked"] = (("window", "position", "alt"), np.isfinite(grid.of(np.zeros(len(draws.mutations))))[None])
     data["x_reference"] = (("exposure", "window"), draws.reference[:, :e].mean(0)[:, None])
     data["y_reference"] = (("window",), draws.reference[:, -1].mean(0, keepdims=True))
     if keep_draws:
         dims = ("window", "draw", "position", "alt")
-        data["draws_x"] = (("exposure", *dims), _on_grid(np.moveaxis(on_x, 1, 0), draws.mutations, length)[:, None])
-        data["draws_y"] = (dims, _on_grid(on_y, draws.mutations, length)[None])
-    coords = {"exposure": list(exposures), "window": [window], "position": np.arange(length), "alt": list(ALPHABET)}
+        data["draws_x"] = (("exposure", *dims), grid.of(np.moveaxis(on_x, 1, 0))[:, None])
+        data["draws_y"] = (dims, grid.of(on_y)[None])
+    coords = {"exposure": list(exposures), "window": [window], "position": grid.positions, "alt": list(ALPHABET)}
     return xr.Dataset(data, coords)
 
 # %% ../nbs/05_effects.ipynb #f7765500
-def _on_grid(values: np.ndarray, mutations: Mutations, length: int) -> np.ndarray:
-    "(..., M) to (..., L, 4), NaN where alt is the reference base."
-    grid = np.full((*values.shape[:-1], length, 4), np.nan, np.float32)
-    grid[..., mutations.position, mutations.alt] = values
-    return grid
+@dataclass(frozen=True)
+class Grid:
+    "Where the effects of mutations stand in a dataset: rows are positions (P,), columns the four bases."
 
+    mutations: Mutations
+    positions: np.ndarray  # (P,), increasing; each mutated one is among them
 
-def _grids(summary: dict[str, np.ndarray], mutations: Mutations, length: int) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    "The variables of a dataset with their dimensions. Those of the outcome have no exposure."
-    data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    for key, values in summary.items():
-        grid = _on_grid(values, mutations, length)
-        if key in ("by", "byse"):
-            data[key] = (("window", "position", "alt"), grid[:1])
-        else:
-            data[key] = (("exposure", "window", "position", "alt"), grid[:, None])
-    return data
+    def of(self, values: np.ndarray) -> np.ndarray:
+        "(..., M) to (..., P, 4), NaN where alt is the reference base or was not asked."
+        grid = np.full((*values.shape[:-1], len(self.positions), 4), np.nan, np.float32)
+        grid[..., np.searchsorted(self.positions, self.mutations.position), self.mutations.alt] = values
+        return grid
+
+    def variables(self, summary: dict[str, np.ndarray]) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        "The variables of a dataset with their dimensions. Those of the outcome have no exposure."
+        data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+        for key, values in summary.items():
+            grid = self.of(values)
+            if key in ("by", "byse"):
+                data[key] = (("window", "position", "alt"), grid[:1])
+            else:
+                data[key] = (("exposure", "window", "position", "alt"), grid[:, None])
+        return data
 
 
 def engine_name(engine: Any) -> str:
@@ -310,6 +324,8 @@ def draw_warnings(reference: np.ndarray) -> tuple[Note, ...]:
 # %% ../nbs/05_effects.ipynb #eb70eca5
 def _resolve(model: SequenceModel, exposure: str | int | Sequence[str | int], outcome: str | int) -> tuple[list[str], list[int]]:
     "Addresses of the exposures, and columns of the exposures and the outcome."
+    if not isinstance(model, SequenceModel):
+        raise InputError(f"model: found a {type(model).__name__}, expected a SequenceModel, as load_model gives one")
     exposures: list[Any] = [exposure] if isinstance(exposure, (str, int, np.integer)) else list(exposure)
     columns = [model.index(e) for e in exposures] + [model.index(outcome)]
     names = [model.addresses[c] for c in columns[:-1]]
@@ -341,6 +357,11 @@ def kind_of(sampler: object) -> str:
     return "shipped" if isinstance(sampler, AsShipped) else "members" if isinstance(sampler, Members) else "masks"
 
 
+def _plain_scale(model: SequenceModel) -> str:
+    "The scale of predictions as they are."
+    return "probability" if model.output == "probability" else "value"
+
+
 @dataclass(frozen=True)
 class ScaledDraws(WindowDraws):
     "Draws on a scale."
@@ -364,14 +385,73 @@ def on_scale(draws: WindowDraws, asked: Asked | None, scale: str) -> ScaledDraws
 
 
 def as_dataset(draws: ScaledDraws, window: str, labels: Sequence[str], x: np.ndarray, keep_draws: bool = False, sums: bool = False,
-               exposures: int | None = None) -> xr.Dataset:
+               exposures: int | None = None, positions: np.ndarray | None = None) -> xr.Dataset:
     """A window as a dataset; labels: exposures, further causes (such as decoys), the outcome.
 
     sums: add those of `pair_sums`. exposures: how many of the labels have effects in the dataset; None: all but the outcome.
+    positions: as in `window_dataset`.
     """
     e = len(labels) - 1 if exposures is None else exposures
-    data = window_dataset(WindowDraws(draws.mutations, draws.levels, draws.effects), window, labels[:e], x, keep_draws)
+    data = window_dataset(WindowDraws(draws.mutations, draws.levels, draws.effects), window, labels[:e], x, keep_draws, positions)
     return data.assign(pair_sums(draws, labels, draws.shares)).assign_coords(cause=list(labels), effect=list(labels)) if sums else data
+
+# %% ../nbs/05_effects.ipynb #5a9c0200
+Span = tuple[int, int] | Sequence[tuple[int, int]] | None  # one stretch for all windows, or one for each
+
+
+def _spans(span: Span, n: int, length: int) -> list[tuple[int, int]]:
+    "A stretch for each of n windows. InputError for one outside of its window, or another number of them."
+    many: Any = span if isinstance(span, (tuple, list, np.ndarray)) and len(span) and np.ndim(span[0]) else [span] * n
+    if len(many) != n:
+        raise InputError(f"span: found {len(many)} stretches for {n} windows, expected one, or one each")
+    return [check_span(s, length) for s in many]
+
+
+def _codes(bases: Any) -> np.ndarray:
+    "Codes 0–3 of bases (M,), given as such or as letters in any case; -1 for anything else."
+    if all(isinstance(b, (int, np.integer)) for b in bases):
+        return np.array(bases, np.int64)
+    return np.array([ALPHABET.find(str(b).upper()) if len(str(b)) == 1 else -1 for b in bases], np.int64)
+
+
+def asked_mutations(x: np.ndarray, windows: Sequence[str], span: Span = None, variants: pd.DataFrame | None = None) -> list[Mutations] | None:
+    "The mutations asked of windows x (N, 4, L), for each; None: all 3L. InputError as `mutation_effects`."
+    if span is not None and variants is not None:
+        raise InputError("span: found a span beside variants, expected either: variants name the mutations themselves")
+    if span is not None:
+        return [saturate(w, s) for w, s in zip(x, _spans(span, len(x), x.shape[2]))]
+    return None if variants is None else _of_variants(x, windows, variants)
+
+# %% ../nbs/05_effects.ipynb #5a9c0201
+def _of_variants(x: np.ndarray, windows: Sequence[str], variants: pd.DataFrame) -> list[Mutations]:
+    "The mutations that a table of variants asks of each window."
+    if not isinstance(variants, pd.DataFrame) or (missing := [c for c in ("window", "position", "alt") if c not in variants]):
+        found = f"a table without {missing[0]}" if isinstance(variants, pd.DataFrame) else f"a {type(variants).__name__}"
+        raise InputError(f"variants: found {found}, expected a pandas table with window, position and alt, as place_variants gives one")
+    rows, out = dict(tuple(variants.groupby("window", sort=False))), []
+    if unknown := [name for name in rows if name not in windows]:
+        raise InputError(f"variants: found window {unknown[0]!r}, expected one of those asked, such as {windows[0]!r}")
+    for name, window in zip(windows, x):
+        if name not in rows:
+            raise InputError(f"variants: found none in window {name}, expected one at least; leave out windows without a variant")
+        part = rows[name]
+        try:
+            mutations = Mutations.chosen(window, part.position.to_numpy(), _codes(part.alt.tolist()))
+        except InputError as error:
+            raise InputError(f"variants: window {name}: {error}") from None
+        own = window.argmax(0)[part.position.to_numpy()]
+        if "ref" in part and (off := np.flatnonzero(_codes(part.ref.tolist()) != own)).size:
+            raise InputError(f"variants: found ref {part.ref.iloc[off[0]]} at position {part.position.iloc[off[0]]} of window {name}, which has "
+                             f"{ALPHABET[own[off[0]]]} there, expected the window's own base")
+        out.append(mutations)
+    return out
+
+# %% ../nbs/05_effects.ipynb #5a9c0202
+def _shared_grid(asked: Sequence[Mutations] | None) -> np.ndarray | None:
+    "The positions of a dataset whose windows are not all asked alike; None where each window's own will do."
+    if asked is None or all(np.array_equal(m.position, asked[0].position) and len(m) == 3 * len(np.unique(m.position)) for m in asked):
+        return None
+    return np.unique(np.concatenate([m.position for m in asked]))
 
 # %% ../nbs/05_effects.ipynb #46eae8e8
 def mutation_effects(
@@ -385,31 +465,31 @@ def mutation_effects(
     *,
     scale: str | None = None,  # 'log-odds' or 'probability'; None: log-odds as shipped, the prediction itself if n_draws is given
     windows: Sequence[str] | None = None,  # N names, from which masks are derived
+    span: Span = None,  # (a, b): mutate positions a to b - 1 alone; or one such pair for each window
+    variants: pd.DataFrame | None = None,  # window, position, alt and perhaps ref: these mutations alone, as `place_variants` gives them
     same_masks: bool = False,  # True: a draw has the same masks in all windows, as `two_level` needs
     keep_draws: bool = False,  # True: also return the effects in every draw
     workers: int | None = None,  # threads; None: one per core on the CPU, one on a GPU
     progress: Callable[[int], None] = lambda done: None,  # called with the number of windows done
 ) -> xr.Dataset:
-    """Effects of all 3L mutations of every window on exposure(s) and outcome.
+    """Effects of mutations of every window on exposure(s) and outcome: all 3L, or those that `span` or `variants` ask for.
 
     Variables `bx` ([exposure,] window, position, alt), `by` (window, position, alt), `ref` (window, position). With several draws
     also their standard errors and covariance, `bxse, byse, bxby_cov`, with `keep_draws` `draws_x`, `draws_y`, and without `n_draws` the
-    sums that `causal_effect` needs. Attributes: `draws_are` (shipped, members or masks), `scale`, `output` (`networks.OUTPUTS`), `warnings`
-    lists codes of notes, and CODE its windows. Raises InputError for bad shapes, unknown or ambiguous labels, a scale that the model lacks, or
-    masks for a model without dropout.
+    sums that `causal_effect` needs. `asked` says which substitutions were asked, where not all. Attributes: `draws_are` (shipped, members or
+    masks), `scale`, `output` (`networks.OUTPUTS`), `warnings` lists codes of notes, and CODE its windows. Raises InputError for bad shapes,
+    unknown labels, a scale that the model lacks, masks without dropout, a span or variants that do not fit the windows.
     """
-    if not isinstance(model, SequenceModel):
-        raise InputError(f"model: found a {type(model).__name__}, expected a SequenceModel, as load_model gives one")
     names, columns = _resolve(model, exposure, outcome)
-    x = model.check_input(x).numpy()
-    windows, shipped = _check_windows(windows, len(x)), n_draws is None
+    x, windows, shipped = model.check_input(x).numpy(), _check_windows(windows, len(x)), n_draws is None
     (sampler, n_draws), parts, noted = draw_source(model, seed, n_draws, shipped), [], {}
-    asked = Asked(model) if shipped or scale == "log-odds" else None
-    scale = scale_of(model, scale) if asked else scale or ("probability" if model.output == "probability" else "value")
+    chosen, asked = asked_mutations(x, windows, span, variants), Asked(model) if shipped or scale == "log-odds" else None
+    scale, positions = scale_of(model, scale) if asked else scale or _plain_scale(model), _shared_grid(chosen)
     runner, shares = make_engine(asked.model if asked else model, columns, engine, n_draws), True
     for i, name in enumerate(windows):
-        draws = on_scale(window_draws(runner, x[i], sampler, ALL_WINDOWS if same_masks else name, n_draws, workers), asked, scale)
-        parts.append(as_dataset(draws, name, [*names, model.addresses[columns[-1]]], x[i], keep_draws, shipped))
+        masks, mutations = ALL_WINDOWS if same_masks else name, None if chosen is None else chosen[i]
+        draws = on_scale(window_draws(runner, x[i], sampler, masks, n_draws, workers, mutations=mutations), asked, scale)
+        parts.append(as_dataset(draws, name, [*names, model.addresses[columns[-1]]], x[i], keep_draws, shipped, positions=positions))
         noted[name] = draws.notes
         shares &= are_shares(draws.levels)
         progress(i + 1)

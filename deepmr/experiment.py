@@ -20,7 +20,7 @@ from .controls import attach_decoys
 from .core import Execution, InputError, check_choice, check_whole, quoted
 from .effects import check_engine, draw_source
 from .models import load_model
-from .mutagenesis import evolve
+from .mutagenesis import Mutations, evolve
 from .networks import Ensemble, SequenceModel
 from .notes import Note, note
 from .own_sites import motif_of, read_motifs
@@ -38,6 +38,7 @@ from deepmr.regions import (
     sample_bound,
 )
 from .scale import SCALES, scale_of
+from .variants import asked_of, in_span, place_variants, read_span, read_variants, windows_around
 
 # %% ../nbs/08_experiment.ipynb #5c7db265
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,8 @@ class Experiment:
     engine: str = "auto"  # one of ENGINES in deepmr.effects
     trust_code: bool = False  # let a model of Kipoi run its authors' code
     stranded: bool = False  # read the windows of regions on the minus strand as reverse complement
+    span: tuple[int, int] | str | None = None  # mutate only these positions of a window; text may name a stretch of the genome; None: all
+    vcf: str | None = None  # mutate only these variants; without regions, in windows around them
     keep_draws: bool = False  # also keep the effects of every draw, which takes much more disk
 
     def check(self) -> None:
@@ -127,6 +130,8 @@ class Experiment:
         check_whole("windows", self.windows, 1)
         check_whole("seed", self.seed)
         check_engine(self.engine)
+        if self.span is not None and self.vcf is not None:
+            raise InputError("span: found --span beside --vcf, expected either: a VCF names the mutations itself")
 
 # %% ../nbs/08_experiment.ipynb #c0a10005
 def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
@@ -190,6 +195,7 @@ class Plan:
     notes: tuple[Note, ...] = ()  # what a user should know about the windows
     decoys: tuple[str, ...] = ()  # labels that are asked beside the exposures
     motifs: dict[str, np.ndarray] = field(default_factory=dict)  # exposure -> motif (4, width)
+    asked: tuple[Mutations, ...] | None = None  # the mutations of each window; None: all 3L
 
     @property
     def x(self) -> np.ndarray:
@@ -248,6 +254,24 @@ def _sample(experiment: Experiment, model: SequenceModel, exposures: tuple[str, 
             drawn[key] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
         samples[exposure] = drawn[key]
     return samples
+
+# %% ../nbs/08_experiment.ipynb #5a9c0400
+LEAST_POSITIONS = 3  # mutated positions of a window that can give a slope
+
+
+def windows_to_ask(experiment: Experiment, model: SequenceModel, sequences: Sequences,
+                   slopes: bool = True) -> tuple[pd.DataFrame, pd.DataFrame | None, list[Note]]:
+    "The windows to choose from, the variants in them (None: no VCF), and notes. With `slopes` each has variants enough for one."
+    if experiment.vcf is None:
+        windows, notes = candidate_windows(experiment, model, sequences)
+        return in_span(windows, experiment.span), None, notes
+    variants, least = read_variants(experiment.vcf), LEAST_POSITIONS if slopes else 1
+    if experiment.regions is None:
+        placed = windows_around(variants, model.length, sequences.genome, not slopes, least)
+        return placed.windows, placed.table, placed.notes
+    windows, notes = candidate_windows(experiment, model, sequences)
+    placed = place_variants(variants, windows, least)
+    return placed.windows, placed.table, [*notes, *placed.notes]
 
 # %% ../nbs/08_experiment.ipynb #0f46e01a
 def _union(samples: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -314,8 +338,11 @@ def _settled(experiment: Experiment, model: SequenceModel, outcome: str) -> Expe
         raise InputError(f"controls: found no decoys in model {model.name}, expected labels named like {model.labels[0].split('_')[0]}_decoy01_None; "
                          "add some with deepmr decoys, or use shuffled windows")
     controls = controls or ("decoys" if decoys else "none") if protocol.shipped else None
+    if experiment.stranded and (experiment.vcf is not None or isinstance(experiment.span, str)):
+        raise InputError(f"stranded: found it beside {'a VCF' if experiment.vcf else 'a stretch of the genome'}, whose positions are "
+                         "those of the plus strand, expected either")
     return replace(experiment, draws=draws, outcome=outcome, protocol=protocol.name, scale=scale, controls=controls,
-                   engine=check_engine(experiment.engine))
+                   engine=check_engine(experiment.engine), span=read_span(experiment.span, model.length))
 
 
 def _kind_notes(experiment: Experiment, model: SequenceModel) -> list[Note]:
@@ -334,10 +361,10 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     exposures, outcome = resolve_labels(experiment, model)
     experiment = _settled(experiment, model, outcome)
     sequences = sequences_of(experiment, execution)
-    candidates, notes = candidate_windows(experiment, model, sequences)
+    candidates, variants, notes = windows_to_ask(experiment, model, sequences)
     samples = _sample(experiment, model, exposures, candidates)
     windows = _union(samples)
-    if len(exposures) > 1 and candidates.labels.isna().all():
+    if experiment.regions is not None and len(exposures) > 1 and candidates.labels.isna().all():
         notes.append(note("regions_serve_all", file=Path(str(experiment.regions)).name, n=len(exposures)))
     notes += trained_on(model, windows)
     notes += [note("few_windows", exposure=e, n=len(s), asked=experiment.windows) for e, s in samples.items() if len(s) < experiment.windows]
@@ -345,13 +372,14 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     try:
         codes, source = encode_all(sequences.get(windows)), sequences.source
     except SequenceUnavailable as reason:
-        if experiment.regions is not None:
+        if experiment.regions is not None or experiment.vcf is not None or isinstance(experiment.span, str):
             raise
         execution.announce(f"{reason}; growing windows instead …")
         windows, codes, notes = _evolved(experiment, model, exposures)
         source = "EVOLVED windows, made by the model from random background: not genomic sequence"
     decoys = tuple(d for d in decoys_of(model, outcome) if d not in exposures) if experiment.controls == "decoys" else ()
-    return Plan(experiment, model, exposures, windows, codes, source, (*notes, *without, *_kind_notes(experiment, model)), decoys, motifs)
+    asked, said = asked_of(windows, codes, experiment.span, variants), (*notes, *without, *_kind_notes(experiment, model))
+    return Plan(experiment, model, exposures, windows, codes, source, said, decoys, motifs, asked)
 
 # %% ../nbs/08_experiment.ipynb #c0a1000e
 def sequences_of(experiment: Experiment, execution: Execution) -> Sequences:

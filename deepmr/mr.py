@@ -98,7 +98,7 @@ def _grid(dataset: xr.Dataset, name: str, keep: Sequence[str] = ('draw', 'positi
 
 # %% ../nbs/06_mr.ipynb #9b37d8da
 def from_effects(dataset: object) -> Summary:
-    """One window of an effects dataset as vectors, without the reference bases.
+    """One window of an effects dataset as vectors, without the reference bases and what was not asked.
 
     `bx, bxse, by, byse` (and `bxby_cov`, `draws_x`, `draws_y` if present) are over (position, alt). Any other
     dimension, such as window or exposure, must have length one. Raises InputError if it has not, or if a variable
@@ -112,6 +112,8 @@ def from_effects(dataset: object) -> Summary:
     is_mutation = ~np.all(np.isnan(grids), axis=0)  # without the reference, a cell that is empty in all four is taken to be it
     if 'ref' in dataset:
         is_mutation = _grid(dataset, 'ref')[:, None] != dataset['alt'].values[None, :]
+    if 'asked' in dataset:
+        is_mutation = is_mutation & _grid(dataset, 'asked').astype(bool)
     names = dict(cov='bxby_cov', draws_x='draws_x', draws_y='draws_y')
     more = {k: _grid(dataset, v)[..., is_mutation] for k, v in names.items() if v in dataset}
     position = dataset['position'].values if 'position' in dataset.coords else np.arange(len(is_mutation))

@@ -12,10 +12,45 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from deepmr.core import InputError
 from deepmr.networks import SequenceModel
 from deepmr.regions import ALPHABET
+
+# %% ../nbs/02_mutagenesis.ipynb #5a9c0001
+def check_one_hot(x: np.ndarray | torch.Tensor) -> np.ndarray:
+    "A window as an array. InputError unless it is one-hot of shape (4, L)."
+    x = np.asarray(x)
+    if x.ndim != 2 or x.shape[0] != 4 or not x.shape[1]:
+        raise InputError(f"x: found shape {x.shape}, expected one window of shape (4, L)")
+    if not (np.isin(x, (0, 1)).all() and (x.sum(0) == 1).all()):
+        raise InputError("x: found columns that are not one-hot, expected a single 1 for A, C, G or T at every position")
+    return x
+
+
+def check_span(span: object, length: int) -> tuple[int, int]:
+    "Start and end of a stretch of a window of that length. InputError unless they are whole numbers with 0 <= start < end <= length."
+    pair = tuple(span) if isinstance(span, (tuple, list, np.ndarray)) else ()
+    if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in pair):
+        raise InputError(f"span: found {span!r}, expected two whole numbers, start and end of a stretch of the window")
+    if not 0 <= pair[0] < pair[1] <= length:
+        raise InputError(f"span: found {pair[0]}-{pair[1]}, expected positions within 0-{length}")
+    return int(pair[0]), int(pair[1])
+
+# %% ../nbs/02_mutagenesis.ipynb #5a9c0002
+def chosen_arrays(x: np.ndarray, position: np.ndarray, alt: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "position, ref and alt of the substitutions of x (4, L) that `Mutations.chosen` makes. Raises InputError as it does."
+    if position.shape != alt.shape or position.ndim != 1 or not len(position):
+        raise InputError(f"position: found shape {position.shape} beside alt of {alt.shape}, expected one of each for every mutation")
+    for name, values, end in (("position", position, x.shape[1]), ("alt", alt, 4)):
+        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= end:
+            raise InputError(f"{name}: found {values.min()} to {values.max()} ({values.dtype}), expected whole numbers from 0 to {end - 1}")
+    where, base = np.divmod(np.unique(4 * position.astype(np.int64) + alt), 4)
+    ref = x.argmax(0)[where]
+    if (same := np.flatnonzero(ref == base)).size:
+        raise InputError(f"alt: found {ALPHABET[base[same[0]]]} at position {where[same[0]]}, the window's own base, expected another")
+    return where, ref.astype(np.int8), base.astype(np.int8)
 
 # %% ../nbs/02_mutagenesis.ipynb #7eb2ea09
 @dataclass(frozen=True)
@@ -32,6 +67,14 @@ class Mutations:
     def __getitem__(self, rows: slice | np.ndarray) -> Self:
         return type(self)(self.position[rows], self.ref[rows], self.alt[rows])
 
+    @classmethod
+    def chosen(cls, x: np.ndarray | torch.Tensor, position: ArrayLike, alt: ArrayLike) -> Self:
+        """Substitutions of a one-hot window x (4, L): position (M,) and alt (M,), codes 0–3. Each once, in the order of `saturate`.
+
+        InputError for a window that is not one-hot, none at all, a position outside it, another code, or the window's own base.
+        """
+        return cls(*chosen_arrays(check_one_hot(x), np.asarray(position), np.asarray(alt)))
+
     def names(self) -> list[str]:
         "`17A>C` for each mutation."
         return [f"{p}{ALPHABET[r]}>{ALPHABET[a]}" for p, r, a in zip(self.position, self.ref, self.alt)]
@@ -47,16 +90,14 @@ class Mutations:
 # %% ../nbs/02_mutagenesis.ipynb #85068f48
 def saturate(
     x: np.ndarray | torch.Tensor,  # (4, L) one-hot reference window
-) -> Mutations:  # 3L mutations: by position, then by alt in the order ACGT without the ref
-    "All single substitutions of a window. InputError unless x is one-hot of shape (4, L)."
-    x = np.asarray(x)
-    if x.ndim != 2 or x.shape[0] != 4 or not x.shape[1]:
-        raise InputError(f"x: found shape {x.shape}, expected one window of shape (4, L)")
-    if not (np.isin(x, (0, 1)).all() and (x.sum(0) == 1).all()):
-        raise InputError("x: found columns that are not one-hot, expected a single 1 for A, C, G or T at every position")
-    ref = np.repeat(x.argmax(0), 4).astype(np.int8)
-    alt = np.tile(np.arange(4, dtype=np.int8), x.shape[1])
-    position = np.repeat(np.arange(x.shape[1], dtype=np.int64), 4)
+    span: tuple[int, int] | None = None,  # positions a to b - 1 alone; None: all
+) -> Mutations:  # 3L mutations, or 3(b - a): by position, then by alt in the order ACGT without the ref
+    "All single substitutions of a window or a stretch of it. InputError unless x is one-hot of shape (4, L), and for a span outside of it."
+    x = check_one_hot(x)
+    start, end = (0, x.shape[1]) if span is None else check_span(span, x.shape[1])
+    ref = np.repeat(x[:, start:end].argmax(0), 4).astype(np.int8)
+    alt = np.tile(np.arange(4, dtype=np.int8), end - start)
+    position = np.repeat(np.arange(start, end, dtype=np.int64), 4)
     other = ref != alt
     return Mutations(position[other], ref[other], alt[other])
 

@@ -166,6 +166,16 @@ NOTES |= {
                                     "{n} of {of}: {chromosomes}; kept out were {held_out}"),
 }
 
+# %% ../nbs/00b_notes.ipynb #5a9c0300
+NOTES |= {
+    "variants_left_out": NoteKind("Some alleles of the VCF are no single-base variants that can be asked, and were left out.", "{what}"),
+    "variants_outside": NoteKind("Some variants lie in none of the windows, and were left out.", "{n} of {of}"),
+    "windows_without_variants": NoteKind("Some windows hold too few variants, and were left out.", "{n} of {of}, with fewer than {least} positions"),
+    "chromosomes_renamed": NoteKind("The VCF names chromosomes otherwise than the windows or the genome do, and they were matched.", "{what}"),
+    "few_instruments": NoteKind("Few positions were mutated. The slope rests on each of them, and its standard error is itself uncertain.",
+                                "{positions} of at least {least}", "n"),
+}
+
 # %% ../nbs/00b_notes.ipynb #fbe2e32f
 def table_notes(counted: Mapping[str, tuple[int, int] | None]) -> str:
     "Codes as the `warnings` column of a table stores them. A count `(n, of)` is the number of windows that carry the note."

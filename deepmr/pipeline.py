@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from threadpoolctl import threadpool_limits
 from .answer import local_answer, seed_of
 from .controls import shuffled
 from .core import Execution, InputError, end_with_parent, moved_names, write_file, writing
-from .draws_mr import draw_slopes, has_effect, instruments, mask_bootstrap, slope_matrix
+from .draws_mr import SlopeMatrix, draw_slopes, has_effect, instruments, mask_bootstrap, slope_matrix
 from deepmr.effects import (
     ALL_WINDOWS,
     WindowDraws,
@@ -46,19 +46,21 @@ from deepmr.effects import (
     window_draws,
 )
 from deepmr.experiment import (
+    LEAST_POSITIONS,
     NETWORK_METHODS,
     THIS_MACHINE,
     Experiment,
     Plan,
     asked_model,
-    candidate_windows,
     check_execution,
     get_protocol,
     plan,
     sequences_of,
     trained_on,
+    windows_to_ask,
 )
 from .mr import MREstimate, egger, ivw, steiger
+from .mutagenesis import Mutations
 from .networks import SequenceModel
 from .notes import codes
 from .own_sites import site_positions
@@ -82,6 +84,7 @@ from deepmr.rundir import (
 )
 from .scale import Asked
 from .tables import direct_table, read_local, table1
+from .variants import check_reference, few_positions, read_span, spans_of, variant_table
 
 # %% ../nbs/08d_pipeline.ipynb #282d7dfa
 MEDIAN_REPLICATES = 200  # of its parametric bootstrap: an SE good to 5 %
@@ -146,14 +149,15 @@ def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict[str, 
     seen, slopes = has_effect(on_x, on_y), draw_slopes(on_x, on_y).tolist()
     varied = (on_x[:, seen].std(0) > 0) & (on_y[:, seen].std(0) > 0)
     shared = _shared_diagnostics(on_x[:, seen], on_y[:, seen]) if varied.sum() >= 3 else {}
+    enough = varied.sum() >= 3 and len(np.unique(draws.mutations.position)) >= LEAST_POSITIONS
     for method, estimator in LOCAL_ESTIMATORS.items():
-        if varied.sum() < 3:  # no mutation or no draw moves a prediction, for example a saturated one
+        if not enough:  # few mutations were asked, or no mutation or no draw moves a prediction, for example a saturated one
             records.append(NO_ESTIMATE | {"method": method, "n": int(varied.sum())})
             continue
         e = estimator(on_x[:, seen], on_y[:, seen], draws.mutations.position[seen], seed)
         numbers = {k: float(getattr(e, k)) for k in ("estimate", "se", "ci_low", "ci_high", "p")}
         diagnostics = {k: float(e.diagnostics.get(k, np.nan)) for k in DIAGNOSTICS} | shared
-        noted = sorted({*codes(e.warnings), *codes(draw_warnings(draws.reference))})
+        noted = sorted({*codes(e.warnings), *codes(draw_warnings(draws.reference)), *codes(few_positions(draws.mutations.position))})
         records.append({"method": method, **numbers, "n": int(e.n), **diagnostics, "warnings": ",".join(noted),
                         "draw_slopes": slopes if method in NETWORK_METHODS else None})
     return records
@@ -162,6 +166,8 @@ def local_effects(draws: WindowDraws, column: int, seed: int) -> list[dict[str, 
 def with_slopes(data: xr.Dataset, draws: WindowDraws, labels: Sequence[str], seed: int) -> xr.Dataset:
     "The dataset with `slope`, `slope_se` over (cause, effect) and `slope_draws` (draw, cause, effect): of every label on every other."
     slopes = slope_matrix(draws.effects, draws.mutations.position, n_boot=PAIR_REPLICATES, seed=seed)
+    if len(np.unique(draws.mutations.position)) < LEAST_POSITIONS:  # no slope, as in the local effects
+        slopes = SlopeMatrix(*(np.full_like(v, np.nan) for v in slopes))
     pairs = {"slope": (("cause", "effect"), slopes.estimate), "slope_se": (("cause", "effect"), slopes.se),
              "slope_draws": (("draw", "cause", "effect"), slopes.draws.astype(np.float32))}
     return data.assign(pairs).assign_coords(cause=list(labels), effect=list(labels))
@@ -176,8 +182,12 @@ def _base(data: xr.Dataset, row: pd.Series, exposure: str) -> dict[str, Any]:
 # %% ../nbs/08d_pipeline.ipynb #29d00002
 def shipped_records(data: xr.Dataset, row: pd.Series, sites: dict[str, np.ndarray], noted: str) -> list[dict[str, Any]]:
     "Records of a window's exposures with the weights as shipped; noted: codes of notes, with commas between."
-    empty = dict.fromkeys(NO_ESTIMATE, float("nan")) | {"warnings": noted}
-    return [_base(data, row, e) | empty | local_answer(data, e, sites.get(e)) for e in row.exposures]
+    positions, records = np.unique(np.nonzero(np.isfinite(data.by.values[0]))[0]), []
+    noted = ",".join(filter(None, (noted, *codes(few_positions(positions)))))
+    for e in row.exposures:
+        record = _base(data, row, e) | dict.fromkeys(NO_ESTIMATE, float("nan")) | {"warnings": noted} | local_answer(data, e, sites.get(e))
+        records.append(record if len(positions) >= LEAST_POSITIONS else record | {"estimate": float("nan")})
+    return records
 
 
 def spread_records(data: xr.Dataset, row: pd.Series, draws: WindowDraws, seed: int) -> list[dict[str, Any]]:
@@ -198,11 +208,15 @@ class Worker:
         self.engine = make_engine(self.asked.model if self.asked else model, [model.index(k) for k in self.labels], experiment.engine, self.draws)
 
     def __call__(self, row: pd.Series, x: np.ndarray, sites: dict[str, np.ndarray], workers: int | None = None,
-                 tick: Callable[[], None] = lambda: None) -> WindowResult:
-        "Do the window of that row of the plan, sequence x (4, L); sites: exposure -> positions (L,) in hits of its motif."
+                 tick: Callable[[], None] = lambda: None, asked: Mutations | None = None) -> WindowResult:
+        """Do the window of that row of the plan, sequence x (4, L); sites: exposure -> positions (L,) in hits of its motif.
+
+        asked: its mutations, None for all.
+        """
         e, name = self.experiment, row["name"]
         with threadpool_limits(1, "blas"):  # sums in one order, whatever the machine
-            draws = on_scale(window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick), self.asked, self.scale)
+            draws = window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick, asked)
+            draws = on_scale(draws, self.asked, self.scale)
             data = as_dataset(draws, name, self.labels, x, e.keep_draws, self.shipped, self.n).assign_attrs(outcome=e.outcome, scale=self.scale)
             if self.shipped:
                 records = shipped_records(data, row, sites, ",".join(codes(draws.notes)))
@@ -286,11 +300,14 @@ def _worker(job: Job) -> Worker:
     return Worker(model, job.exposures, job.decoys, job.experiment)
 
 
-def do_window(job: Job, row: pd.Series, codes: np.ndarray, sites: dict[str, np.ndarray]) -> WindowResult:
-    "A window in a process of its own; codes (L,), sites in packed bits. Raises InputError where the process has another model or other versions."
+def do_window(job: Job, row: pd.Series, codes: np.ndarray, sites: dict[str, np.ndarray], asked: Mutations | None = None) -> WindowResult:
+    """A window in a process of its own; codes (L,), sites in packed bits; asked: its mutations, None for all.
+
+    Raises InputError where the process has another model or other versions.
+    """
     with _loading:
         worker = _worker(job)
-    return worker(row, codes_to_one_hot(codes), unpacked(sites, len(codes)), 1)
+    return worker(row, codes_to_one_hot(codes), unpacked(sites, len(codes)), 1, asked=asked)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d10009
 def bounded_map(executor: Executor, function: Callable[[Any], Any], items: Iterable[Any], room: Callable[[], int]) -> Generator[Any]:
@@ -322,7 +339,7 @@ class _Call:
 def _by_executor(executor: Executor, p: Plan, left: Sequence[int], device: str, room: Callable[[], int]) -> Generator[WindowResult]:
     "Windows in other processes, each as it comes back."
     job, sites = _job(p, device), own_sites(p, left)
-    calls = (pickle.dumps(_Call(do_window, job, p.windows.iloc[i], p.codes[i], sites[i])) for i in left)
+    calls = (pickle.dumps(_Call(do_window, job, p.windows.iloc[i], p.codes[i], sites[i], p.asked[i] if p.asked else None)) for i in left)
     return bounded_map(executor, pickle.loads, calls, room)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d20002
@@ -450,7 +467,8 @@ def _do_windows(p: Plan, out: Path, execution: Execution, client: Any) -> None:
         worker, ticks, sites = Worker(p.model, p.exposures, p.decoys, p.experiment), itertools.count(done + 1), own_sites(p, left)
         for i in left:
             tick = functools.partial(lambda name: progress(next(ticks), total, name), p.windows.name[i])
-            keep_window(out, worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), unpacked(sites[i], p.model.length), workers, tick))
+            here, asked = unpacked(sites[i], p.model.length), p.asked[i] if p.asked else None
+            keep_window(out, worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), here, workers, tick, asked))
 
 
 def _write_tables(out: Path, protocol: str) -> pd.DataFrame:
@@ -497,8 +515,9 @@ def run(
 
 # %% ../nbs/08d_pipeline.ipynb #2a938b82
 def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution: Execution = THIS_MACHINE) -> int:  # how many windows
-    """Write the effects of every mutation in all windows of the experiment's regions, as netCDF (see `mutation_effects`).
+    """Write the effects of the mutations asked in all windows of the experiment's regions, as netCDF (see `mutation_effects`).
 
+    Of the variants of a VCF, also a table beside it, `out` with the ending .csv: one row for each variant, window and exposure.
     The experiment's `windows` and `protocol` do not matter. Raises InputError for bad input.
     """
     check_execution(execution)
@@ -507,18 +526,25 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     _, n = draw_source(model, experiment.seed, experiment.draws, experiment.draws is None)
     if not path.name or path.is_dir():
         raise InputError(f"out: found {str(path)!r}, expected the name of a file")
+    if experiment.vcf is not None and path.suffix == ".csv":
+        raise InputError(f"out: found {path.name}, the name of the table beside it, expected another ending, such as .nc")
     if not path.parent.is_dir():
         raise InputError(f"out: found no directory {path.parent}, expected a place to write {path.name}")
+    experiment = replace(experiment, span=read_span(experiment.span, model.length))
     sequences = sequences_of(experiment, execution)
-    windows, notes = candidate_windows(experiment, model, sequences)
+    windows, variants, notes = windows_to_ask(experiment, model, sequences, slopes=False)
     x = one_hot(sequences.get(windows))
     for line in (sequences.source, *(n.sentence for n in (*notes, *trained_on(model, windows)))):
         execution.announce(line)
+    if variants is not None:
+        check_reference(variants, windows, x.argmax(1))
     data = mutation_effects(model, x, list(experiment.exposures), experiment.outcome, experiment.draws, experiment.seed, experiment.engine,
-                            scale=experiment.scale, windows=list(windows.name), same_masks=True, keep_draws=experiment.keep_draws,
-                            workers=execution.workers,
+                            scale=experiment.scale, windows=list(windows.name), span=spans_of(windows, experiment.span), variants=variants,
+                            same_masks=True, keep_draws=experiment.keep_draws, workers=execution.workers,
                             progress=lambda done: execution.progress(done * n, len(x) * n, windows.name.iloc[done - 1]))
     write_file(path, netcdf_bytes(data))
+    if variants is not None:
+        write_file(path.with_suffix(".csv"), variant_table(data, variants).to_csv(index=False))
     return len(windows)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d10013

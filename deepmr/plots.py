@@ -353,11 +353,11 @@ def _strongest(bx: np.ndarray, width: int) -> tuple[int, int]:
     return start, start + width
 
 
-def _map_one(values: np.ndarray, reference: Sequence[str], start: int, name: str, logo: Axes, heat: Axes) -> None:
-    "Draw logo and heat map of effects (W, 4) at positions start, start + 1, …"
+def _map_one(values: np.ndarray, reference: Sequence[str], place: np.ndarray, name: str, logo: Axes, heat: Axes) -> None:
+    "Draw logo and heat map of effects (W, 4) at positions (W,)."
     weights = np.zeros_like(values)
     codes = [ALPHABET.index(b) for b in reference]
-    weights[np.arange(len(codes)), codes] = -np.nanmean(values, axis=1)
+    weights[np.arange(len(codes)), codes] = -np.nansum(values, axis=1) / np.isfinite(values).sum(1)
     logomaker.Logo(pd.DataFrame(weights, columns=list(ALPHABET)), ax=logo, color_scheme=BASES)
     sns.despine(ax=logo, bottom=True)
     logo.set_ylabel("importance", fontsize=8)
@@ -366,8 +366,9 @@ def _map_one(values: np.ndarray, reference: Sequence[str], start: int, name: str
     image = heat.imshow(values.T, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
     heat.set_facecolor("#d0d0d0")
     heat.set_yticks(range(4), list(ALPHABET))
-    ticks = np.arange((-start) % 10, len(values), 10)
-    heat.set_xticks(ticks, [f"{start + t:,}" for t in ticks])
+    whole = len(place) >= 10 and np.ptp(place) == len(place) - 1  # a stretch without gaps
+    ticks = np.flatnonzero(place % 10 == 0) if whole else np.arange(0, len(place), len(place) // 12 + 1)
+    heat.set_xticks(ticks, [f"{p:,}" for p in place[ticks]])
     heat.figure.colorbar(image, ax=heat, location="right", shrink=0.95, aspect=10, pad=0.01, label="effect")
 
 # %% ../nbs/09_plots.ipynb #051db06a
@@ -376,21 +377,24 @@ def mutation_map(
     exposure: str | None = None,
     span: tuple[int, int] | None = None,  # positions to show; None: the 60 with the largest effects on the exposure
 ) -> Figure:
-    """Aligned logos and heat maps of all substitutions, for exposure and outcome. Grey is the reference base.
+    """Aligned logos and heat maps of the substitutions asked, for exposure and outcome. Grey is the reference base, or was not asked.
 
-    InputError for several windows, an unknown exposure, or a span outside the window.
+    Positions that were not mutated have no column. InputError for several windows, an unknown exposure, or a span outside the mutated positions.
     """
     effects = _one_exposure(effects, exposure)
-    start, end = span or _strongest(effects.bx.values, 60)
-    if not 0 <= start < end <= effects.sizes["position"]:
-        raise InputError(f"span: found {start}-{end}, expected positions within 0-{effects.sizes['position']}")
+    if "asked" in effects:
+        effects = effects.isel(position=effects.asked.any("alt").values)
+    place = effects.position.values if "position" in effects.coords else np.arange(effects.sizes["position"])
+    start, end = _strongest(effects.bx.values, 60) if span is None else np.searchsorted(place, span)
+    if start >= end or (span is not None and not place[0] <= span[0] < span[1] <= place[-1] + 1):
+        raise InputError(f"span: found {'-'.join(map(str, span or ()))}, expected positions within {place[0]}-{place[-1] + 1}")
     figure, axes = plt.subplots(4, 1, figsize=(8, 5), layout="constrained", height_ratios=[1, 1.1, 1, 1.1], sharex=True)
     for i, (key, name) in enumerate((("bx", short(exposure) if exposure else "exposure"), ("by", "outcome"))):
-        _map_one(effects[key].values[start:end], effects.ref.values[start:end], start, name, *axes[2 * i:2 * i + 2])
+        _map_one(effects[key].values[start:end], effects.ref.values[start:end], place[start:end], name, *axes[2 * i:2 * i + 2])
     for ax in axes[:3]:
         ax.tick_params(bottom=False, labelbottom=False)
     axes[3].set_xlim(-0.5, end - start - 0.5)
-    axes[3].set_xlabel("position in the window (bp)")
+    axes[3].set_xlabel("position in the window (bp)" if np.ptp(place[start:end]) == end - start - 1 else "mutated position in the window (bp)")
     return figure
 
 # %% ../nbs/09_plots.ipynb #2cc64465

@@ -322,6 +322,7 @@ class Carrier:
 
     def __init__(self, model: SequenceModel, outputs: Sequence[int], once: bool = False):
         self.model, self.outputs, self.once = model, list(outputs), once
+        self.dense = False  # computed in full from some node on
         try:
             self.graph = Graph(model.module, all_a(model)[None], once)
         except Exception as error:  # tracing runs the network's own code, which may raise anything
@@ -440,6 +441,20 @@ def read_outputs(carrier: Carrier, v: LocalDelta | Dense, n: int) -> tuple[Tenso
         out[rows.start:rows.stop, here] = d[:, channel[here]]
     return v.native()[0, some], out
 
+# %% ../nbs/04c_propagate.ipynb #5a9c0100
+APART = 64  # positions between two mutations from which on two passes cost less than the positions between them
+
+
+def stretches(position: np.ndarray, block: int, apart: int = APART) -> list[tuple[int, int]]:
+    "First position and length of the stretches, of at most `block`, that hold the mutated positions (M,). None begins or ends beside them."
+    asked, found = np.unique(position).tolist(), list[tuple[int, int]]()
+    for p in asked:
+        if found and p - found[-1][0] < block and p - sum(found[-1]) < apart:
+            found[-1] = found[-1][0], p + 1 - found[-1][0]
+        else:
+            found.append((p, 1))
+    return found or [(0, 1)]
+
 # %% ../nbs/04c_propagate.ipynb #5b91fc43
 class Window:
     "One window, ready for any number of draws: what no mask changes is computed here, once. `Propagator.window` makes it."
@@ -451,10 +466,11 @@ class Window:
             raise InputError(f"x: found shape {tuple(x.shape)}, expected one one-hot window of shape (4, {model.length})")
         position, alt = torch.from_numpy(mutations.position), torch.from_numpy(mutations.alt).long()
         ref = x.argmax(0).cpu()[position]
-        self.rows, self.none = 3 * position + alt - (alt > ref).long(), alt == ref
-        seen: dict[Any, Any] = {}
-        starts = sorted(set((position // block * block).tolist())) or [0]
-        self.blocks = [(at, n := min(block, model.length - at), entering(carrier, x, at, n, seen)) for at in starts]
+        places, seen = stretches(mutations.position, block, 1 if carrier.dense else APART), dict[Any, Any]()
+        at, n = map(torch.tensor, zip(*places))
+        skipped = (at - n.cumsum(0) + n)[torch.searchsorted(at, position, right=True) - 1]  # positions before it that no stretch holds
+        self.rows, self.none = 3 * (position - skipped) + alt - (alt > ref).long(), alt == ref
+        self.blocks = [(at, n, entering(carrier, x, at, n, seen)) for at, n in places]
 
     @torch.no_grad()
     def draw(self, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -464,13 +480,14 @@ class Window:
         """
         carrier, seen = self.carrier, dict[Any, Any]()
         model, graph = carrier.model, carrier.graph
-        out = torch.zeros(3 * model.length, len(carrier.outputs), dtype=model.dtype, device=model.device)
-        for at, n, known in self.blocks:
+        parts = []
+        for _, n, known in self.blocks:
             ctx = Context(carrier.weights, 3 * n, masks, carrier.buffers(), seen)
             env = carrier.run(ctx, dict(known), graph.masked)
-            reference, out[3 * at:3 * (at + n)] = read_outputs(carrier, env[graph.output], 3 * n)
-        effects = out[self.rows.to(out.device)]
-        effects[self.none.to(out.device)] = 0  # not a mutation
+            reference, effects = read_outputs(carrier, env[graph.output], 3 * n)
+            parts.append(effects.clone())  # the next stretch uses the same memory
+        effects = torch.cat(parts)[self.rows.to(model.device)]
+        effects[self.none.to(model.device)] = 0  # not a mutation
         return reference.clone(), effects
 
 # %% ../nbs/04c_propagate.ipynb #8f9f3001

@@ -289,7 +289,7 @@ def _map(out: Path, exposure: str, local: pd.DataFrame, method: str) -> dict[str
     return embed(mutation_map(effects, exposure),
                  f"Sequence logos and heat maps of the substitutions in {where}, for {short(exposure)} and the outcome.",
                  f"The window with the clearest instruments, {where} ({clear}local effect "
-                 f"{digits(best.estimate)}): the 60 bases with the largest effects on the exposure.", "png")
+                 f"{digits(best.estimate)}): the {min(60, effects.sizes['position'])} bases with the largest effects on the exposure.", "png")
 
 
 def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame, direct: pd.DataFrame) -> dict[str, Any]:

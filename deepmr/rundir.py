@@ -171,7 +171,7 @@ def describe(p: Plan) -> dict[str, Any]:
     experiment = vars(p.experiment) | {"model": p.experiment.model if isinstance(p.experiment.model, str) else p.model.name,
                                        "exposures": p.exposures}
     del experiment["trust_code"]  # it decides whether there are numbers, not which
-    for key in ("genome", "regions", "motifs", "decoys"):  # the place of a file does not matter, its content does
+    for key in ("genome", "regions", "motifs", "decoys", "vcf"):  # the place of a file does not matter, its content does
         experiment[key] = experiment[key] and Path(experiment[key]).name
     content = hashlib.sha256()
     for codes in p.codes:
@@ -181,6 +181,8 @@ def describe(p: Plan) -> dict[str, Any]:
     described = {"experiment": experiment, "draws_are": kind, "source": p.source,
                  "model_sha256": weights_digest(p.model), "model_probe": model_probe(p.model, columns_of(p), probe_windows(p), kind == "masks"),
                  "windows_sha256": content.hexdigest()}
+    if p.asked is not None:
+        described["mutations_sha256"] = sha256("".join(f"{m.names()}" for m in p.asked).encode())
     if p.protocol.shipped:
         motifs = b"".join(name.encode() + motif.tobytes() for name, motif in sorted(p.motifs.items()))
         described |= {"decoys": list(p.decoys), "motifs": sorted(p.motifs), "motifs_sha256": sha256(motifs)}
@@ -219,7 +221,7 @@ def file_hashes(e: Experiment) -> dict[str, Any]:
     "Hashes of the files that an experiment reads; None for one that was fetched, or given as an object. Of weights one for each member."
     specs = [s.strip() for s in e.model.split(",") if s.strip()] if isinstance(e.model, str) else []
     return {"genome_sha256": _file_sha256(e.genome), "regions_sha256": _file_sha256(e.regions or DATA / "hepg2_windows.bed"),
-            "weights_sha256": [_file_sha256(_weights_file(s)) for s in specs]}
+            "weights_sha256": [_file_sha256(_weights_file(s)) for s in specs], **({} if e.vcf is None else {"vcf_sha256": _file_sha256(e.vcf)})}
 
 # %% ../nbs/08b_rundir.ipynb #21a83877
 def read_record(out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -278,7 +280,8 @@ def disk_needed(p: Plan) -> int:
         sums = 8 * (2 * draws + 1) * len(p.labels) ** 2
         return len(p.windows) * (16 * p.model.length * grids + sums + 120_000) + 5_000_000
     grids = 3 * n + 2 + p.experiment.keep_draws * draws * (n + 1)
-    return len(p.windows) * 4 * (4 * p.model.length * grids + draws * (n + 1) ** 2 + 30_000) + 5_000_000
+    positions = sum(p.model.length if p.asked is None else len(np.unique(p.asked[i].position)) for i in range(len(p.windows)))
+    return 16 * positions * grids + len(p.windows) * 4 * (draws * (n + 1) ** 2 + 30_000) + 5_000_000
 
 # %% ../nbs/08b_rundir.ipynb #60102c43
 def _check_space(p: Plan, out: Path) -> None:

@@ -64,7 +64,8 @@ def test_each_option_shows_its_default_or_what_it_falls_back_to(command):
     ("table1", "--draws", "default: (50; of an ensemble, one per member)"), ("table1", "--workers", "default: (one per core)"),
     ("table1", "--scheduler", "default: (this machine)"), ("table1", "--keep-draws", "default: (off)"), ("table1", "--windows", "default: 25"),
     ("table1", "--model", "'torch:package.module:factory[:weights]', 'deepsea[:FILE]'"), ("run", "--out", "default: (runs/ and the file's name)"),
-    ("run", "--draws", "default: (the file's)"), ("labels", "--cell", "default: (all cells)"), ("effects", "--regions", "[required]"),
+    ("run", "--draws", "default: (the file's)"), ("labels", "--cell", "default: (all cells)"),
+    ("effects", "--regions", "default: (required without --vcf)"),
     ("simulate", "--workers", "default: (one per core)"), ("train", "--data", "[required]")])
 def test_defaults_that_are_not_a_value_are_words(command, option, says):
     assert says in options(command)[option]

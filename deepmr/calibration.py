@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import isotonic_regression
+from scipy.special import stdtrit
 from torch import nn
 
 from deepmr.core import Execution, InputError, check_choice, check_whole, end_with_parent, make_folder, quoted, write_file
@@ -36,9 +37,10 @@ from deepmr.loci import (
     locus_draws,
     locus_network,
 )
-from deepmr.meta import random_effects, two_level
+from deepmr.meta import crossed_effects, fixed_network, random_effects, two_level
 from deepmr.mr import MREstimate, divw, egger, ivw
 from deepmr.networks import torch_bytes
+from deepmr.own_sites import own_site_estimate, site_sums
 from deepmr.robust import mode_based, raps, weighted_median
 from deepmr.worlds import (
     DRAWN,
@@ -62,6 +64,7 @@ from deepmr.worlds import (
     occupancy,
     plant_sites,
     predict,
+    screened_members,
     substitute,
     window_slopes,
     world,
@@ -222,6 +225,82 @@ def drawn_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
     about = {"scenario": scenario, "round": number, "truth": truth, "truth_sd": WINDOW_SD}
     return _as_json(protocol_records(scenario, draws, truths, local=local), about, start)
 
+# %% ../nbs/11c_calibration.ipynb #aff4452c
+SPLITS = 10  # ways to deal networks and windows into two halves
+
+
+def resampled_coverage(slopes: np.ndarray, n: int = 25, resamples: int = 1000, seed: int = 0) -> float:
+    "How often the t interval of n windows, drawn with replacement from slopes (N,), holds the mean of all."
+    x = slopes[np.random.default_rng(seed).integers(0, len(slopes), (resamples, n))]
+    reach = stdtrit(n - 1, 0.975) * x.std(1, ddof=1) / np.sqrt(n)
+    return float((np.abs(x.mean(1) - slopes.mean()) <= reach).mean())
+
+
+def replicate_records(local: str, slopes: np.ndarray, truths: np.ndarray, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Answers about the training from slopes (N, K) of K networks, and those of a second ensemble in n other windows where K is 2 MEMBERS.
+
+    The first split is the ensembles as they were trained, the others are dealt at random. Windows without a slope are left out.
+    """
+    out, k, kept = [], slopes.shape[1], np.isfinite(slopes).all(1)
+    slopes, truths = slopes[kept], truths[kept]
+    n = min(n, len(slopes) // 2)
+    for split in range(SPLITS if k > MEMBERS else 1):
+        nets, rows = (np.arange(m) if split == 0 else rng.permutation(m) for m in (k, len(slopes)))
+        halves = [slopes[np.ix_(rows[i * n:(i + 1) * n], nets[i * MEMBERS:(i + 1) * MEMBERS])] for i in range(k // MEMBERS)]
+        off = halves[0].mean(1) - truths[rows[:n]]
+        for name, ask in (("crossed", crossed_effects), ("crossed, one more network", functools.partial(crossed_effects, further=True)),
+                          ("windows only", lambda h: fixed_network(h.mean(1)))):
+            m, *others = (ask(h) for h in halves)
+            again = {"other": others[0].estimate, "other_se": others[0].se, "other_df": others[0].df} if others else {}
+            out.append({"source": "this training", "local": local, "meta": name, "split": split, **answer_of(m, off), **again})
+    return out
+
+
+def answer_of(m: Any, off: np.ndarray) -> dict[str, Any]:
+    "What a record keeps of an estimate, with the errors of the windows' slopes."
+    return {"estimate": m.estimate, "se": m.se, "df": getattr(m, "df", np.nan), "ci_low": m.ci_low, "ci_high": m.ci_high, "windows": len(off),
+            "local_bias": off.mean(), "local_rmse": np.sqrt((off**2).mean()), "local_coverage": np.nan}
+
+# %% ../nbs/11c_calibration.ipynb #ddc59b7c
+def model_records(draws: np.ndarray, sites: np.ndarray, truths: np.ndarray, n: int) -> list[dict[str, Any]]:
+    """Answers about the first of K networks in n windows, over all mutations and over those in own sites (N, L) bool, for draws (K, N, M, 2).
+
+    Also how often the interval holds a network's own mean over all N windows, as an average over the K networks.
+    """
+    x, y, position = draws[..., 0].astype(float), draws[..., 1].astype(float), np.arange(draws.shape[2]) // 3
+    slopes = draw_slopes(x, y).T  # the enrichment is not asked for: a site is more than a tenth of these short windows
+    slopes, truths = slopes[(kept := np.isfinite(slopes).all(1))], truths[kept]
+    own = np.mean([resampled_coverage(s, n, 200, k) for k, s in enumerate(slopes.T)])
+    sums = np.array([(*site_sums(a, b, position, s), np.inf) for a, b, s in zip(x[0][kept][:n], y[0][kept][:n], sites[kept])])
+    found = {"all mutations": (fixed_network(slopes[:n, 0]), slopes[:n, 0]), "own sites": (own_site_estimate(*sums.T), sums[:, 0] / sums[:, 1])}
+    return [{"source": "this model", "local": local, "meta": "windows", "split": 0, **answer_of(m, s - truths[:n]),
+             "own_coverage": own if local == "all mutations" else np.nan, "own_truth": slopes[:, 0].mean() if local == "all mutations" else np.nan}
+            for local, (m, s) in found.items()]
+
+
+def estimand_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, n_train: int = N_TRAIN, n_windows: int = 25,
+                   epochs: int = EPOCHS) -> list[dict[str, Any]]:
+    "The two estimands and the published arithmetic in one round of `SCENARIOS`. Every third world has no effect. `cache` keeps the networks."
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    w = world(scenario, number, seed, n_train, null=number % 3 == 2)
+    seeds = [int(s) for s in w.rng.integers(2**31, size=MEMBERS * (1 + (scenario == "none")))]
+    nets = load_or_train([network() for _ in seeds], cache, lambda: screened_members(w.codes, w.y, seeds, epochs))
+    codes, begins = w.bound_windows(8 * n_windows)
+    truths = w.truths(codes, begins) * (w.ratio > 0)
+    draws = np.concatenate([ensemble_draws(nets[at:at + MEMBERS], codes) for at in range(0, len(nets), MEMBERS)])
+    sites = (np.arange(codes.shape[1]) - begins[:, None]) // motifs()["exposure"].shape[1] == 0
+    own = np.where(np.repeat(sites, 3, 1)[None, :, :, None], draws, 0)
+    out, mine = model_records(draws, sites, truths, n_windows), draws[:MEMBERS, :n_windows]
+    for local, some in (("all mutations", draws), ("own sites", own)):
+        slopes = draw_slopes(some[..., 0].astype(float), some[..., 1].astype(float)).T
+        out += replicate_records(local, slopes, truths, n_windows, w.rng)
+    published = meta_records({"source": "published", "local": "egger", "split": 0}, local_estimates(mine, ["egger"])["egger"], window_slopes(mine),
+                             truths[:n_windows])
+    out += [r for r in published if r["meta"] == "DL, Wald"]
+    about = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "ratio": w.ratio, "networks": len(nets)}
+    return _as_json(out, about, start)
+
 # %% ../nbs/11c_calibration.ipynb #e6ca2781
 LOCUS_LOCAL = ("egger", "ivw", "weighted median", "bootstrap", "divw on draws", "slope per draw")
 
@@ -254,17 +333,21 @@ def locus_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
 # %% ../nbs/11c_calibration.ipynb #0a6e696f
 ROUNDS: dict[str, Callable[..., list[dict[str, Any]]]] = {  # scenario -> what makes a round of it
     **dict.fromkeys(SCENARIOS, trained_round), **dict.fromkeys(LOCI, locus_round), **dict.fromkeys(DRAWN, drawn_round)}
+ESTIMANDS: dict[str, Callable[..., list[dict[str, Any]]]] = dict.fromkeys(SCENARIOS, estimand_round)
+ASKED = {"protocols": ROUNDS, "estimands": ESTIMANDS}
 
 # %% ../nbs/11c_calibration.ipynb #cfce465c
-def simulate_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, **options: Any) -> list[dict[str, Any]]:
+def simulate_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, ask: str = "protocols", **options: Any) -> list[dict[str, Any]]:
     """All records of one round. A record is one protocol's answer, and in a locus round one factor's.
 
     The file `cache` keeps the trained networks. Options are `n_windows`; where networks are trained, also `n_train`,
     `epochs` and `draws`; where they are not, also `local`, the names of local estimators.
-    InputError for a scenario that is not in `ROUNDS`.
+    `ask` is "protocols", or "estimands" for the two estimands beside the published arithmetic, without `draws`.
+    InputError for an unknown `ask`, or a scenario for which there is no such round.
     """
-    check_choice("scenario", scenario, ROUNDS)
-    return ROUNDS[scenario](scenario, number, seed, cache, **options)
+    check_choice("ask", ask, ASKED)
+    check_choice("scenario", scenario, ASKED[ask])
+    return ASKED[ask][scenario](scenario, number, seed, cache, **options)
 
 # %% ../nbs/11c_calibration.ipynb #e462847c
 RECIPE = 4  # goes up when the same seed gives other numbers
@@ -279,8 +362,9 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str],
     directory that holds rounds of another seed or other options.
     """
     execution = execution or Execution(announce=lambda line: None)
-    if unknown := [s for s in scenarios if s not in ROUNDS]:
-        check_choice("scenario", unknown[0], ROUNDS)
+    check_choice("ask", ask := options.get("ask", "protocols"), ASKED)
+    if unknown := [s for s in scenarios if s not in ASKED[ask]]:
+        check_choice("scenario", unknown[0], ASKED[ask])
     check_whole("start", start)
     check_whole("rounds", rounds, start + 1)
     check_whole("seed", seed)

@@ -23,25 +23,34 @@ from scipy.optimize import isotonic_regression
 from scipy.special import stdtrit
 from torch import nn
 
+from deepmr.controls import decoy_labels, decoy_test, fit_decoys
 from deepmr.core import Execution, InputError, check_choice, check_whole, end_with_parent, make_folder, quoted, write_file
 from deepmr.draws_mr import divw_draws, draw_slopes, has_effect, instruments, mask_bootstrap, slope_per_draw
 from deepmr.loci import (
     FACTORS,
     LOCI,
+    LOCUS,
+    LOCUS_ROLES,
     LOCUS_TRAIN,
     Locus,
+    fit_loci,
     fit_locus,
     joint_estimate,
     joint_slopes,
     locus,
     locus_draws,
     locus_network,
+    locus_truth,
+    log_odds,
 )
 from deepmr.meta import crossed_effects, fixed_network, random_effects, two_level
 from deepmr.mr import MREstimate, divw, egger, ivw
-from deepmr.networks import torch_bytes
-from deepmr.own_sites import own_site_estimate, site_sums
+from deepmr.mutagenesis import saturate
+from deepmr.networks import SequenceModel, torch_bytes
+from deepmr.own_sites import own_site_estimate, site_enrichment, site_positions, site_sums
+from deepmr.propagate import Propagator
 from deepmr.robust import mode_based, raps, weighted_median
+from deepmr.scale import logit_model, probability_effects
 from deepmr.worlds import (
     DRAWN,
     DROPOUT,
@@ -53,6 +62,7 @@ from deepmr.worlds import (
     WINDOW_SD,
     World,
     anscombe,
+    as_input,
     background_codes,
     drawn_effects,
     dropout_draws,
@@ -301,6 +311,79 @@ def estimand_round(scenario: str, number: int, seed: int = 0, cache: Path | None
     about = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "ratio": w.ratio, "networks": len(nets)}
     return _as_json(out, about, start)
 
+# %% ../nbs/11c_calibration.ipynb #b5dc3a17
+RIVAL = 0.1  # share of a factor's sites that lies in another's
+
+
+def pooled_slopes(xx: np.ndarray, xy: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    "Slopes (p,) from the sums of windows xx (n, p, p) and xy (n, p), and half of their intervals, by the jackknife over windows."
+    n, total = len(xx), np.linalg.lstsq(xx.sum(0), xy.sum(0), rcond=None)[0]
+    without = np.stack([np.linalg.lstsq(xx.sum(0) - a, xy.sum(0) - b, rcond=None)[0] for a, b in zip(xx, xy)])
+    return total, stdtrit(n - 1, (1 + level) / 2) * np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0))
+
+
+def direct_answer(x: np.ndarray, y: np.ndarray, sites: dict[str, np.ndarray], factor: str) -> dict[str, Any]:
+    "The slope at its own sites (n, L) given each rival, from effects x (n, M, F) and y (n, M). The one whose interval is nearest to zero."
+    at, mine = np.arange(x.shape[1]) // 3, sites[factor]
+    out: dict[str, Any] = {"rivals": "", "given": "", "direct": np.nan, "direct_low": np.nan, "direct_high": np.nan}
+    for rival in (f for f in FACTORS if f != factor and (sites[f] & mine).sum() > RIVAL * mine.sum()):
+        here = (mine | sites[rival])[:, at]
+        pair = x[..., [FACTORS.index(factor), FACTORS.index(rival)]] * here[..., None]
+        slope, half = pooled_slopes(np.einsum("wmi,wmj->wij", pair, pair), np.einsum("wmi,wm->wi", pair, y))
+        out["rivals"] += f"{',' * bool(out['rivals'])}{rival}"
+        if not out["given"] or abs(slope[0]) / half[0] < abs(out["direct"]) / (out["direct_high"] - out["direct"]):
+            out |= {"given": rival, "direct": slope[0], "direct_low": slope[0] - half[0], "direct_high": slope[0] + half[0]}
+    return out
+
+# %% ../nbs/11c_calibration.ipynb #bb1f60a0
+def factor_answers(effects: np.ndarray, reference: np.ndarray, w: Locus, truth: dict[str, float]) -> list[dict[str, Any]]:
+    """Two records of every factor from log-odds effects (n, M, F + 1 + D) and reference logits (n, F + 1 + D).
+
+    The outcome comes after the factors, then D decoys.
+    """
+    k_out, at, out = len(FACTORS), np.arange(effects.shape[1]) // 3, []
+    x = as_input(w.windows).numpy()
+    hits = {f: site_positions(x, motifs("locus")[f]) for f in FACTORS}
+    bound = probability_effects(reference, effects)
+    for k, factor in enumerate(FACTORS):
+        rows, sites = w.bound[factor], {f: s[w.bound[factor]] for f, s in hits.items()}
+        columns = [k, *range(k_out + 1, effects.shape[2])]  # the factor, and the decoys
+        bx, by = np.moveaxis(effects[rows][..., columns], 2, 0), effects[rows][..., k_out]
+        slopes, own = draw_slopes(bx, by), []
+        for label, b in enumerate(bx):  # of a decoy no enrichment is asked: these are not its sites
+            sums = np.array([(*site_sums(b[i], by[i], at, s), site_enrichment(b[i], at, s)) for i, s in enumerate(sites[factor])])
+            own.append(own_site_estimate(*sums[:, :2].T, np.full(len(sums), np.inf) if label else sums[:, 2]))
+        plain, band = fixed_network(slopes[0]), decoy_test(float(slopes[0].mean()), slopes[1:].mean(1))
+        here = decoy_test(own[0].estimate, [e.estimate for e in own[1:]]) if np.isfinite(own[0].estimate) else None
+        about = {"source": "this model", "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth[factor]}
+        out.append(about | {"local": "all mutations", "meta": "windows", **answer_of(plain, np.full(len(rows), np.nan)),
+                            "decoy_p": band.p, "decoy_low": band.low, "decoy_high": band.high})
+        out.append(about | {"local": "own sites", "meta": "windows", **answer_of(own[0], np.full(own[0].windows, np.nan)),
+                            "enrichment": own[0].enrichment, "reason": own[0].reason, "decoy_p": here.p if here else np.nan,
+                            "decoy_low": here.low if here else np.nan, "decoy_high": here.high if here else np.nan,
+                            **direct_answer(bound[rows][..., :k_out], by, sites, factor)})
+    return out
+
+
+def locus_estimand_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, n_train: int = LOCUS_TRAIN, n_windows: int = 25,
+                         epochs: int = 8, decoys: int = 24) -> list[dict[str, Any]]:
+    "Every factor of a locus, asked of one network with its decoys on log-odds. The file `cache` keeps the network."
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    w = locus(scenario, number, seed, n_train, n_windows)
+    fit_seed = int(w.rng.integers(2**31))
+    net, = load_or_train([locus_network()], cache, lambda: fit_loci(w.codes, w.labels, [fit_seed], epochs))
+    model, some = SequenceModel(net, (*FACTORS, "open"), LOCUS, "simulated locus"), w.codes[:4000]
+    open_, gc = w.labels[:4000, -1] >= 0.5, ((some == 1) | (some == 2)).mean(1)
+    drawn = decoy_labels(open_, w.labels[:4000, :-1] >= 0.5, gc, decoys, seed)
+    bare = logit_model(fit_decoys(model, as_input(some).numpy(), drawn, "X"))
+    engine, truth = Propagator(bare, range(len(bare.labels))), {}
+    found = [engine.draw(x, saturate(x.numpy()), {}) for x in as_input(w.windows)]
+    for f in FACTORS:
+        truth[f] = float(locus_truth(w.windows[w.bound[f]], f, w.weights, log_odds).mean())
+    out = factor_answers(np.stack([e.double().numpy() for _, e in found]), np.stack([r.double().numpy() for r, _ in found]), w, truth)
+    return _as_json(out, {"scenario": scenario, "round": number}, start)
+
 # %% ../nbs/11c_calibration.ipynb #e6ca2781
 LOCUS_LOCAL = ("egger", "ivw", "weighted median", "bootstrap", "divw on draws", "slope per draw")
 
@@ -333,7 +416,8 @@ def locus_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
 # %% ../nbs/11c_calibration.ipynb #0a6e696f
 ROUNDS: dict[str, Callable[..., list[dict[str, Any]]]] = {  # scenario -> what makes a round of it
     **dict.fromkeys(SCENARIOS, trained_round), **dict.fromkeys(LOCI, locus_round), **dict.fromkeys(DRAWN, drawn_round)}
-ESTIMANDS: dict[str, Callable[..., list[dict[str, Any]]]] = dict.fromkeys(SCENARIOS, estimand_round)
+ESTIMANDS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    **dict.fromkeys(SCENARIOS, estimand_round), **dict.fromkeys(LOCI, locus_estimand_round)}
 ASKED = {"protocols": ROUNDS, "estimands": ESTIMANDS}
 
 # %% ../nbs/11c_calibration.ipynb #cfce465c

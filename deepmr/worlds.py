@@ -344,51 +344,62 @@ def fit_all(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = EPOCHS) -
 
 # %% ../nbs/11_worlds.ipynb #4234bc8a
 def side_by_side(nets: Sequence[Any]) -> nn.Sequential:
-    "K networks without dropout as the groups of one, from (N, 4 K, 1, LENGTH) to (N, 2 K). It has copies of their weights."
+    "K stacks of layers as the groups of one, from (N, K C, 1, L) to (N, K labels). It has copies of their weights."
     layers: list[nn.Module] = []
     for same in zip(*nets):
-        if isinstance(same[0], nn.Conv2d | nn.Linear):
-            weight = torch.cat([m.weight for m in same]).detach()
-            weight = weight if weight.dim() == 4 else weight[:, :, None, None]
+        if hasattr(same[0], "weight"):
+            weight = torch.cat([m.weight.reshape(*m.weight.shape[:2], 1, -1) for m in same]).detach()
             wide = nn.Conv2d(weight.shape[1] * len(same), len(weight), (1, weight.shape[3]), groups=len(same))
             wide.load_state_dict({"weight": weight, "bias": torch.cat([m.bias for m in same]).detach()})
             layers.append(wide)
+        elif isinstance(same[0], nn.MaxPool1d):
+            layers.append(nn.MaxPool2d((1, same[0].kernel_size)))
         elif not isinstance(same[0], nn.Flatten | nn.Unflatten):
             layers.append(same[0])  # without weights
     out: Any = nn.Sequential(*layers, nn.Flatten())
     return out.to(memory_format=torch.channels_last)
 
 
-def fit_members(codes: np.ndarray, y: np.ndarray, seeds: Sequence[int], epochs: int = EPOCHS, batch: int = 64, rate: float = 0.01) -> list[nn.Sequential]:
-    "Networks as `fit` trains them with these seeds, each on its own bootstrap sample: the same up to rounding, in less time."
-    n, steps, mean, sd = len(codes), len(codes) // batch, y.mean(0), y.std(0)
-    one_hot, target, nets, orders = as_input(codes), torch.from_numpy((y - mean) / sd).float(), [], []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        nets.append(network())
-        rows = torch.randint(n, (n,))
-        orders.append(torch.stack([rows[torch.randperm(n)[:steps * batch]] for _ in range(epochs)]).view(-1, batch))
-    wide = side_by_side(nets)
-    optimizer = torch.optim.Adam(wide.parameters(), rate, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps)
-    for rows in torch.stack(orders, 2):  # (batch, K) at each step
-        x = one_hot[rows].flatten(1, 2)[:, :, None].contiguous(memory_format=torch.channels_last)
-        error = len(nets) * F.mse_loss(wide(x), target[rows].flatten(1))  # each network's own error, added up
-        optimizer.zero_grad()
-        error.backward()
-        optimizer.step()
-        schedule.step()
-    return [in_units(net, mean, sd) for net in taken_apart(wide, nets)]
-
-# %% ../nbs/11_worlds.ipynb #5fedc0c1
-def taken_apart(wide: nn.Sequential, nets: Sequence[Any]) -> list[Any]:
-    "The networks with the weights that they have in `wide`, in place."
+def taken_apart(wide: nn.Sequential, nets: Sequence[Any]) -> None:
+    "Give each stack of layers the weights that it has in `wide`."
     with torch.no_grad():
         for group, same in zip([m for m in wide if isinstance(m, nn.Conv2d)], zip(*([m for m in net if hasattr(m, "weight")] for net in nets))):
             for m, weight, bias in zip(same, group.weight.chunk(len(nets)), group.bias.chunk(len(nets))):
                 m.weight.copy_(weight.reshape(m.weight.shape))
                 m.bias.copy_(bias)
-    return list(nets)
+
+
+def bootstrap_batches(n: int, epochs: int, batch: int) -> torch.Tensor:
+    "Batches (steps, batch) of a bootstrap sample of n rows, in the order that `fit` takes them."
+    rows = torch.randint(n, (n,))
+    return torch.stack([rows[torch.randperm(n)[:n // batch * batch]] for _ in range(epochs)]).view(-1, batch)
+
+
+def train_together(nets: Sequence[Any], x: torch.Tensor, target: torch.Tensor, batches: Sequence[torch.Tensor], loss: Callable[..., Any],
+                   rate: float) -> None:
+    "Train K stacks of layers as `train` does, on inputs (n, C, L) and targets (n, labels), each in its own order of batches."
+    wide, steps = side_by_side(nets), torch.stack(list(batches), 2)
+    optimizer = torch.optim.Adam(wide.parameters(), rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=len(steps))
+    for rows in steps:  # (batch, K)
+        seen = x[rows].flatten(1, 2)[:, :, None].contiguous(memory_format=torch.channels_last)
+        error = len(nets) * loss(wide(seen), target[rows].flatten(1))  # each network's own mean, added up
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        schedule.step()
+    taken_apart(wide, nets)
+
+# %% ../nbs/11_worlds.ipynb #5fedc0c1
+def fit_members(codes: np.ndarray, y: np.ndarray, seeds: Sequence[int], epochs: int = EPOCHS) -> list[nn.Sequential]:
+    "Networks as `fit` trains them with these seeds, each on its own bootstrap sample: the same up to rounding, in less time."
+    mean, sd, nets, batches = y.mean(0), y.std(0), [], []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        nets.append(network())
+        batches.append(bootstrap_batches(len(codes), epochs, 64))
+    train_together(nets, as_input(codes).contiguous(), torch.from_numpy((y - mean) / sd).float(), batches, F.mse_loss, rate=0.01)
+    return [in_units(net, mean, sd) for net in nets]
 
 
 def screened_members(codes: np.ndarray, y: np.ndarray, seeds: Sequence[int], epochs: int = EPOCHS) -> list[nn.Module]:

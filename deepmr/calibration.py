@@ -33,17 +33,20 @@ from deepmr.loci import (
     LOCUS_ROLES,
     LOCUS_TRAIN,
     Locus,
+    affinities,
+    bind_and_open,
     fit_loci,
     fit_locus,
     joint_estimate,
     joint_slopes,
     locus,
     locus_draws,
+    locus_effects,
     locus_network,
     locus_truth,
     log_odds,
 )
-from deepmr.meta import crossed_effects, fixed_network, random_effects, two_level
+from deepmr.meta import crossed_effects, fixed_network, random_effects, t_to_unskewed, two_level
 from deepmr.mr import MREstimate, divw, egger, ivw
 from deepmr.mutagenesis import saturate
 from deepmr.networks import SequenceModel, torch_bytes
@@ -239,11 +242,17 @@ def drawn_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
 SPLITS = 10  # ways to deal networks and windows into two halves
 
 
-def resampled_coverage(slopes: np.ndarray, n: int = 25, resamples: int = 1000, seed: int = 0) -> float:
-    "How often the t interval of n windows, drawn with replacement from slopes (N,), holds the mean of all."
+def pooled_skewness(tables: Iterable[np.ndarray]) -> float:
+    "The skewness of slopes away from zero, pooled over exposures, each with the slopes (W,) of its windows."
+    return float(np.mean(np.concatenate([np.sign(y.mean()) * ((y - y.mean()) / y.std()) ** 3 for y in tables])))
+
+
+def resampled_coverage(slopes: np.ndarray, n: int = 25, resamples: int = 1000, seed: int = 0, skewness: float = 0.0) -> float:
+    "How often the interval of `fixed_network` in n windows, drawn with replacement from slopes (N,), holds the mean of all."
     x = slopes[np.random.default_rng(seed).integers(0, len(slopes), (resamples, n))]
-    reach = stdtrit(n - 1, 0.975) * x.std(1, ddof=1) / np.sqrt(n)
-    return float((np.abs(x.mean(1) - slopes.mean()) <= reach).mean())
+    crit, mean, se = stdtrit(n - 1, 0.975), x.mean(1), x.std(1, ddof=1) / np.sqrt(n)
+    a = np.where(np.abs(mean) > crit * se, np.sign(mean) * skewness / np.sqrt(n), 0)
+    return float((np.abs(t_to_unskewed((mean - slopes.mean()) / se, a)) <= crit).mean())
 
 
 def replicate_records(local: str, slopes: np.ndarray, truths: np.ndarray, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -336,10 +345,10 @@ def direct_answer(x: np.ndarray, y: np.ndarray, sites: dict[str, np.ndarray], fa
     return out
 
 # %% ../nbs/11c_calibration.ipynb #bb1f60a0
-def factor_answers(effects: np.ndarray, reference: np.ndarray, w: Locus, truth: dict[str, float]) -> list[dict[str, Any]]:
+def factor_answers(source: str, effects: np.ndarray, reference: np.ndarray, w: Locus, truth: dict[str, float]) -> list[dict[str, Any]]:
     """Two records of every factor from log-odds effects (n, M, F + 1 + D) and reference logits (n, F + 1 + D).
 
-    The outcome comes after the factors, then D decoys.
+    The outcome comes after the factors, then D decoys, if there are any.
     """
     k_out, at, out = len(FACTORS), np.arange(effects.shape[1]) // 3, []
     x = as_input(w.windows).numpy()
@@ -353,18 +362,25 @@ def factor_answers(effects: np.ndarray, reference: np.ndarray, w: Locus, truth: 
         for label, b in enumerate(bx):  # of a decoy no enrichment is asked: these are not its sites
             sums = np.array([(*site_sums(b[i], by[i], at, s), site_enrichment(b[i], at, s)) for i, s in enumerate(sites[factor])])
             own.append(own_site_estimate(*sums[:, :2].T, np.full(len(sums), np.inf) if label else sums[:, 2]))
-        plain, band = fixed_network(slopes[0]), decoy_test(float(slopes[0].mean()), slopes[1:].mean(1))
-        here = decoy_test(own[0].estimate, [e.estimate for e in own[1:]]) if np.isfinite(own[0].estimate) else None
-        about = {"source": "this model", "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth[factor]}
+        plain = fixed_network(slopes[0])
+        about = {"source": source, "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth[factor]}
         out.append(about | {"local": "all mutations", "meta": "windows", **answer_of(plain, np.full(len(rows), np.nan)),
-                            "decoy_p": band.p, "decoy_low": band.low, "decoy_high": band.high})
+                            **among_decoys(plain.estimate, slopes[1:].mean(1))})
         out.append(about | {"local": "own sites", "meta": "windows", **answer_of(own[0], np.full(own[0].windows, np.nan)),
-                            "enrichment": own[0].enrichment, "reason": own[0].reason, "decoy_p": here.p if here else np.nan,
-                            "decoy_low": here.low if here else np.nan, "decoy_high": here.high if here else np.nan,
+                            "enrichment": own[0].enrichment, "reason": own[0].reason,
+                            **among_decoys(own[0].estimate, np.array([e.estimate for e in own[1:]])),
                             **direct_answer(bound[rows][..., :k_out], by, sites, factor)})
     return out
 
 
+def among_decoys(estimate: float, decoys: np.ndarray) -> dict[str, Any]:
+    "The p-value of an estimate among those of decoys, and their band; NaN without decoys or estimate."
+    if not len(decoys) or not np.isfinite(estimate):
+        return dict.fromkeys(("decoy_p", "decoy_low", "decoy_high"), np.nan)
+    test = decoy_test(estimate, decoys)
+    return {"decoy_p": test.p, "decoy_low": test.low, "decoy_high": test.high}
+
+# %% ../nbs/11c_calibration.ipynb #8795e686
 def locus_estimand_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, n_train: int = LOCUS_TRAIN, n_windows: int = 25,
                          epochs: int = 8, decoys: int = 24) -> list[dict[str, Any]]:
     "Every factor of a locus, asked of one network with its decoys on log-odds. The file `cache` keeps the network."
@@ -377,11 +393,13 @@ def locus_estimand_round(scenario: str, number: int, seed: int = 0, cache: Path 
     open_, gc = w.labels[:4000, -1] >= 0.5, ((some == 1) | (some == 2)).mean(1)
     drawn = decoy_labels(open_, w.labels[:4000, :-1] >= 0.5, gc, decoys, seed)
     bare = logit_model(fit_decoys(model, as_input(some).numpy(), drawn, "X"))
-    engine, truth = Propagator(bare, range(len(bare.labels))), {}
+    engine = Propagator(bare, range(len(bare.labels)))
     found = [engine.draw(x, saturate(x.numpy()), {}) for x in as_input(w.windows)]
-    for f in FACTORS:
-        truth[f] = float(locus_truth(w.windows[w.bound[f]], f, w.weights, log_odds).mean())
-    out = factor_answers(np.stack([e.double().numpy() for _, e in found]), np.stack([r.double().numpy() for r, _ in found]), w, truth)
+    reference, effects = (np.stack([pair[i].double().numpy() for pair in found]) for i in (0, 1))
+    truth = {f: float(locus_truth(w.windows[w.bound[f]], f, w.weights, log_odds).mean()) for f in FACTORS}
+    exact = log_odds(bind_and_open(affinities(w.windows), w.weights))
+    out = factor_answers("this model", effects, reference, w, truth)
+    out += factor_answers("oracle", locus_effects(w.windows, w.weights, log_odds), exact, w, truth)
     return _as_json(out, {"scenario": scenario, "round": number}, start)
 
 # %% ../nbs/11c_calibration.ipynb #e6ca2781
@@ -421,7 +439,8 @@ ESTIMANDS: dict[str, Callable[..., list[dict[str, Any]]]] = {
 ASKED = {"protocols": ROUNDS, "estimands": ESTIMANDS}
 
 # %% ../nbs/11c_calibration.ipynb #cfce465c
-def simulate_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, ask: str = "protocols", **options: Any) -> list[dict[str, Any]]:
+def simulate_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, ask: str = "protocols",
+                   **options: Any) -> list[dict[str, Any]]:
     """All records of one round. A record is one protocol's answer, and in a locus round one factor's.
 
     The file `cache` keeps the trained networks. Options are `n_windows`; where networks are trained, also `n_train`,
@@ -501,8 +520,11 @@ def calibration(frame: pd.DataFrame, by: Sequence[str] = ("scenario", "source", 
     """One row per protocol and scenario, or per group of `by`, from the records of rounds.
 
     Columns: rounds; answers (one per round and exposure); bias, rmse and coverage, each with its Monte-Carlo error; width (median);
-    power and sign_errors where the truth is not zero; false_positives where it is; and the local figures.
+    power and sign_errors where the truth is not zero; false_positives where it is; and the local figures. Of a round whose networks and
+    windows were dealt into halves several times, the first counts.
     """
+    if "split" in frame:
+        frame = frame[~(frame.split > 0)]
     effect = frame.truth.abs() > 1e-9
     point, found = frame.ci_low.isna(), (frame.ci_low > 0) | (frame.ci_high < 0)
     f = frame.assign(error=frame.estimate - frame.truth, id=frame.scenario + frame["round"].astype(str), width=frame.ci_high - frame.ci_low,

@@ -47,7 +47,8 @@ def main(results: str, *runs: str) -> None:
     stored = read_rounds(path)
     write_file(folder / "calibration.csv", calibration(stored).to_csv(index=False, float_format="%.6g"))
     rounds = {str(s): sorted(map(int, r.unique())) for s, r in stored.groupby("scenario", sort=False)["round"]}
-    commands = [f"deepmr simulate --scenario '{s}' --start {r[0]} --rounds {r[-1] + 1} --seed {what[0]['seed']}" for s, r in rounds.items()]
+    ask = f"--ask {what[0]['options']['ask']} " if "ask" in what[0]["options"] else ""
+    commands = [f"deepmr simulate {ask}--scenario '{s}' --start {r[0]} --rounds {r[-1] + 1} --seed {what[0]['seed']}" for s, r in rounds.items()]
     write_file(about, json.dumps(what[0] | {
         "commands": commands, "rounds": {s: len(r) for s, r in rounds.items()}, "python": platform.python_version(),
         "torch": torch.__version__}, indent=1) + "\n")

@@ -239,7 +239,7 @@ def drawn_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
     return _as_json(protocol_records(scenario, draws, truths, local=local), about, start)
 
 # %% ../nbs/11c_calibration.ipynb #aff4452c
-SPLITS = 10  # ways to deal networks and windows into two halves
+SPLITS = 200  # ways to deal networks and windows into two halves
 
 
 def pooled_skewness(tables: Iterable[np.ndarray]) -> float:
@@ -254,25 +254,29 @@ def resampled_coverage(slopes: np.ndarray, n: int = 25, resamples: int = 1000, s
     a = np.where(np.abs(mean) > crit * se, np.sign(mean) * skewness / np.sqrt(n), 0)
     return float((np.abs(t_to_unskewed((mean - slopes.mean()) / se, a)) <= crit).mean())
 
+# %% ../nbs/11c_calibration.ipynb #af46bf83
+ABOUT_TRAINING: dict[str, Callable[[np.ndarray], Any]] = {  # slopes (n, MEMBERS) -> an estimate
+    "crossed": crossed_effects, "crossed, one more network": functools.partial(crossed_effects, further=True),
+    "windows only": lambda y: fixed_network(y.mean(1))}
 
-def replicate_records(local: str, slopes: np.ndarray, truths: np.ndarray, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Answers about the training from slopes (N, K) of K networks, and those of a second ensemble in n other windows where K is 2 MEMBERS.
 
-    The first split is the ensembles as they were trained, the others are dealt at random. Windows without a slope are left out.
+def training_records(local: str, slopes: np.ndarray, truths: np.ndarray, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Answers about the training from slopes (N, K): of the first ensemble in the first n windows, those without a slope left out.
+
+    With two ensembles also `replicate_z`: the root mean square of the difference between two fives of networks, each asked in n other windows,
+    over its standard error. Networks and windows are dealt SPLITS times.
     """
-    out, k, kept = [], slopes.shape[1], np.isfinite(slopes).all(1)
-    slopes, truths = slopes[kept], truths[kept]
-    n = min(n, len(slopes) // 2)
-    for split in range(SPLITS if k > MEMBERS else 1):
-        nets, rows = (np.arange(m) if split == 0 else rng.permutation(m) for m in (k, len(slopes)))
-        halves = [slopes[np.ix_(rows[i * n:(i + 1) * n], nets[i * MEMBERS:(i + 1) * MEMBERS])] for i in range(k // MEMBERS)]
-        off = halves[0].mean(1) - truths[rows[:n]]
-        for name, ask in (("crossed", crossed_effects), ("crossed, one more network", functools.partial(crossed_effects, further=True)),
-                          ("windows only", lambda h: fixed_network(h.mean(1)))):
-            m, *others = (ask(h) for h in halves)
-            again = {"other": others[0].estimate, "other_se": others[0].se, "other_df": others[0].df} if others else {}
-            out.append({"source": "this training", "local": local, "meta": name, "split": split, **answer_of(m, off), **again})
-    return out
+    kept = np.isfinite(slopes).all(1)
+    slopes, off, n = slopes[kept], (slopes[:, :MEMBERS].mean(1) - truths)[kept], min(n, int(kept.sum()) // 2)
+    squares: dict[str, list[float]] = {name: [] for name in ABOUT_TRAINING}
+    for _ in range(SPLITS if slopes.shape[1] > MEMBERS else 0):
+        rows, nets = rng.permutation(len(slopes)), rng.permutation(slopes.shape[1])
+        halves = [slopes[np.ix_(rows[i * n:(i + 1) * n], nets[i * MEMBERS:(i + 1) * MEMBERS])] for i in (0, 1)]
+        for name, ask in ABOUT_TRAINING.items():
+            a, b = map(ask, halves)
+            squares[name].append((a.estimate - b.estimate) ** 2 / (a.se**2 + b.se**2))
+    return [{"source": "this training", "local": local, "meta": name, **answer_of(ask(slopes[:n, :MEMBERS]), off[:n]), "pairs": len(squares[name]),
+             "replicate_z": np.sqrt(np.mean(squares[name])) if squares[name] else np.nan} for name, ask in ABOUT_TRAINING.items()]
 
 
 def answer_of(m: Any, off: np.ndarray) -> dict[str, Any]:
@@ -292,7 +296,7 @@ def model_records(draws: np.ndarray, sites: np.ndarray, truths: np.ndarray, n: i
     own = np.mean([resampled_coverage(s, n, 200, k) for k, s in enumerate(slopes.T)])
     sums = np.array([(*site_sums(a, b, position, s), np.inf) for a, b, s in zip(x[0][kept][:n], y[0][kept][:n], sites[kept])])
     found = {"all mutations": (fixed_network(slopes[:n, 0]), slopes[:n, 0]), "own sites": (own_site_estimate(*sums.T), sums[:, 0] / sums[:, 1])}
-    return [{"source": "this model", "local": local, "meta": "windows", "split": 0, **answer_of(m, s - truths[:n]),
+    return [{"source": "this model", "local": local, "meta": "windows", **answer_of(m, s - truths[:n]),
              "own_coverage": own if local == "all mutations" else np.nan, "own_truth": slopes[:, 0].mean() if local == "all mutations" else np.nan}
             for local, (m, s) in found.items()]
 
@@ -313,8 +317,8 @@ def estimand_round(scenario: str, number: int, seed: int = 0, cache: Path | None
     out, mine = model_records(draws, sites, truths, n_windows), draws[:MEMBERS, :n_windows]
     for local, some in (("all mutations", draws), ("own sites", own)):
         slopes = draw_slopes(some[..., 0].astype(float), some[..., 1].astype(float)).T
-        out += replicate_records(local, slopes, truths, n_windows, w.rng)
-    published = meta_records({"source": "published", "local": "egger", "split": 0}, local_estimates(mine, ["egger"])["egger"], window_slopes(mine),
+        out += training_records(local, slopes, truths, n_windows, np.random.default_rng([seed, number]))
+    published = meta_records({"source": "published", "local": "egger"}, local_estimates(mine, ["egger"])["egger"], window_slopes(mine),
                              truths[:n_windows])
     out += [r for r in published if r["meta"] == "DL, Wald"]
     about = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "ratio": w.ratio, "networks": len(nets)}
@@ -332,20 +336,24 @@ def pooled_slopes(xx: np.ndarray, xy: np.ndarray, level: float = 0.95) -> tuple[
 
 
 def direct_answer(x: np.ndarray, y: np.ndarray, sites: dict[str, np.ndarray], factor: str) -> dict[str, Any]:
-    "The slope at its own sites (n, L) given each rival, from effects x (n, M, F) and y (n, M). The one whose interval is nearest to zero."
-    at, mine = np.arange(x.shape[1]) // 3, sites[factor]
-    out: dict[str, Any] = {"rivals": "", "given": "", "direct": np.nan, "direct_low": np.nan, "direct_high": np.nan}
+    """The slope at its own sites (n, L) with a rival's held still, and the rival's, from effects x (n, M, F) and y (n, M).
+
+    Of several rivals the one that does best against the factor is kept.
+    """
+    at, mine, least = np.arange(x.shape[1]) // 3, sites[factor], np.inf
+    out: dict[str, Any] = {"rivals": "", "given": ""} | dict.fromkeys(("direct", "direct_low", "direct_high", "rival_direct"), np.nan)
     for rival in (f for f in FACTORS if f != factor and (sites[f] & mine).sum() > RIVAL * mine.sum()):
         here = (mine | sites[rival])[:, at]
         pair = x[..., [FACTORS.index(factor), FACTORS.index(rival)]] * here[..., None]
         slope, half = pooled_slopes(np.einsum("wmi,wmj->wij", pair, pair), np.einsum("wmi,wm->wi", pair, y))
         out["rivals"] += f"{',' * bool(out['rivals'])}{rival}"
-        if not out["given"] or abs(slope[0]) / half[0] < abs(out["direct"]) / (out["direct_high"] - out["direct"]):
-            out |= {"given": rival, "direct": slope[0], "direct_low": slope[0] - half[0], "direct_high": slope[0] + half[0]}
+        if (margin := abs(slope[0]) - abs(slope[1])) < least:
+            least, low, high = margin, slope[0] - half[0], slope[0] + half[0]
+            out |= {"given": rival, "direct": slope[0], "direct_low": low, "direct_high": high, "rival_direct": slope[1]}
     return out
 
 # %% ../nbs/11c_calibration.ipynb #bb1f60a0
-def factor_answers(source: str, effects: np.ndarray, reference: np.ndarray, w: Locus, truth: dict[str, float]) -> list[dict[str, Any]]:
+def factor_answers(source: str, effects: np.ndarray, reference: np.ndarray, w: Locus) -> list[dict[str, Any]]:
     """Two records of every factor from log-odds effects (n, M, F + 1 + D) and reference logits (n, F + 1 + D).
 
     The outcome comes after the factors, then D decoys, if there are any.
@@ -363,7 +371,8 @@ def factor_answers(source: str, effects: np.ndarray, reference: np.ndarray, w: L
             sums = np.array([(*site_sums(b[i], by[i], at, s), site_enrichment(b[i], at, s)) for i, s in enumerate(sites[factor])])
             own.append(own_site_estimate(*sums[:, :2].T, np.full(len(sums), np.inf) if label else sums[:, 2]))
         plain = fixed_network(slopes[0])
-        about = {"source": source, "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth[factor]}
+        truth = locus_truth(w.windows[rows], factor, w.weights, log_odds)
+        about = {"source": source, "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth.mean(), "truth_sd": truth.std()}
         out.append(about | {"local": "all mutations", "meta": "windows", **answer_of(plain, np.full(len(rows), np.nan)),
                             **among_decoys(plain.estimate, slopes[1:].mean(1))})
         out.append(about | {"local": "own sites", "meta": "windows", **answer_of(own[0], np.full(own[0].windows, np.nan)),
@@ -396,11 +405,16 @@ def locus_estimand_round(scenario: str, number: int, seed: int = 0, cache: Path 
     engine = Propagator(bare, range(len(bare.labels)))
     found = [engine.draw(x, saturate(x.numpy()), {}) for x in as_input(w.windows)]
     reference, effects = (np.stack([pair[i].double().numpy() for pair in found]) for i in (0, 1))
-    truth = {f: float(locus_truth(w.windows[w.bound[f]], f, w.weights, log_odds).mean()) for f in FACTORS}
-    exact = log_odds(bind_and_open(affinities(w.windows), w.weights))
-    out = factor_answers("this model", effects, reference, w, truth)
-    out += factor_answers("oracle", locus_effects(w.windows, w.weights, log_odds), exact, w, truth)
+    out = factor_answers("this model", effects, reference, w)
     return _as_json(out, {"scenario": scenario, "round": number}, start)
+
+
+def locus_oracle_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, n_windows: int = 25) -> list[dict[str, Any]]:
+    "The same questions to a network that knows the world and has no decoys. Nothing is trained, so `cache` is not used."
+    start = time.perf_counter()
+    w = locus("locus", number, seed, 20, n_windows)
+    exact = log_odds(bind_and_open(affinities(w.windows), w.weights))
+    return _as_json(factor_answers("oracle", locus_effects(w.windows, w.weights, log_odds), exact, w), {"scenario": scenario, "round": number}, start)
 
 # %% ../nbs/11c_calibration.ipynb #e6ca2781
 LOCUS_LOCAL = ("egger", "ivw", "weighted median", "bootstrap", "divw on draws", "slope per draw")
@@ -435,7 +449,7 @@ def locus_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
 ROUNDS: dict[str, Callable[..., list[dict[str, Any]]]] = {  # scenario -> what makes a round of it
     **dict.fromkeys(SCENARIOS, trained_round), **dict.fromkeys(LOCI, locus_round), **dict.fromkeys(DRAWN, drawn_round)}
 ESTIMANDS: dict[str, Callable[..., list[dict[str, Any]]]] = {
-    **dict.fromkeys(SCENARIOS, estimand_round), **dict.fromkeys(LOCI, locus_estimand_round)}
+    **dict.fromkeys(SCENARIOS, estimand_round), **dict.fromkeys(LOCI, locus_estimand_round), "locus oracle": locus_oracle_round}
 ASKED = {"protocols": ROUNDS, "estimands": ESTIMANDS}
 
 # %% ../nbs/11c_calibration.ipynb #cfce465c
@@ -520,11 +534,8 @@ def calibration(frame: pd.DataFrame, by: Sequence[str] = ("scenario", "source", 
     """One row per protocol and scenario, or per group of `by`, from the records of rounds.
 
     Columns: rounds; answers (one per round and exposure); bias, rmse and coverage, each with its Monte-Carlo error; width (median);
-    power and sign_errors where the truth is not zero; false_positives where it is; and the local figures. Of a round whose networks and
-    windows were dealt into halves several times, the first counts.
+    power and sign_errors where the truth is not zero; false_positives where it is; and the local figures.
     """
-    if "split" in frame:
-        frame = frame[~(frame.split > 0)]
     effect = frame.truth.abs() > 1e-9
     point, found = frame.ci_low.isna(), (frame.ci_low > 0) | (frame.ci_high < 0)
     f = frame.assign(error=frame.estimate - frame.truth, id=frame.scenario + frame["round"].astype(str), width=frame.ci_high - frame.ci_low,

@@ -369,7 +369,7 @@ def factor_answers(source: str, effects: np.ndarray, reference: np.ndarray, w: L
         slopes, own = draw_slopes(bx, by), []
         for label, b in enumerate(bx):  # of a decoy no enrichment is asked: these are not its sites
             sums = np.array([(*site_sums(b[i], by[i], at, s), site_enrichment(b[i], at, s)) for i, s in enumerate(sites[factor])])
-            own.append(own_site_estimate(*sums[:, :2].T, np.full(len(sums), np.inf) if label else sums[:, 2]))
+            own.append(own_site_estimate(sums[:, 0], sums[:, 1], np.full(len(sums), np.inf) if label else sums[:, 2]))
         plain = fixed_network(slopes[0])
         truth = locus_truth(w.windows[rows], factor, w.weights, log_odds)
         about = {"source": source, "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth.mean(), "truth_sd": truth.std()}
@@ -401,7 +401,7 @@ def locus_estimand_round(scenario: str, number: int, seed: int = 0, cache: Path 
     model, some = SequenceModel(net, (*FACTORS, "open"), LOCUS, "simulated locus"), w.codes[:4000]
     open_, gc = w.labels[:4000, -1] >= 0.5, ((some == 1) | (some == 2)).mean(1)
     drawn = decoy_labels(open_, w.labels[:4000, :-1] >= 0.5, gc, decoys, seed)
-    bare = logit_model(fit_decoys(model, as_input(some).numpy(), drawn, "X"))
+    bare: Any = logit_model(fit_decoys(model, as_input(some).numpy(), drawn, "X"))
     engine = Propagator(bare, range(len(bare.labels)))
     found = [engine.draw(x, saturate(x.numpy()), {}) for x in as_input(w.windows)]
     reference, effects = (np.stack([pair[i].double().numpy() for pair in found]) for i in (0, 1))

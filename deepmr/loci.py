@@ -232,7 +232,7 @@ def fit_loci(codes: np.ndarray, labels: np.ndarray, seeds: Sequence[int], epochs
         nets.append(untrained_locus(seed))
         batches.append(bootstrap_batches(len(codes), epochs, 64))
         nets[-1].features[0].load_state_dict(nets[0].features[0].state_dict())
-    stacks = [nn.Sequential(*net.features[3:], *net.head[:-1]) for net in nets]
+    stacks = [nn.Sequential(*list(net.features)[3:], *list(net.head)[:-1]) for net in nets]
     target = torch.from_numpy(labels).float()
     train_together(stacks, first_features(nets[0], codes), target, batches, F.binary_cross_entropy_with_logits, rate=0.003)
     return [net.eval() for net in nets]

@@ -353,7 +353,8 @@ def side_by_side(nets: Sequence[Any]) -> nn.Sequential:
             wide.load_state_dict({"weight": weight, "bias": torch.cat([m.bias for m in same]).detach()})
             layers.append(wide)
         elif isinstance(same[0], nn.MaxPool1d):
-            layers.append(nn.MaxPool2d((1, same[0].kernel_size)))
+            size: Any = same[0].kernel_size
+            layers.append(nn.MaxPool2d((1, size)))
         elif not isinstance(same[0], nn.Flatten | nn.Unflatten):
             layers.append(same[0])  # without weights
     out: Any = nn.Sequential(*layers, nn.Flatten())
@@ -362,13 +363,14 @@ def side_by_side(nets: Sequence[Any]) -> nn.Sequential:
 
 def taken_apart(wide: nn.Sequential, nets: Sequence[Any]) -> None:
     "Give each stack of layers the weights that it has in `wide`."
+    groups: list[Any] = [m for m in wide if isinstance(m, nn.Conv2d)]
     with torch.no_grad():
-        for group, same in zip([m for m in wide if isinstance(m, nn.Conv2d)], zip(*([m for m in net if hasattr(m, "weight")] for net in nets))):
+        for group, same in zip(groups, zip(*([m for m in net if hasattr(m, "weight")] for net in nets))):
             for m, weight, bias in zip(same, group.weight.chunk(len(nets)), group.bias.chunk(len(nets))):
                 m.weight.copy_(weight.reshape(m.weight.shape))
                 m.bias.copy_(bias)
 
-
+# %% ../nbs/11_worlds.ipynb #cab77588
 def bootstrap_batches(n: int, epochs: int, batch: int) -> torch.Tensor:
     "Batches (steps, batch) of a bootstrap sample of n rows, in the order that `fit` takes them."
     rows = torch.randint(n, (n,))

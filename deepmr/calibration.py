@@ -20,26 +20,40 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import isotonic_regression
+from scipy.special import stdtrit
 from torch import nn
 
+from deepmr.controls import decoy_labels, decoy_test, fit_decoys
 from deepmr.core import Execution, InputError, check_choice, check_whole, end_with_parent, make_folder, quoted, write_file
 from deepmr.draws_mr import divw_draws, draw_slopes, has_effect, instruments, mask_bootstrap, slope_per_draw
 from deepmr.loci import (
     FACTORS,
     LOCI,
+    LOCUS,
+    LOCUS_ROLES,
     LOCUS_TRAIN,
     Locus,
+    affinities,
+    bind_and_open,
+    fit_loci,
     fit_locus,
     joint_estimate,
     joint_slopes,
     locus,
     locus_draws,
+    locus_effects,
     locus_network,
+    locus_truth,
+    log_odds,
 )
-from deepmr.meta import random_effects, two_level
+from deepmr.meta import crossed_effects, fixed_network, random_effects, t_to_unskewed, two_level
 from deepmr.mr import MREstimate, divw, egger, ivw
-from deepmr.networks import torch_bytes
+from deepmr.mutagenesis import saturate
+from deepmr.networks import SequenceModel, torch_bytes
+from deepmr.own_sites import own_site_estimate, site_enrichment, site_positions, site_sums
+from deepmr.propagate import Propagator
 from deepmr.robust import mode_based, raps, weighted_median
+from deepmr.scale import logit_model, probability_effects
 from deepmr.worlds import (
     DRAWN,
     DROPOUT,
@@ -51,6 +65,7 @@ from deepmr.worlds import (
     WINDOW_SD,
     World,
     anscombe,
+    as_input,
     background_codes,
     drawn_effects,
     dropout_draws,
@@ -62,6 +77,7 @@ from deepmr.worlds import (
     occupancy,
     plant_sites,
     predict,
+    screened_members,
     substitute,
     window_slopes,
     world,
@@ -222,6 +238,184 @@ def drawn_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
     about = {"scenario": scenario, "round": number, "truth": truth, "truth_sd": WINDOW_SD}
     return _as_json(protocol_records(scenario, draws, truths, local=local), about, start)
 
+# %% ../nbs/11c_calibration.ipynb #aff4452c
+SPLITS = 200  # ways to deal networks and windows into two halves
+
+
+def pooled_skewness(tables: Iterable[np.ndarray]) -> float:
+    "The skewness of slopes away from zero, pooled over exposures, each with the slopes (W,) of its windows."
+    return float(np.mean(np.concatenate([np.sign(y.mean()) * ((y - y.mean()) / y.std()) ** 3 for y in tables])))
+
+
+def resampled_coverage(slopes: np.ndarray, n: int = 25, resamples: int = 1000, seed: int = 0, skewness: float = 0.0) -> float:
+    "How often the interval of `fixed_network` in n windows, drawn with replacement from slopes (N,), holds the mean of all."
+    x = slopes[np.random.default_rng(seed).integers(0, len(slopes), (resamples, n))]
+    crit, mean, se = stdtrit(n - 1, 0.975), x.mean(1), x.std(1, ddof=1) / np.sqrt(n)
+    a = np.where(np.abs(mean) > crit * se, np.sign(mean) * skewness / np.sqrt(n), 0)
+    return float((np.abs(t_to_unskewed((mean - slopes.mean()) / se, a)) <= crit).mean())
+
+# %% ../nbs/11c_calibration.ipynb #af46bf83
+ABOUT_TRAINING: dict[str, Callable[[np.ndarray], Any]] = {  # slopes (n, MEMBERS) -> an estimate
+    "crossed": crossed_effects, "crossed, one more network": functools.partial(crossed_effects, further=True),
+    "windows only": lambda y: fixed_network(y.mean(1))}
+
+
+def training_records(local: str, slopes: np.ndarray, truths: np.ndarray, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Answers about the training from slopes (N, K): of the first ensemble in the first n windows, those without a slope left out.
+
+    With two ensembles also `replicate_z`: the root mean square of the difference between two fives of networks, each asked in n other windows,
+    over its standard error. Networks and windows are dealt SPLITS times.
+    """
+    kept = np.isfinite(slopes).all(1)
+    slopes, off, n = slopes[kept], (slopes[:, :MEMBERS].mean(1) - truths)[kept], min(n, int(kept.sum()) // 2)
+    squares: dict[str, list[float]] = {name: [] for name in ABOUT_TRAINING}
+    for _ in range(SPLITS if slopes.shape[1] > MEMBERS else 0):
+        rows, nets = rng.permutation(len(slopes)), rng.permutation(slopes.shape[1])
+        halves = [slopes[np.ix_(rows[i * n:(i + 1) * n], nets[i * MEMBERS:(i + 1) * MEMBERS])] for i in (0, 1)]
+        for name, ask in ABOUT_TRAINING.items():
+            a, b = map(ask, halves)
+            squares[name].append((a.estimate - b.estimate) ** 2 / (a.se**2 + b.se**2))
+    return [{"source": "this training", "local": local, "meta": name, **answer_of(ask(slopes[:n, :MEMBERS]), off[:n]), "pairs": len(squares[name]),
+             "replicate_z": np.sqrt(np.mean(squares[name])) if squares[name] else np.nan} for name, ask in ABOUT_TRAINING.items()]
+
+
+def answer_of(m: Any, off: np.ndarray) -> dict[str, Any]:
+    "What a record keeps of an estimate, with the errors of the windows' slopes."
+    return {"estimate": m.estimate, "se": m.se, "df": getattr(m, "df", np.nan), "ci_low": m.ci_low, "ci_high": m.ci_high, "windows": len(off),
+            "local_bias": off.mean(), "local_rmse": np.sqrt((off**2).mean()), "local_coverage": np.nan}
+
+# %% ../nbs/11c_calibration.ipynb #ddc59b7c
+def model_records(draws: np.ndarray, sites: np.ndarray, truths: np.ndarray, n: int) -> list[dict[str, Any]]:
+    """Answers about the first of K networks in n windows, over all mutations and over those in own sites (N, L) bool, for draws (K, N, M, 2).
+
+    Also how often the interval holds a network's own mean over all N windows, as an average over the K networks.
+    """
+    x, y, position = draws[..., 0].astype(float), draws[..., 1].astype(float), np.arange(draws.shape[2]) // 3
+    slopes = draw_slopes(x, y).T  # the enrichment is not asked for: a site is more than a tenth of these short windows
+    slopes, truths = slopes[(kept := np.isfinite(slopes).all(1))], truths[kept]
+    own = np.mean([resampled_coverage(s, n, 200, k) for k, s in enumerate(slopes.T)])
+    sums = np.array([(*site_sums(a, b, position, s), np.inf) for a, b, s in zip(x[0][kept][:n], y[0][kept][:n], sites[kept])])
+    found = {"all mutations": (fixed_network(slopes[:n, 0]), slopes[:n, 0]), "own sites": (own_site_estimate(*sums.T), sums[:, 0] / sums[:, 1])}
+    return [{"source": "this model", "local": local, "meta": "windows", **answer_of(m, s - truths[:n]),
+             "own_coverage": own if local == "all mutations" else np.nan, "own_truth": slopes[:, 0].mean() if local == "all mutations" else np.nan}
+            for local, (m, s) in found.items()]
+
+
+def estimand_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, n_train: int = N_TRAIN, n_windows: int = 25,
+                   epochs: int = EPOCHS) -> list[dict[str, Any]]:
+    "The two estimands and the published arithmetic in one round of `SCENARIOS`. Every third world has no effect. `cache` keeps the networks."
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    w = world(scenario, number, seed, n_train, null=number % 3 == 2)
+    seeds = [int(s) for s in w.rng.integers(2**31, size=MEMBERS * (1 + (scenario == "none")))]
+    nets = load_or_train([network() for _ in seeds], cache, lambda: screened_members(w.codes, w.y, seeds, epochs))
+    codes, begins = w.bound_windows(8 * n_windows)
+    truths = w.truths(codes, begins) * (w.ratio > 0)
+    draws = np.concatenate([ensemble_draws(nets[at:at + MEMBERS], codes) for at in range(0, len(nets), MEMBERS)])
+    sites = (np.arange(codes.shape[1]) - begins[:, None]) // motifs()["exposure"].shape[1] == 0
+    own = np.where(np.repeat(sites, 3, 1)[None, :, :, None], draws, 0)
+    out, mine = model_records(draws, sites, truths, n_windows), draws[:MEMBERS, :n_windows]
+    for local, some in (("all mutations", draws), ("own sites", own)):
+        slopes = draw_slopes(some[..., 0].astype(float), some[..., 1].astype(float)).T
+        out += training_records(local, slopes, truths, n_windows, np.random.default_rng([seed, number]))
+    published = meta_records({"source": "published", "local": "egger"}, local_estimates(mine, ["egger"])["egger"], window_slopes(mine),
+                             truths[:n_windows])
+    out += [r for r in published if r["meta"] == "DL, Wald"]
+    about = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "ratio": w.ratio, "networks": len(nets)}
+    return _as_json(out, about, start)
+
+# %% ../nbs/11c_calibration.ipynb #b5dc3a17
+RIVAL = 0.1  # share of a factor's sites that lies in another's
+
+
+def pooled_slopes(xx: np.ndarray, xy: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    "Slopes (p,) from the sums of windows xx (n, p, p) and xy (n, p), and half of their intervals, by the jackknife over windows."
+    n, total = len(xx), np.linalg.lstsq(xx.sum(0), xy.sum(0), rcond=None)[0]
+    without = np.stack([np.linalg.lstsq(xx.sum(0) - a, xy.sum(0) - b, rcond=None)[0] for a, b in zip(xx, xy)])
+    return total, stdtrit(n - 1, (1 + level) / 2) * np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0))
+
+
+def direct_answer(x: np.ndarray, y: np.ndarray, sites: dict[str, np.ndarray], factor: str) -> dict[str, Any]:
+    """The slope at its own sites (n, L) with a rival's held still, and the rival's, from effects x (n, M, F) and y (n, M).
+
+    Of several rivals the one that does best against the factor is kept.
+    """
+    at, mine, least = np.arange(x.shape[1]) // 3, sites[factor], np.inf
+    out: dict[str, Any] = {"rivals": "", "given": ""} | dict.fromkeys(("direct", "direct_low", "direct_high", "rival_direct"), np.nan)
+    for rival in (f for f in FACTORS if f != factor and (sites[f] & mine).sum() > RIVAL * mine.sum()):
+        here = (mine | sites[rival])[:, at]
+        pair = x[..., [FACTORS.index(factor), FACTORS.index(rival)]] * here[..., None]
+        slope, half = pooled_slopes(np.einsum("wmi,wmj->wij", pair, pair), np.einsum("wmi,wm->wi", pair, y))
+        out["rivals"] += f"{',' * bool(out['rivals'])}{rival}"
+        if (margin := abs(slope[0]) - abs(slope[1])) < least:
+            least, low, high = margin, slope[0] - half[0], slope[0] + half[0]
+            out |= {"given": rival, "direct": slope[0], "direct_low": low, "direct_high": high, "rival_direct": slope[1]}
+    return out
+
+# %% ../nbs/11c_calibration.ipynb #bb1f60a0
+def factor_answers(source: str, effects: np.ndarray, reference: np.ndarray, w: Locus) -> list[dict[str, Any]]:
+    """Two records of every factor from log-odds effects (n, M, F + 1 + D) and reference logits (n, F + 1 + D).
+
+    The outcome comes after the factors, then D decoys, if there are any.
+    """
+    k_out, at, out = len(FACTORS), np.arange(effects.shape[1]) // 3, []
+    x = as_input(w.windows).numpy()
+    hits = {f: site_positions(x, motifs("locus")[f]) for f in FACTORS}
+    bound = probability_effects(reference, effects)
+    for k, factor in enumerate(FACTORS):
+        rows, sites = w.bound[factor], {f: s[w.bound[factor]] for f, s in hits.items()}
+        columns = [k, *range(k_out + 1, effects.shape[2])]  # the factor, and the decoys
+        bx, by = np.moveaxis(effects[rows][..., columns], 2, 0), effects[rows][..., k_out]
+        slopes, own = draw_slopes(bx, by), []
+        for label, b in enumerate(bx):  # of a decoy no enrichment is asked: these are not its sites
+            sums = np.array([(*site_sums(b[i], by[i], at, s), site_enrichment(b[i], at, s)) for i, s in enumerate(sites[factor])])
+            own.append(own_site_estimate(sums[:, 0], sums[:, 1], np.full(len(sums), np.inf) if label else sums[:, 2]))
+        plain = fixed_network(slopes[0])
+        truth = locus_truth(w.windows[rows], factor, w.weights, log_odds)
+        about = {"source": source, "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth.mean(), "truth_sd": truth.std()}
+        out.append(about | {"local": "all mutations", "meta": "windows", **answer_of(plain, np.full(len(rows), np.nan)),
+                            **among_decoys(plain.estimate, slopes[1:].mean(1))})
+        out.append(about | {"local": "own sites", "meta": "windows", **answer_of(own[0], np.full(own[0].windows, np.nan)),
+                            "enrichment": own[0].enrichment, "reason": own[0].reason,
+                            **among_decoys(own[0].estimate, np.array([e.estimate for e in own[1:]])),
+                            **direct_answer(bound[rows][..., :k_out], by, sites, factor)})
+    return out
+
+
+def among_decoys(estimate: float, decoys: np.ndarray) -> dict[str, Any]:
+    "The p-value of an estimate among those of decoys, and their band; NaN without decoys or estimate."
+    if not len(decoys) or not np.isfinite(estimate):
+        return dict.fromkeys(("decoy_p", "decoy_low", "decoy_high"), np.nan)
+    test = decoy_test(estimate, decoys)
+    return {"decoy_p": test.p, "decoy_low": test.low, "decoy_high": test.high}
+
+# %% ../nbs/11c_calibration.ipynb #8795e686
+def locus_estimand_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, n_train: int = LOCUS_TRAIN, n_windows: int = 25,
+                         epochs: int = 8, decoys: int = 24) -> list[dict[str, Any]]:
+    "Every factor of a locus, asked of one network with its decoys on log-odds. The file `cache` keeps the network."
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    w = locus(scenario, number, seed, n_train, n_windows)
+    fit_seed = int(w.rng.integers(2**31))
+    net, = load_or_train([locus_network()], cache, lambda: fit_loci(w.codes, w.labels, [fit_seed], epochs))
+    model, some = SequenceModel(net, (*FACTORS, "open"), LOCUS, "simulated locus"), w.codes[:4000]
+    open_, gc = w.labels[:4000, -1] >= 0.5, ((some == 1) | (some == 2)).mean(1)
+    drawn = decoy_labels(open_, w.labels[:4000, :-1] >= 0.5, gc, decoys, seed)
+    bare: Any = logit_model(fit_decoys(model, as_input(some).numpy(), drawn, "X"))
+    engine = Propagator(bare, range(len(bare.labels)))
+    found = [engine.draw(x, saturate(x.numpy()), {}) for x in as_input(w.windows)]
+    reference, effects = (np.stack([pair[i].double().numpy() for pair in found]) for i in (0, 1))
+    out = factor_answers("this model", effects, reference, w)
+    return _as_json(out, {"scenario": scenario, "round": number}, start)
+
+
+def locus_oracle_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, n_windows: int = 25) -> list[dict[str, Any]]:
+    "The same questions to a network that knows the world and has no decoys. Nothing is trained, so `cache` is not used."
+    start = time.perf_counter()
+    w = locus("locus", number, seed, 20, n_windows)
+    exact = log_odds(bind_and_open(affinities(w.windows), w.weights))
+    return _as_json(factor_answers("oracle", locus_effects(w.windows, w.weights, log_odds), exact, w), {"scenario": scenario, "round": number}, start)
+
 # %% ../nbs/11c_calibration.ipynb #e6ca2781
 LOCUS_LOCAL = ("egger", "ivw", "weighted median", "bootstrap", "divw on draws", "slope per draw")
 
@@ -254,17 +448,23 @@ def locus_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
 # %% ../nbs/11c_calibration.ipynb #0a6e696f
 ROUNDS: dict[str, Callable[..., list[dict[str, Any]]]] = {  # scenario -> what makes a round of it
     **dict.fromkeys(SCENARIOS, trained_round), **dict.fromkeys(LOCI, locus_round), **dict.fromkeys(DRAWN, drawn_round)}
+ESTIMANDS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    **dict.fromkeys(SCENARIOS, estimand_round), **dict.fromkeys(LOCI, locus_estimand_round), "locus oracle": locus_oracle_round}
+ASKED = {"protocols": ROUNDS, "estimands": ESTIMANDS}
 
 # %% ../nbs/11c_calibration.ipynb #cfce465c
-def simulate_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, **options: Any) -> list[dict[str, Any]]:
+def simulate_round(scenario: str, number: int, seed: int = 0, cache: Path | None = None, ask: str = "protocols",
+                   **options: Any) -> list[dict[str, Any]]:
     """All records of one round. A record is one protocol's answer, and in a locus round one factor's.
 
     The file `cache` keeps the trained networks. Options are `n_windows`; where networks are trained, also `n_train`,
     `epochs` and `draws`; where they are not, also `local`, the names of local estimators.
-    InputError for a scenario that is not in `ROUNDS`.
+    `ask` is "protocols", or "estimands" for the two estimands beside the published arithmetic, without `draws`.
+    InputError for an unknown `ask`, or a scenario for which there is no such round.
     """
-    check_choice("scenario", scenario, ROUNDS)
-    return ROUNDS[scenario](scenario, number, seed, cache, **options)
+    check_choice("ask", ask, ASKED)
+    check_choice("scenario", scenario, ASKED[ask])
+    return ASKED[ask][scenario](scenario, number, seed, cache, **options)
 
 # %% ../nbs/11c_calibration.ipynb #e462847c
 RECIPE = 4  # goes up when the same seed gives other numbers
@@ -279,8 +479,9 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str],
     directory that holds rounds of another seed or other options.
     """
     execution = execution or Execution(announce=lambda line: None)
-    if unknown := [s for s in scenarios if s not in ROUNDS]:
-        check_choice("scenario", unknown[0], ROUNDS)
+    check_choice("ask", ask := options.get("ask", "protocols"), ASKED)
+    if unknown := [s for s in scenarios if s not in ASKED[ask]]:
+        check_choice("scenario", unknown[0], ASKED[ask])
     check_whole("start", start)
     check_whole("rounds", rounds, start + 1)
     check_whole("seed", seed)

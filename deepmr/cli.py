@@ -683,6 +683,8 @@ def export(
 def simulate(
     scenario: Annotated[list[str] | None, typer.Option(metavar="NAMES", show_default="all", help=(
         "none, independent, dependent, both, locus, 'locus confounded', masks, members; several, separated by commas; or all."))] = None,
+    ask: Annotated[str, typer.Option(metavar="WHAT", help=(
+        "protocols; or estimands: this model and this way of training, with decoys and own sites in loci."))] = "protocols",
     rounds: Annotated[int, typer.Option(help="Rounds of each scenario, counted from 0.")] = 50,
     start: Annotated[int, typer.Option(help="The first round to do, where others are done elsewhere.")] = 0,
     seed: Annotated[int, typer.Option(help="Decides every round. The same seed gives the same bytes.")] = 0,
@@ -690,16 +692,17 @@ def simulate(
     workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one per core", min=1)] = None,
 ) -> None:
     "Measure each protocol's coverage on simulated sequence with known effects."
-    from deepmr.calibration import ROUNDS, calibration, simulate as run_rounds
-    from deepmr.core import Execution, write_file
+    from deepmr.calibration import ASKED, calibration, simulate as run_rounds
+    from deepmr.core import Execution, check_choice, write_file
+    check_choice("ask", ask, ASKED)
     chosen = [name.strip() for text in scenario or ["all"] for name in text.split(",")]
-    chosen = list(ROUNDS) if chosen == ["all"] else chosen
+    chosen = list(ASKED[ask]) if chosen == ["all"] else chosen
     with _counted("round") as progress:
         execution = Execution(workers=workers, progress=lambda done, total, what: progress(done, total))
-        frame = run_rounds(chosen, rounds, out, seed, start, execution)
+        frame = run_rounds(chosen, rounds, out, seed, start, execution, **({} if ask == "protocols" else {"ask": ask}))
     table = calibration(frame)
     write_file(Path(out) / "calibration.csv", table.to_csv(index=False))
-    shown = table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]
+    shown = table if ask != "protocols" else table[table.meta.isin(["two-level", "DL, Wald"]) & table.local.isin(["bootstrap", "egger"])]
     shown = shown[["scenario", "source", "local", "meta", "rounds", "bias", "rmse", "coverage", "coverage_error", "false_positives"]]
     typer.echo("\n" + shown.to_string(index=False, float_format=lambda v: f"{v:.3f}")
                + f"\n\nall protocols: {Path(out) / 'calibration.csv'}\nrounds: {Path(out) / 'rounds.csv'}")

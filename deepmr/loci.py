@@ -6,13 +6,14 @@
 __all__ = ['LOCUS_ROLES', 'locus']
 
 # %% ../nbs/11b_loci.ipynb #ada431ce
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import expit, stdtr, stdtrit
+from scipy.special import expit, logit, stdtr, stdtrit
 from torch import nn
 
 from deepmr.core import check_choice
@@ -24,6 +25,7 @@ from deepmr.worlds import (
     SCENARIOS,
     as_input,
     background_codes,
+    bootstrap_batches,
     motif_log_odds,
     motifs,
     mutant_occupancy,
@@ -32,6 +34,7 @@ from deepmr.worlds import (
     plant_sites,
     substitute,
     train,
+    train_together,
     window_slopes,
 )
 
@@ -90,21 +93,26 @@ def locus_data(rng: np.random.Generator, weights: np.ndarray, lift: float, n: in
     return codes, rng.binomial(MOLECULES, p) / MOLECULES
 
 # %% ../nbs/11b_loci.ipynb #3398143b
-def locus_truth(codes: np.ndarray, factor: str, weights: np.ndarray) -> np.ndarray:
-    "True local effects (n,) of a factor in windows (n, LOCUS). Only its own affinity changes."
+def log_odds(p: np.ndarray) -> np.ndarray:
+    "Log-odds of probabilities, which may be 1 up to rounding."
+    return np.asarray(logit(np.clip(p, 1e-12, 1 - 1e-12)))
+
+
+def locus_truth(codes: np.ndarray, factor: str, weights: np.ndarray, scale: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
+    "True local effects (n,) of a factor in windows (n, LOCUS), on probabilities or on another scale of them. Only its own affinity changes."
     k, out = FACTORS.index(factor), []
     for window, base in zip(codes, affinities(codes)):
         own = mutant_occupancy(window[None], {factor: motifs("locus")[factor]}, LOCUS_PRIOR)[0, :, 0]
         o = np.repeat(base[None], len(own), 0)
         o[:, k] = own
-        change = bind_and_open(o, weights)[:, [k, -1]]
+        change = scale(bind_and_open(o, weights)[:, [k, -1]])
         out.append(draw_slopes(*(change[1:] - change[0]).T))
     return np.array(out)
 
 
-def locus_effects(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def locus_effects(codes: np.ndarray, weights: np.ndarray, scale: Callable[[np.ndarray], np.ndarray] = np.asarray) -> np.ndarray:
     "Noise-free effects (n, 3 LOCUS, F + 1) of all mutations. All affinities change as the sequence says."
-    values = np.stack([bind_and_open(mutant_occupancy(c[None], motifs("locus"), LOCUS_PRIOR)[0], weights) for c in codes])
+    values = np.stack([scale(bind_and_open(mutant_occupancy(c[None], motifs("locus"), LOCUS_PRIOR)[0], weights)) for c in codes])
     return values[:, 1:] - values[:, :1]
 
 # %% ../nbs/11b_loci.ipynb #98797b36
@@ -188,8 +196,8 @@ def locus_network(length: int = LOCUS) -> ConvNet:
                    conv_dropout=(0.02, 0.05), hidden=64, hidden_dropout=0.05, length=length)
 
 
-def fit_locus(codes: np.ndarray, labels: np.ndarray, seed: int, epochs: int) -> list[nn.Module]:
-    "One network trained by binomial likelihood on sequences (n, LOCUS) and labels (n, F + 1)."
+def untrained_locus(seed: int) -> ConvNet:
+    "A network whose first filters are the motifs, and stay so."
     torch.manual_seed(seed)
     net = locus_network()
     first: Any = net.features[0]
@@ -201,13 +209,37 @@ def fit_locus(codes: np.ndarray, labels: np.ndarray, seed: int, epochs: int) -> 
             first.weight[k, :, :p.shape[1]] = torch.from_numpy(s * scale)
             first.bias[k] = -2
     first.requires_grad_(False)
+    return net
+
+
+def fit_locus(codes: np.ndarray, labels: np.ndarray, seed: int, epochs: int) -> list[nn.Module]:
+    "One network trained by binomial likelihood on sequences (n, LOCUS) and labels (n, F + 1)."
+    net = untrained_locus(seed)
     train(net, codes, labels, lambda x, target: F.binary_cross_entropy_with_logits(net.logits(x), target), epochs, batch=64, rate=0.003)
     return [net.eval()]
+
+# %% ../nbs/11b_loci.ipynb #0ffbbb66
+@torch.no_grad()
+def first_features(net: ConvNet, codes: np.ndarray, size: int = 500) -> torch.Tensor:
+    "What the fixed filters see in sequences (n, LOCUS), after their pooling: (n, channels, positions)."
+    return torch.cat([net.features[:3](as_input(codes[i:i + size])) for i in range(0, len(codes), size)])
+
+
+def fit_loci(codes: np.ndarray, labels: np.ndarray, seeds: Sequence[int], epochs: int) -> list[ConvNet]:
+    "Networks as of `fit_locus`, each on its own bootstrap sample. All have the first filters of the first, so these read each sequence once."
+    nets, batches = [], []
+    for seed in seeds:
+        nets.append(untrained_locus(seed))
+        batches.append(bootstrap_batches(len(codes), epochs, 64))
+        nets[-1].features[0].load_state_dict(nets[0].features[0].state_dict())
+    stacks = [nn.Sequential(*list(net.features)[3:], *list(net.head)[:-1]) for net in nets]
+    target = torch.from_numpy(labels).float()
+    train_together(stacks, first_features(nets[0], codes), target, batches, F.binary_cross_entropy_with_logits, rate=0.003)
+    return [net.eval() for net in nets]
 
 
 def locus_draws(net: nn.Module, codes: np.ndarray, draws: int, seed: int) -> np.ndarray:
     "Effects (draws, n, 3 LOCUS, F + 1) of the network in windows (n, LOCUS). All windows share the masks of a draw."
     model = SequenceModel(net, (*FACTORS, "open"), LOCUS, "simulated locus")
-    sampler, draws = draw_source(model, seed, draws)
-    engine = make_engine(model, list(range(len(FACTORS) + 1)), n_draws=draws)
+    engine, (sampler, draws) = make_engine(model, list(range(len(FACTORS) + 1))), draw_source(model, seed, draws)
     return np.stack([window_draws(engine, x.numpy(), sampler, ALL_WINDOWS, draws, 1).effects for x in as_input(codes)], 1)

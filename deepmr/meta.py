@@ -10,7 +10,7 @@ __all__ = ['MetaEstimate', 'random_effects', 'fixed_effect', 'two_level', 'fixed
 
 # %% ../nbs/07_meta.ipynb #206bafe9
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -451,12 +451,25 @@ def _mean_estimate(mean: float, var: float, df: float, level: float, var_windows
     return MeanEstimate(mean, se, mean - crit * se, mean + crit * se, p, float(df), mean - reach, mean + reach,
                         float(np.sqrt(var_windows)), **rest)
 
+# %% ../nbs/07_meta.ipynb #5e1f0a77
+def t_to_unskewed(t: ArrayLike, a: ArrayLike) -> np.ndarray:
+    "Hall's transformation of t statistics, for a = skewness / sqrt(n): the result has about Student's distribution."
+    t, a = np.asarray(t, float), np.asarray(a, float)
+    return np.asarray(t + a * t**2 / 3 + a**2 * t**3 / 27 + a / 6)
+
+
+def unskewed_to_t(x: float, a: float) -> float:
+    "The t statistic that `t_to_unskewed` turns into x; a is not 0."
+    return float(3 / a * (np.cbrt(1 + a * (x - a / 6)) - 1))
+
 # %% ../nbs/07_meta.ipynb #7230060a
-def fixed_network(slopes: ArrayLike, level: float = 0.95) -> MeanEstimate:
+def fixed_network(slopes: ArrayLike, level: float = 0.95, skewness: float = 0.0) -> MeanEstimate:
     """The mean slope of one network over windows, with the t interval of a mean; slopes (W,), exact in each window.
 
-    The answer is about this network. Windows should not overlap. Raises InputError for fewer than two slopes, or one that is
-    not finite.
+    The answer is about this network. Windows should not overlap. `skewness` is that of slopes away from zero, known from more windows
+    than these, e.g. of all exposures of a table. Where the t interval leaves out 0, what skewness does to it is then taken out.
+    Raises InputError for fewer than two slopes, one that is not finite, or such a skewness. Source: Hall 1992, Journal of the Royal
+    Statistical Society B 54:221.
     """
     check_level(level)
     y = as_vector('slopes', slopes)
@@ -465,8 +478,16 @@ def fixed_network(slopes: ArrayLike, level: float = 0.95) -> MeanEstimate:
         raise InputError("slopes: found 1 window, expected two or more")
     s2 = float(y.var(ddof=1))
     few = [note('few_studies', k=len(y))] * (len(y) < FEW_STUDIES)
-    return _mean_estimate(float(y.mean()), s2 / len(y), len(y) - 1, level, s2, sd_networks=np.nan, k=len(y), n_networks=1,
-                          method='fixed network', warnings=tuple(few))
+    m = _mean_estimate(float(y.mean()), s2 / len(y), len(y) - 1, level, s2, sd_networks=np.nan, k=len(y), n_networks=1,
+                       method='fixed network', warnings=tuple(few))
+    if not np.isfinite(skewness):
+        raise InputError(f"skewness: found {skewness}, expected a finite number")
+    a, crit = float(np.sign(m.estimate) * skewness / np.sqrt(len(y))), float(stdtrit(m.df, (1 + level) / 2))
+    if a == 0 or m.se == 0 or abs(m.estimate) <= crit * m.se:
+        return m
+    low, high = (m.estimate - m.se * unskewed_to_t(t, a) for t in (crit, -crit))
+    p = float(2 * stdtr(m.df, -abs(t_to_unskewed(m.estimate / m.se, a))))
+    return replace(m, ci_low=low, ci_high=high, p=p, method='fixed network, skewed')
 
 # %% ../nbs/07_meta.ipynb #235ca7da
 FEW_NETWORKS = 5

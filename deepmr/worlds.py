@@ -242,13 +242,14 @@ class World:
         return oracle_record("oracle", window_slopes(self.effects(codes)[None])[:, 0], self.truths(codes, begins))
 
 # %% ../nbs/11_worlds.ipynb #2205cc05
-def world(scenario: str, number: int, seed: int = 0, n_train: int = N_TRAIN) -> World:
-    "The world of round `number`. InputError for a name that is not in `SCENARIOS`."
+def world(scenario: str, number: int, seed: int = 0, n_train: int = N_TRAIN, null: bool = False) -> World:
+    "The world of round `number`; with `null`, one without an effect. InputError for a name that is not in `SCENARIOS`."
     check_choice("scenario", scenario, SCENARIOS)
     rng = np.random.default_rng([seed, number, list(SCENARIOS).index(scenario)])
     alpha, ratio = rng.normal(100, 3), 0.0
     while ratio < 0.05:
         ratio = rng.normal(10 if number % 2 else 1, 0.5)
+    ratio *= not null
     codes, y = training_data(rng, alpha, alpha * ratio, SCENARIOS[scenario], n_train)
     return World(SCENARIOS[scenario], alpha, ratio, codes, y, rng)
 
@@ -290,18 +291,22 @@ def train(net: nn.Module, codes: np.ndarray, target: np.ndarray, loss: Callable[
             schedule.step()
 
 
+def in_units(net: Any, mean: np.ndarray, sd: np.ndarray) -> nn.Sequential:
+    "The network with its last layer changed in place from standardised labels back to the units of the counts."
+    with torch.no_grad():
+        scale, last = torch.from_numpy(sd).float(), net[-1]
+        last.weight *= scale[:, None]
+        last.bias.copy_(last.bias * scale + torch.from_numpy(mean).float())
+    return net.eval()
+
+
 def fit(codes: np.ndarray, y: np.ndarray, seed: int, p: float = 0.0, bootstrap: bool = False, epochs: int = EPOCHS) -> nn.Sequential:
     "A network trained by squared error on sequences (n, LENGTH) and transformed counts (n, 2), or on a bootstrap sample of them."
     torch.manual_seed(seed)
     net, mean, sd = network(p), y.mean(0), y.std(0)
     rows = torch.randint(len(codes), (len(codes),)).numpy() if bootstrap else slice(None)
     train(net, codes[rows], ((y - mean) / sd)[rows], lambda x, target: F.mse_loss(net(x), target), epochs, batch=64, rate=0.01)
-    with torch.no_grad():  # back to the units of the counts
-        scale = torch.from_numpy(sd).float()
-        last: Any = net[-1]
-        last.weight *= scale[:, None]
-        last.bias.copy_(last.bias * scale + torch.from_numpy(mean).float())
-    return net.eval()
+    return in_units(net, mean, sd)
 
 # %% ../nbs/11_worlds.ipynb #76787793
 STUCK = 1.25  # times the median error
@@ -336,6 +341,75 @@ def fit_all(codes: np.ndarray, y: np.ndarray, seed: int, epochs: int = EPOCHS) -
         return fit(codes, y, seed + k + attempt * (MEMBERS + 1), DROPOUT * (k == MEMBERS), k < MEMBERS, epochs)
 
     return retrain_stuck([fit_one(k) for k in range(MEMBERS + 1)], codes, y, fit_one)
+
+# %% ../nbs/11_worlds.ipynb #4234bc8a
+def side_by_side(nets: Sequence[Any]) -> nn.Sequential:
+    "K stacks of layers as the groups of one, from (N, K C, 1, L) to (N, K labels). It has copies of their weights."
+    layers: list[nn.Module] = []
+    for same in zip(*nets):
+        if hasattr(same[0], "weight"):
+            weight = torch.cat([m.weight.reshape(*m.weight.shape[:2], 1, -1) for m in same]).detach()
+            wide = nn.Conv2d(weight.shape[1] * len(same), len(weight), (1, weight.shape[3]), groups=len(same))
+            wide.load_state_dict({"weight": weight, "bias": torch.cat([m.bias for m in same]).detach()})
+            layers.append(wide)
+        elif isinstance(same[0], nn.MaxPool1d):
+            size: Any = same[0].kernel_size
+            layers.append(nn.MaxPool2d((1, size)))
+        elif not isinstance(same[0], nn.Flatten | nn.Unflatten):
+            layers.append(same[0])  # without weights
+    out: Any = nn.Sequential(*layers, nn.Flatten())
+    return out.to(memory_format=torch.channels_last)
+
+
+def taken_apart(wide: nn.Sequential, nets: Sequence[Any]) -> None:
+    "Give each stack of layers the weights that it has in `wide`."
+    groups: list[Any] = [m for m in wide if isinstance(m, nn.Conv2d)]
+    with torch.no_grad():
+        for group, same in zip(groups, zip(*([m for m in net if hasattr(m, "weight")] for net in nets))):
+            for m, weight, bias in zip(same, group.weight.chunk(len(nets)), group.bias.chunk(len(nets))):
+                m.weight.copy_(weight.reshape(m.weight.shape))
+                m.bias.copy_(bias)
+
+# %% ../nbs/11_worlds.ipynb #cab77588
+def bootstrap_batches(n: int, epochs: int, batch: int) -> torch.Tensor:
+    "Batches (steps, batch) of a bootstrap sample of n rows, in the order that `fit` takes them."
+    rows = torch.randint(n, (n,))
+    return torch.stack([rows[torch.randperm(n)[:n // batch * batch]] for _ in range(epochs)]).view(-1, batch)
+
+
+def train_together(nets: Sequence[Any], x: torch.Tensor, target: torch.Tensor, batches: Sequence[torch.Tensor], loss: Callable[..., Any],
+                   rate: float) -> None:
+    "Train K stacks of layers as `train` does, on inputs (n, C, L) and targets (n, labels), each in its own order of batches."
+    wide, steps = side_by_side(nets), torch.stack(list(batches), 2)
+    optimizer = torch.optim.Adam(wide.parameters(), rate, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=len(steps))
+    for rows in steps:  # (batch, K)
+        seen = x[rows].flatten(1, 2)[:, :, None].contiguous(memory_format=torch.channels_last)
+        error = len(nets) * loss(wide(seen), target[rows].flatten(1))  # each network's own mean, added up
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        schedule.step()
+    taken_apart(wide, nets)
+
+# %% ../nbs/11_worlds.ipynb #5fedc0c1
+def fit_members(codes: np.ndarray, y: np.ndarray, seeds: Sequence[int], epochs: int = EPOCHS) -> list[nn.Sequential]:
+    "Networks as `fit` trains them with these seeds, each on its own bootstrap sample: the same up to rounding, in less time."
+    mean, sd, nets, batches = y.mean(0), y.std(0), [], []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        nets.append(network())
+        batches.append(bootstrap_batches(len(codes), epochs, 64))
+    train_together(nets, as_input(codes).contiguous(), torch.from_numpy((y - mean) / sd).float(), batches, F.mse_loss, rate=0.01)
+    return [in_units(net, mean, sd) for net in nets]
+
+
+def screened_members(codes: np.ndarray, y: np.ndarray, seeds: Sequence[int], epochs: int = EPOCHS) -> list[nn.Module]:
+    "The networks of `fit_members`. In each ensemble of MEMBERS those that are stuck are trained again, as in `fit_all`."
+    nets, out = fit_members(codes, y, seeds, epochs), list[nn.Module]()
+    for at in range(0, len(seeds), MEMBERS):
+        out += retrain_stuck(nets[at:at + MEMBERS], codes, y, lambda k, attempt: fit(codes, y, seeds[at + k] + attempt * 1000, 0.0, True, epochs))
+    return out
 
 # %% ../nbs/11_worlds.ipynb #8d765311
 def mutant_differences(values: np.ndarray, n: int) -> np.ndarray:

@@ -156,6 +156,52 @@ def test_a_locus_round_has_every_factor_and_source():
     assert "joint" in set(rows.local) and json.loads(rows.to_json()) and rows[rows.source == "oracle"].estimate.notna().all()
 
 
+def test_a_round_of_estimands_has_both_and_every_third_world_no_effect():
+    some = dict(ask="estimands", n_train=600, epochs=1, n_windows=4)
+    null, one = (pd.DataFrame(simulate_round(scenario, number, **some)) for scenario, number in (("none", 2), ("both", 0)))
+    assert set(null.source) == set(one.source) == {"this model", "this training", "published"}
+    assert (null.truth == 0).all() and (null.ratio == 0).all() and (one.truth > 0).all() and (null.networks[0], one.networks[0]) == (10, 5)
+    training = null[null.source == "this training"]
+    assert (training.pairs == 200).all() and training.replicate_z.between(0.01, 100).all() and one.replicate_z.isna().all()
+    again = pd.DataFrame(simulate_round("none", 2, **some))
+    pd.testing.assert_frame_equal(null.drop(columns="seconds"), again.drop(columns="seconds"))
+
+
+def test_a_perfect_network_tells_openers_from_twins_and_followers_at_their_own_sites():
+    rows = pd.DataFrame(simulate_round("locus oracle", 1, ask="estimands", n_windows=8))
+    rows = rows[rows.local == "own sites"].set_index("exposure")
+    away = (rows.ci_low > 0) | (rows.ci_high < 0)
+    stands = rows.direct.isna() | (rows.direct.abs() > rows.rival_direct.abs())
+    found = rows.index[away & stands]
+    assert len(set(found) & set(rows.index[rows.role.isin(["opener", "closer"])])) >= 8  # of 11, with 8 windows each
+    assert "MYBL2" not in found and not set(found) & set(rows.index[rows.role.isin(["twin", "null, overlapping"])])
+    assert away[rows.role.isin(["twin", "null, overlapping"])].any()  # which their own sites alone do not tell
+
+
+def test_what_is_asked_must_be_known():
+    with pytest.raises(InputError, match="ask: found 'all', expected one of protocols, estimands"):
+        simulate_round("none", 0, ask="all")
+    with pytest.raises(InputError, match=r"scenario: found 'masks', expected one of none, .*locus oracle"):
+        simulate(["masks"], 1, "nowhere", ask="estimands")
+
+
+def test_the_interval_over_windows_holds_on_the_default_model():
+    stored = pd.read_csv(ROOT / "results" / "coverage" / "coverage.csv")
+    many = stored[stored.windows >= 100]
+    assert len(many) >= 7 and many.shared_skewness.between(0.93, 0.97).all() and not many.t.between(0.93, 0.97).all()
+
+
+def test_stored_rounds_of_estimands():
+    folder = STORED / "estimands"
+    frame = read_rounds(folder / "rounds.csv.gz")
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "calibration.csv"), calibration(frame), check_dtype=False, rtol=1e-5)
+    about = json.loads((folder / "simulation.json").read_text())
+    assert about["options"] == {"ask": "estimands"} and all("--ask estimands" in c for c in about["commands"])
+    pairs = frame[frame.replicate_z.notna() & (frame.meta == "crossed") & (frame.scenario == "none")]
+    for _, some in pairs.groupby("local"):
+        assert some.pairs.sum() >= 100 and 0.9 <= np.sqrt((some.replicate_z**2).mean()) <= 1.1
+
+
 def test_stored_rounds_grow_and_none_is_there_twice(tmp_path):
     for start, stop in ((0, 2), (1, 3)):
         simulate(["members"], stop, tmp_path / str(stop), execution=ONE, start=start, n_windows=5)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from deepmr.calibration import RECIPE, ROUNDS, calibration, read_rounds
+from deepmr.calibration import ESTIMANDS, RECIPE, ROUNDS, calibration, read_rounds
 from deepmr.core import InputError, write_file
 
 KEY = ["scenario", "round"]
@@ -27,7 +27,7 @@ def merged(stored: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     "Both, in the order of scenarios and rounds; rounds of `new` take the place of those of the same name."
     there = pd.MultiIndex.from_frame(stored[KEY]).isin(pd.MultiIndex.from_frame(new[KEY])) if len(stored) else []
     both = pd.concat([f for f in (stored[[not t for t in there]] if len(stored) else stored, new) if len(f)], ignore_index=True)
-    order = {scenario: i for i, scenario in enumerate(ROUNDS)}
+    order = {scenario: i for i, scenario in enumerate({**ROUNDS, **ESTIMANDS})}
     return both.sort_values(KEY, key=lambda c: c.map(order) if c.name == "scenario" else c, kind="stable", ignore_index=True)
 
 
@@ -47,7 +47,8 @@ def main(results: str, *runs: str) -> None:
     stored = read_rounds(path)
     write_file(folder / "calibration.csv", calibration(stored).to_csv(index=False, float_format="%.6g"))
     rounds = {str(s): sorted(map(int, r.unique())) for s, r in stored.groupby("scenario", sort=False)["round"]}
-    commands = [f"deepmr simulate --scenario '{s}' --start {r[0]} --rounds {r[-1] + 1} --seed {what[0]['seed']}" for s, r in rounds.items()]
+    ask = f"--ask {what[0]['options']['ask']} " if "ask" in what[0]["options"] else ""
+    commands = [f"deepmr simulate {ask}--scenario '{s}' --start {r[0]} --rounds {r[-1] + 1} --seed {what[0]['seed']}" for s, r in rounds.items()]
     write_file(about, json.dumps(what[0] | {
         "commands": commands, "rounds": {s: len(r) for s, r in rounds.items()}, "python": platform.python_version(),
         "torch": torch.__version__}, indent=1) + "\n")

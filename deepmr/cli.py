@@ -129,7 +129,7 @@ class _Question:
 
     model: Annotated[str, typer.Option(help=MODELS)] = "hepg2"
     outcome: Annotated[str, typer.Option(help="The label that may be caused, named as the exposures are.")] = "HepG2_DNase_None"
-    genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="cache, then UCSC, then windows that the model makes",
+    genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="what ships, cache, UCSC, then windows that the model makes",
                                                help="FASTA of a whole genome, or of segments named chr1:100-2000.")] = None
     draws: Annotated[int | None, typer.Option(show_default="50; of an ensemble, one per member", help="Dropout draws per window.")] = None
 

@@ -74,7 +74,7 @@ class Experiment:
     exposures: tuple[str, ...] = ()  # empty: every label of the outcome's cell, for example all that begin with HepG2_
     outcome: str = "HepG2_DNase_None"
     regions: str | None = None  # BED; None: the windows in the package
-    genome: str | None = None  # FASTA; None: the cache, then UCSC, then evolved windows
+    genome: str | None = None  # FASTA; None: what ships, the cache, UCSC, then evolved windows
     windows: int = 25  # per exposure
     draws: int | None = None  # sets of dropout masks, or members of an ensemble; None: 50, or all members
     protocol: str = "default"  # a key of PROTOCOLS
@@ -151,16 +151,22 @@ def candidate_windows(experiment: Experiment, model: SequenceModel) -> pd.DataFr
 
 
 def _sample(experiment: Experiment, model: SequenceModel, exposures: tuple[str, ...], candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    "exposure -> its sample of windows. Raises InputError where an exposure was observed in none."
-    samples = {}
+    "exposure -> its sample of windows, without those that were observed in none. InputError if one of them was asked for by name, or all are."
+    at: dict[str, list[int]] = {}
+    for i, labels in enumerate(candidates.labels):
+        for label in labels or ():
+            at.setdefault(label, []).append(i)
+    samples, unknown = {}, candidates.labels.isna().to_numpy()
     for exposure in exposures:
+        bound = unknown.copy()
         names = {exposure, model.labels[model.index(exposure)]}  # peaks of HepG2_CTCF_None also serve HepG2_CTCF_None#2
-        bound = np.array([labels is None or not names.isdisjoint(labels) for labels in candidates.labels])
-        if not bound.any():
+        bound[[i for name in names for i in at.get(name, [])]] = True
+        if bound.any():
+            samples[exposure] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
+        elif experiment.exposures or (exposure == exposures[-1] and not samples):
             where = "the windows that ship with deepmr" if experiment.regions is None else experiment.regions
             raise InputError(f"regions: found no window bound by {exposure} in {where}, "
                              "expected at least one; give --regions BED")
-        samples[exposure] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
     return samples
 
 # %% ../nbs/08_experiment.ipynb #0f46e01a
@@ -206,7 +212,9 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     samples = _sample(experiment, model, exposures, candidate_windows(experiment, model))
     notes = [note("few_windows", exposure=e, n=len(s), asked=experiment.windows) for e, s in samples.items()
              if len(s) < experiment.windows]
-    windows, sequences = _union(samples), Sequences(experiment.genome, announce=execution.announce)
+    if len(samples) < len(exposures):
+        notes.append(note("no_windows", exposures=", ".join(e for e in exposures if e not in samples)))
+    exposures, windows, sequences = tuple(samples), _union(samples), Sequences(experiment.genome, announce=execution.announce)
     try:
         codes, source = encode_all(sequences.get(windows)), sequences.source
     except SequenceUnavailable as reason:

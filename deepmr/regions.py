@@ -7,7 +7,9 @@ __all__ = ['ALPHABET', 'one_hot', 'read_regions', 'window_name', 'Genome', 'tile
            'sequence_digest', 'read_windows', 'write_windows', 'SequenceUnavailable', 'Sequences']
 
 # %% ../nbs/00c_regions.ipynb #aeca4f70
+import bisect
 import contextlib
+import functools
 import gzip
 import hashlib
 import http.client
@@ -18,6 +20,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -351,7 +354,8 @@ def read_windows(
 
     Raises InputError as `read_regions` does.
     """
-    path = Path(__file__).parent / "data" / "hepg2_windows.bed" if path is None else path
+    if path is None:
+        return _shipped_windows().copy()
     frame = read_regions(path)
     out = frame[["chrom", "start", "end"]].copy()
     out["name"] = [window_name(*w) for w in out.itertuples(index=False)]
@@ -359,6 +363,34 @@ def read_windows(
     out["labels"] = [tuple(r[0].split(",")) if ok else None for r, ok in zip(frame.rest, labelled)]
     out["digest"] = [r[1] if len(r) == 2 else None for r in frame.rest]
     return out
+
+# %% ../nbs/00c_regions.ipynb #b7e400a9
+SHIPPED = Path(str(resources.files("deepmr") / "data" / "hepg2_windows.bed.gz"))
+
+
+@functools.cache
+def _shipped_windows() -> pd.DataFrame:
+    "The windows that ship, read once in a process."
+    return read_windows(SHIPPED)
+
+
+@functools.cache
+def shipped_stretches() -> dict[str, list[tuple[int, int, str]]]:
+    "The sequence that ships: for each chromosome start, end and bases of stretches that do not touch, in their order."
+    path, found = SHIPPED.with_name("hepg2_windows.fa.gz"), dict[str, list[tuple[int, int, str]]]()
+    with gzip.open(path, "rt", encoding="ascii") as text:
+        for record in text.read().split(">")[1:]:
+            name, bases = record.split()
+            chrom, start, end, _ = _segment(name, len(bases), path)
+            found.setdefault(chrom, []).append((start, end, bases))
+    return found
+
+
+def shipped_bases(chrom: str, start: int, end: int) -> str | None:
+    "Bases of hg19 from the package; None where it does not hold all of them."
+    here = shipped_stretches().get(chrom, [])
+    i = bisect.bisect_right(here, start, key=lambda stretch: stretch[0]) - 1
+    return here[i][2][start - here[i][0]:end - here[i][0]] if i >= 0 and here[i][0] <= start < end <= here[i][1] else None
 
 # %% ../nbs/00c_regions.ipynb #a59271d5
 def resize(windows: pd.DataFrame, centres: ArrayLike, length: int) -> pd.DataFrame:
@@ -408,7 +440,7 @@ def write_windows(windows: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 # %% ../nbs/00c_regions.ipynb #ab944a9f
 class SequenceUnavailable(InputError):
-    "No genome was given, none is cached, and the network did not answer."
+    "No genome was given, the package and the cache lack a window, and the network did not answer."
 
 # %% ../nbs/00c_regions.ipynb #ab48f722
 UCSC = "https://api.genome.ucsc.edu/getData/sequence"
@@ -452,11 +484,11 @@ def _write_store(store: Path, known: dict[str, str]) -> None:
 
 # %% ../nbs/00c_regions.ipynb #76ec4364
 class Sequences:
-    "Sequence of windows from a FASTA, the cache or UCSC, checked. `source` says which one served."
+    "Sequence of windows from a FASTA, the package, the cache or UCSC, checked. `source` says which served."
 
     def __init__(
         self,
-        genome: str | os.PathLike[str] | None = None,  # a FASTA; None: the cache, then UCSC
+        genome: str | os.PathLike[str] | None = None,  # a FASTA; None: the package, the cache, then UCSC
         assembly: str = "hg19",
         announce: Callable[[str], None] = print,  # called before windows are fetched
         fetch: Callable[..., str] = fetch_ucsc,  # (chrom, start, end, assembly) to bases; OSError if it cannot
@@ -472,17 +504,25 @@ class Sequences:
         if self.genome:
             origin = self.genome.path.name
             return [check_sequence(n, self.genome.fetch(c, s, e), e - s, d, origin) for c, s, e, n, d in rows]
+        held = [shipped_bases(c, s, e) if self.assembly == "hg19" else None for c, s, e, _, _ in rows]
+        found, other = ["that ships with deepmr"] if any(held) else [], [row for row, bases in zip(rows, held) if bases is None]
+        known = self._elsewhere(other, found) if other else {}
+        self.source = f"genomic windows, {self.assembly} {' and '.join(found)}"
+        return [check_sequence(n, bases or known[n], e - s, d, "the package" if bases else "the cache") for bases, (_, s, e, n, d) in zip(held, rows)]
+
+    def _elsewhere(self, rows: list[tuple[Any, ...]], found: list[str]) -> dict[str, str]:
+        "Sequences by name from the cache or UCSC, and which of the two, added to `found`."
         store = cache_dir() / f"{self.assembly}_windows.json"
         known = _read_store(store)
-        self.source = f"genomic windows, {self.assembly} from the cache"
-        if missing := [r for r in rows if r[3] not in known]:
+        missing = [r for r in rows if r[3] not in known]
+        found.append("fetched from UCSC" if missing else "from the cache")
+        if missing:
             self.announce(f"fetching {len(missing)} windows of {self.assembly} from UCSC …")
-            self.source = f"genomic windows, {self.assembly} fetched from UCSC"
             try:
                 _fetch_missing(self, known, missing)
             finally:
                 _write_store(store, known)
-        return [check_sequence(n, known[n], e - s, d, "the cache") for _, s, e, n, d in rows]
+        return known
 
 # %% ../nbs/00c_regions.ipynb #09aea40a
 def _fetch_missing(sequences: Sequences, known: dict[str, str], missing: Iterable[tuple[Any, ...]]) -> None:

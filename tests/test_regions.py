@@ -194,3 +194,12 @@ def test_shipped_windows_are_those_of_hg19_and_their_labels_those_of_the_peaks(h
         label = t.deepsea_label if isinstance(t.deepsea_label, str) else f"HepG2_{t.target}_None"
         bound = R.is_bound(windows, R.read_regions(hg19 / t.file)) & ~windows.chrom.isin(str(t.unlabelled_chromosomes).split(","))
         assert [label in labels for labels in windows.labels] == bound.tolist(), label
+
+
+def test_known_factors_are_a_list_with_references_of_factors_that_have_a_track(hg19):
+    known = pd.read_csv(ROOT / "nbs" / "data" / "known_factors.csv", comment="#")
+    assert known.factor.is_unique and set(known["class"]) == {"opener", "activator", "repressor", "insulator"}
+    assert known.reason.notna().all() and known.reference.str.contains(r" \d{4}, \D+ \d+:e?\d+$").all()
+    assert known.doi.dropna().str.fullmatch(r"10\.\d{4,}/\S+").all()
+    tracks = pd.concat([pd.read_csv(hg19 / f"tracks{which}.tsv", sep="\t").query("cell == 'HepG2'") for which in ("", "_consensus")])
+    assert set(known.factor) <= set(tracks.target)

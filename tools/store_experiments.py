@@ -1,4 +1,4 @@
-"""Keep what `23_experiments` shows: `python tools/store_experiments.py [MODEL [SHARED [RESULTS]]]`, about four minutes on one core.
+"""Keep what `23_experiments` shows: `python tools/store_experiments.py [MODEL [SHARED [RESULTS]]]`, a few minutes on one core.
 
 MODEL is a name or file that `load_model` takes and whose labels are named CELL_FACTOR_TREATMENT. SHARED holds mpra/, hg19/ and models/.
 Effects predicted for single mutations are compared with effects measured by saturation mutagenesis (Kircher et al. 2019). Then the measured effects
@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,8 @@ from deepmr.scale import logit_model
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST = 10  # barcodes
-FLANKS = 4  # random surroundings of a stretch whose own are not at hand
+PLACES = (-150, -50, 50, 150)  # bp by which the stretch lies off the middle of its window
+MASKS = 20  # draws of a network with dropout
 BLOCK = 20  # bp that are drawn together in the bootstrap
 REPLICATES = 1000
 
@@ -42,7 +44,8 @@ ELEMENTS = {
     "IRF4": ("SK-MEL-28", "HepG2"), "IRF6": ("HaCaT", "HepG2"), "MYCrs11986220": ("LNCaP", "HepG2")}
 
 # Exposures that were named before any slope was seen: factors known to act on these elements.
-NAMED = {"F9": ("HNF4A", "CEBPB", "FOXA1", "FOXA2"), "SORT1": ("CEBPB", "HNF4A", "FOXA1", "FOXA2"), "PKLR": ("GATA1", "SP1"), "TERT": ("GABP", "GABPA")}
+NAMED = {"F9": ("HNF4A", "CEBPB", "FOXA1", "FOXA2"), "SORT1": ("CEBPB", "HNF4A", "FOXA1", "FOXA2"), "PKLR": ("GATA1", "SP1"),
+         "TERT": ("GABP", "GABPA")}
 
 
 def measured(path: Path, element: str) -> pd.DataFrame:
@@ -60,33 +63,42 @@ def measured(path: Path, element: str) -> pd.DataFrame:
     return kept
 
 
-def surrounded(table: pd.DataFrame, genome: Genome, length: int, random: bool = False) -> tuple[np.ndarray, int, str]:
-    "Windows (n, 4, length) with the assayed stretch in the middle, where they begin, and what is around: 'genome', or 'random' surroundings."
+class View(NamedTuple):
+    "The assayed stretch somewhere in a window, on one strand."
+
+    x: np.ndarray  # (4, L)
+    begin: int  # of the window on the chromosome
+    flipped: bool  # the reverse complement?
+
+    def rows(self, table: pd.DataFrame) -> np.ndarray:
+        "Numbers of the measured mutations among the 3L of `saturate`."
+        mutations, last = saturate(self.x), self.x.shape[1] - 1
+        at = {(int(p), int(a)): i for i, (p, a) in enumerate(zip(mutations.position, mutations.alt))}
+        where, alt = table.position.to_numpy() - self.begin, np.array([ALPHABET.index(a) for a in table.alt])
+        return np.array([at[int(p), int(a)] for p, a in (zip(last - where, 3 - alt) if self.flipped else zip(where, alt))])
+
+
+def views(table: pd.DataFrame, genome: Genome, length: int, random: bool = False) -> tuple[list[View], str]:
+    "The assayed stretch at four places of a window, on both strands, and what is around it: 'genome', or 'random' where that is not at hand."
     chrom, first, bases = (table.attrs[k] for k in ("chrom", "start", "sequence"))
-    begin = (first + len(bases) // 2) // 10 * 10 - length // 2
-    try:
-        if random:
-            raise InputError("random surroundings are asked for")
-        whole, at = genome.fetch(chrom, begin, begin + length), first - begin
-        if any(a != b for a, b in zip(bases, whole[at:at + len(bases)]) if b != "N" and a != "N"):
+    middle, around, found = (first + len(bases) // 2) // 10 * 10, "random" if random else "genome", []
+    for i, place in enumerate(PLACES):
+        begin = middle - length // 2 + place
+        at, known = first - begin, one_hot(bases, ambiguous="zero")[0]
+        try:
+            x = one_hot(genome.fetch(chrom, begin, begin + length))[0] if around == "genome" else None
+        except InputError:
+            return views(table, genome, length, random=True)
+        if x is None:
+            x = random_windows(len(PLACES), length, seed=0).numpy()[i]
+            x[:, at:at + len(bases)] = np.where(known.sum(0) > 0, known, x[:, at:at + len(bases)])
+        if (x[:, at:at + len(bases)] * known).sum() != known.sum():
             raise ValueError(f"{chrom}:{first}: the assay's reference differs from the genome's")
-        return one_hot(whole), begin, "genome"
-    except InputError:
-        x = random_windows(FLANKS, length, seed=0).numpy()
-        known = one_hot(bases, ambiguous="zero")[0]
-        inner = x[:, :, first - begin:first - begin + len(bases)]
-        inner[...] = np.where(known.sum(0) > 0, known, inner)
-        return x, begin, "random"
+        found += [View(x, begin, False), View(x[::-1, ::-1].copy(), begin, True)]
+    return found, around
 
 
-def rows_of(table: pd.DataFrame, begin: int, x: np.ndarray) -> np.ndarray:
-    "Numbers of the measured mutations among the 3L of a window."
-    mutations = saturate(x)
-    at = {(int(p), ALPHABET[a]): i for i, (p, a) in enumerate(zip(mutations.position, mutations.alt))}
-    return np.array([at[p - begin, a] for p, a in zip(table.position, table.alt)])
-
-
-def predict(engines: list, x: np.ndarray) -> np.ndarray:
+def predict(engines: list[Any], x: np.ndarray) -> np.ndarray:
     "Effects (3L, O) of all mutations of a window without dropout: the mean over networks."
     tensor, mutations = torch.from_numpy(x).float(), saturate(x)
     return np.mean([engine.draw(tensor, mutations, {})[1].numpy() for engine in engines], 0, dtype=np.float64)
@@ -113,7 +125,7 @@ def dragonn(folder: Path) -> SequenceModel:
     return adapt(torch.nn.Sequential(*layers, torch.nn.Flatten(), dense), labels, 145, "MPRA-DragoNN")
 
 
-def slid(engines: list, table: pd.DataFrame, length: int, columns: list[int], stride: int = 5) -> np.ndarray:
+def slid(engines: list[Any], table: pd.DataFrame, length: int, columns: list[int], stride: int = 10) -> np.ndarray:
     "Effects (M,) of the measured mutations by a short network: the mean over `columns` and over all its windows that hold the mutation."
     bases, first = table.attrs["sequence"], table.attrs["start"]
     total, n = np.zeros((len(bases), 4)), np.zeros((len(bases), 1))
@@ -135,8 +147,8 @@ def resampled(position: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def correlation(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
     "Pearson's correlation under each row of weights (R, M); x may have one row a replicate."
-    mean = lambda v: (w * v).sum(-1, keepdims=True) / w.sum(-1, keepdims=True)  # noqa: E731
-    dx, dy = x - mean(x), y - mean(y)
+    total = w.sum(-1, keepdims=True)
+    dx, dy = (v - (w * v).sum(-1, keepdims=True) / total for v in (x, y))
     return (w * dx * dy).sum(-1) / np.sqrt((w * dx * dx).sum(-1) * (w * dy * dy).sum(-1))
 
 
@@ -165,24 +177,35 @@ def compare_all(model: SequenceModel, shared: Path) -> pd.DataFrame:
     cells = sorted({cell for _, cell in ELEMENTS.values()})
     columns = [model.index(f"{cell}_DNase_None") for cell in cells]
     ours, theirs = [make_engine(m, columns) for m in networks], dragonn(shared / "models" / "mpra_dragonn")
-    other, rows = [make_engine(theirs, range(12))], []
+    other, rows, done = [make_engine(theirs, range(12))], [], dict[bytes, np.ndarray]()
+
+    def kept(x: np.ndarray) -> np.ndarray:
+        key = np.packbits(x.astype(bool)).tobytes()  # several assays have the same sequence
+        if key not in done:
+            done[key] = predict(ours, x)
+        return done[key]
+
     for element, (assay, cell) in ELEMENTS.items():
         table = measured(path, element)
         about = {"element": element, "assay_cell": assay, "chrom": table.attrs["chrom"], "n": len(table),
                  "ceiling": float(np.sqrt(max(0, 1 - (table.byse ** 2).mean() / table.by.var())))}
-        tried = [False, True] if surrounded(table, genome, model.length)[2] == "genome" else [True]
-        for random in tried:
-            x, begin, around = surrounded(table, genome, model.length, random)
-            effects = np.mean([predict(ours, w)[rows_of(table, begin, w)][:, cells.index(cell)] for w in x], 0)
-            rows.append({**about, "model": model.name, "label": f"{cell}_DNase_None", "surroundings": around, **agreement(effects, table)})
+        shown = [views(table, genome, model.length)]
+        shown += [views(table, genome, model.length, random=True)] if shown[0][1] == "genome" else []
+        for seen, around in shown:
+            each = np.array([kept(v.x)[v.rows(table), cells.index(cell)] for v in seen])
+            single = correlation(each, table.by.to_numpy(), np.ones_like(each))
+            rows.append({**about, "model": model.name, "label": f"{cell}_DNase_None", "surroundings": around, **agreement(each.mean(0), table),
+                         "one_view_lowest": single.min(), "one_view_highest": single.max()})
         group = [i for i, label in enumerate(theirs.labels) if label.startswith("K562" if cell == "K562" else "HepG2") and label.endswith("pooled")]
         effects = slid(other, table, theirs.length, group)
-        rows.append({**about, "model": theirs.name, "label": f"{theirs.labels[group[0]].split('_')[0]}, pooled", "surroundings": "none", **agreement(effects, table)})
-        print(*(f"{r['element']} {r['model']} {r['surroundings']}: {r['pearson']:.2f} {r['spearman']:.2f}" for r in rows[-len(tried) - 1:]), sep="\n", flush=True)
+        said = theirs.labels[group[0]].split("_")[0] + ", both promoters"
+        rows.append({**about, "model": theirs.name, "label": said, "surroundings": "none", **agreement(effects, table)})
+        for r in rows[-len(shown) - 1:]:
+            print(f"{element} {r['model']} {r['surroundings']}: {r['pearson']:.2f} {r['spearman']:.2f}", flush=True)
     return pd.DataFrame(rows)
 
 
-def exposure_effects(engine: object, sampler: object, n_draws: int, x: np.ndarray, kept: dict[bytes, np.ndarray]) -> np.ndarray:
+def exposure_effects(engine: Any, sampler: Any, n_draws: int, x: np.ndarray, kept: dict[bytes, np.ndarray]) -> np.ndarray:
     "Effects (K, 3L, O) of all mutations of a window in each draw, from `kept` where another element has the same window."
     if (key := np.packbits(x.astype(bool)).tobytes()) not in kept:
         kept[key] = window_draws(engine, x, sampler, "assay", n_draws, workers=1).effects
@@ -212,10 +235,10 @@ def fits(labels: list[str], draws: np.ndarray, table: pd.DataFrame, named: set[s
 
 
 def slopes(model: SequenceModel, shared: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "Measured expression on predicted binding, for each element, exposure and estimator; and the slopes under an siRNA against GABPA over the control's."
+    "Measured expression on predicted binding, for each element, exposure and estimator; and what `knock_down` makes of TERT."
     path, genome = shared / "mpra" / "saturation_mutagenesis_grch37.tsv.gz", Genome(shared / "hg19" / "hg19_segments.fa.gz")
     rows, kept, knocked = [], dict[bytes, np.ndarray](), {}
-    (sampler, n_draws), groups = draw_source(model, 0, None), {}
+    (sampler, n_draws), groups = draw_source(model, 0, None if isinstance(model, Ensemble) else MASKS), {}
     for element in ELEMENTS:
         groups.setdefault(element.split("-")[0].split(".")[0], []).append(element)
     for name, factors in NAMED.items():
@@ -226,8 +249,8 @@ def slopes(model: SequenceModel, shared: Path) -> tuple[pd.DataFrame, pd.DataFra
         kept.clear()
         for element in groups[name]:
             table = measured(path, element)
-            x, begin, around = surrounded(table, genome, model.length)
-            parts = [exposure_effects(engine, sampler, n_draws, w, kept)[:, rows_of(table, begin, w)] for w in x]
+            seen, around = views(table, genome, model.length)
+            parts = [exposure_effects(engine, sampler, n_draws, v.x, kept)[:, v.rows(table)] for v in seen]
             draws = np.mean(parts, 0, dtype=np.float64)
             about = {"element": element, "assay_cell": ELEMENTS[element][0], "surroundings": around, "n": len(table)}
             rows += [{**about, **row} for row in fits(labels, draws, table, named, f"{cell}_DNase_None")]
@@ -245,14 +268,14 @@ def knock_down(known: dict[str, tuple[pd.DataFrame, np.ndarray]], labels: list[s
     y, y0 = both.by.to_numpy(), both.by_control.to_numpy()
     for i, label in [*enumerate(labels), (-1, "all measured effects")]:
         on = y0 if i < 0 else x[:, i]
-        ratio = lambda w: (w * on * y).sum(1) / (w * on * y0).sum(1)  # noqa: E731, B023
-        low, high = np.nanquantile(ratio(w), [0.025, 0.975])
-        rows.append({"exposure": label, "named": label in named, "n": len(both), "ratio": ratio(once)[0], "low": low, "high": high})
+        ratio, drawn = ((v * on * y).sum(1) / (v * on * y0).sum(1) for v in (once, w))
+        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        rows.append({"exposure": label, "named": label in named, "n": len(both), "ratio": ratio[0], "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
 def main(spec: str = "hepg2", shared: str = str(ROOT.parent / "shared"), results: str = str(ROOT / "results" / "experiments")) -> None:
-    begun, out = time.monotonic(), Path(results)
+    begun, out = time.process_time(), Path(results)
     torch.set_num_threads(1)
     model = load_model(spec)
     logits = logit_model(model)
@@ -264,9 +287,10 @@ def main(spec: str = "hepg2", shared: str = str(ROOT.parent / "shared"), results
     table, knocked = slopes(logits, Path(shared))
     table.round(5).to_csv(out / "slopes.csv", index=False)
     knocked.round(4).to_csv(out / "knock_down.csv", index=False)
-    record = {"command": f"python tools/store_experiments.py {Path(spec).name}", "model": logits.name, "networks": len(getattr(model, "members", [0])),
-              "labels": len(model.labels), "least_barcodes": LEAST, "block_bp": BLOCK, "replicates": REPLICATES, "random_surroundings": FLANKS,
-              "versions": versions(), "seconds": round(time.monotonic() - begun)}
+    record = {"command": f"python tools/store_experiments.py {Path(spec).name}", "model": logits.name,
+              "networks": len(getattr(model, "members", [0])), "labels": len(model.labels), "least_barcodes": LEAST, "block_bp": BLOCK,
+              "replicates": REPLICATES, "places": PLACES, "versions": versions(),
+              "cpu_seconds": round(time.process_time() - begun)}
     (out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -30,7 +30,7 @@ from deepmr.scale import logit_model
 ROOT = Path(__file__).resolve().parents[1]
 LEAST = 10  # barcodes
 PLACES = (-150, -50, 50, 150)  # bp by which the stretch lies off the middle of its window
-MASKS = 10  # draws of a network with dropout
+MASKS = 20  # draws of a network with dropout
 BLOCK = 20  # bp that are drawn together in the bootstrap
 REPLICATES = 1000
 

@@ -7,8 +7,8 @@ ARGS ?=
 OUT ?= runs/table1
 # Processes that the tests run in, of one thread each.
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
-# A FASTA of hg19 for `make table1`; without one the windows come from the cache, from UCSC, or are evolved.
-GENOME ?= $(wildcard ../shared/hg19/hg19_segments.fa.gz)
+# A FASTA for `make table1`; without one the sequence is what ships, and for windows of your own the cache's or UCSC's.
+GENOME ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 export MPLBACKEND := agg

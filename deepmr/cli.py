@@ -131,7 +131,7 @@ class _Question:
 
     model: Annotated[str, typer.Option(help=MODELS)] = "hepg2"
     outcome: Annotated[str, typer.Option(help="The label that may be caused, named as the exposures are.")] = "HepG2_DNase_None"
-    genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="cache, then UCSC, then windows that the model makes",
+    genome: Annotated[str | None, typer.Option(envvar="DEEPMR_GENOME", show_default="what ships, cache, UCSC, then windows that the model makes",
                                                help="FASTA of chromosomes, or of segments named chr1:100-2000; or hg19 or hg38, from UCSC.")] = None
     span: Annotated[str | None, typer.Option(metavar="A-B", show_default="all", help=(
         "Mutate only positions A to B - 1 of each window, or that stretch of the genome: chr8:A-B."))] = None

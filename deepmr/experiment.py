@@ -104,7 +104,7 @@ class Experiment:
     exposures: tuple[str, ...] = ()  # empty: every label of the outcome's cell, for example all that begin with HepG2_
     outcome: str = "HepG2_DNase_None"
     regions: str | None = None  # BED; None: the windows in the package
-    genome: str | None = None  # FASTA, or hg19 or hg38 for the cache, then UCSC; None: hg19, then evolved windows
+    genome: str | None = None  # FASTA, or hg19 or hg38 for cache, then UCSC; None: what ships, hg19 of cache or UCSC, then evolved windows
     windows: int = 25  # per exposure
     draws: int | None = None  # sets of dropout masks, or members of an ensemble; None: what the protocol needs
     protocol: str | None = None  # a key of PROTOCOLS; None: masks for a single network with `draws`, else default
@@ -239,20 +239,26 @@ def candidate_windows(experiment: Experiment, model: SequenceModel, sequences: S
 
 
 def _sample(experiment: Experiment, model: SequenceModel, exposures: tuple[str, ...], candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    "exposure -> its sample of windows. Raises InputError where an exposure was observed in none."
-    samples, drawn = {}, dict[bytes, pd.DataFrame]()
+    "exposure -> its sample of windows, without those that were observed in none. InputError if one of them was asked for by name, or all are."
+    at: dict[str, list[int]] = {}
+    for i, labels in enumerate(candidates.labels):
+        for label in labels or ():
+            at.setdefault(label, []).append(i)
+    samples, unknown, drawn = {}, candidates.labels.isna().to_numpy(), dict[bytes, pd.DataFrame]()
     for exposure in exposures:
+        bound = unknown.copy()
         names = {exposure, model.labels[model.index(exposure)]}  # peaks of HepG2_CTCF_None also serve HepG2_CTCF_None#2
-        bound = np.array([labels is None or not names.isdisjoint(labels) for labels in candidates.labels])
-        if not bound.any():
+        bound[[i for name in names for i in at.get(name, [])]] = True
+        if bound.any():
+            if (key := bound.tobytes()) not in drawn:
+                drawn[key] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
+            samples[exposure] = drawn[key]
+        elif experiment.exposures or (exposure == exposures[-1] and not samples):
             where = "the windows that ship with deepmr" if experiment.regions is None else experiment.regions
             seen = list(dict.fromkeys(k for labels in candidates.labels for k in labels))
             has = f", whose labels are {', '.join(seen[:3])}{', …' if len(seen) > 3 else ''}" if seen else ""
             remedy = "separate labels by commas" if any(";" in k for k in seen) else "give --regions BED"
             raise InputError(f"regions: found no window bound by {exposure} in {where}{has}, expected at least one; {remedy}")
-        if (key := bound.tobytes()) not in drawn:
-            drawn[key] = sample_bound(candidates, bound, experiment.windows, experiment.seed)
-        samples[exposure] = drawn[key]
     return samples
 
 # %% ../nbs/08_experiment.ipynb #5a9c0400
@@ -363,7 +369,9 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     sequences = sequences_of(experiment, execution)
     candidates, variants, notes = windows_to_ask(experiment, model, sequences)
     samples = _sample(experiment, model, exposures, candidates)
-    windows = _union(samples)
+    if len(samples) < len(exposures):
+        notes.append(note("no_windows", exposures=", ".join(e for e in exposures if e not in samples)))
+    exposures, windows = tuple(samples), _union(samples)
     if experiment.regions is not None and len(exposures) > 1 and candidates.labels.isna().all():
         notes.append(note("regions_serve_all", file=Path(str(experiment.regions)).name, n=len(exposures)))
     notes += trained_on(model, windows)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -29,7 +28,7 @@ from pydantic_core import ErrorDetails
 from .core import InputError, cache_dir, check_file, did_you_mean, make_folder, write_file
 from .experiment import CONTROLS, PROTOCOLS, Experiment, check_together, resolve_labels
 from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
-from .regions import Genome, label_windows, read_regions, windows_bed
+from .regions import SHIPPED, Genome, label_windows, read_regions, windows_bed
 from .scale import SCALES
 
 # %% ../nbs/13_experiment_files.ipynb #04f2f214
@@ -250,8 +249,7 @@ def on_chromosomes(
     announce: Callable[[str], None] = print,
 ) -> str:  # the path of a BED file in the cache, named after its content
     "A BED file with only those lines of another that lie on the chromosomes. InputError: no line does."
-    shipped = Path(str(resources.files("deepmr") / "data" / "hepg2_windows.bed"))
-    path = shipped if regions is None else check_file("regions", regions, "a BED or narrowPeak file")
+    path = SHIPPED if regions is None else check_file("regions", regions, "a BED or narrowPeak file")
     there = set(read_regions(path).chrom)  # what is wrong with the file is said here, with the line
     if not there & set(chromosomes):
         raise InputError(f"chromosomes: found no region of {path.name} on {', '.join(chromosomes)}, expected some of {', '.join(sorted(there))}")

@@ -137,6 +137,7 @@ NOTES |= {
     "own_sites_disagree": NoteKind("The slope over the factor's own sites and the slope over all mutations exclude each other."),
     "saturated": NoteKind("Some predictions are exactly 0 or 1 and have no log-odds. These mutations are left out.", "{n} mutations", "n"),
     "few_windows": NoteKind("Fewer windows are bound by an exposure than were asked for.", "{exposure}: {n} of {asked}", "n_windows"),
+    "no_windows": NoteKind("An exposure was observed in none of the windows, so it has no row.", "{exposures}"),
     "few_evolved": NoteKind("Only a few windows are evolved for each exposure. More would not make them genomic.", "{n}, not {asked}", "n_windows"),
     "evolved_unbound": NoteKind("The model does not call all evolved windows bound. The others are left out.",
                                 "{exposure}: {n} of {grown} are kept", "n_windows"),

@@ -7,6 +7,7 @@ __all__ = ['ALPHABET', 'one_hot', 'read_regions', 'window_name', 'Genome', 'tile
            'sequence_digest', 'read_windows', 'write_windows', 'SequenceUnavailable', 'Sequences']
 
 # %% ../nbs/00c_regions.ipynb #aeca4f70
+import bisect
 import contextlib
 import csv
 import functools
@@ -22,6 +23,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -597,7 +599,7 @@ def read_labelled(path: str | os.PathLike[str] | None, known: Collection[str] = 
 
     `known` are the labels of the model that is to be asked. InputError as `read_regions`.
     """
-    file = _checked_lines(Path(__file__).parent / "data" / "hepg2_windows.bed" if path is None else path)
+    file = _checked_lines(SHIPPED if path is None else path)
     out, notes = _frame_of(file)[["chrom", "start", "end", "strand", "summit"]], []
     column, digest, how = _label_columns(file, known)
     texts = file.table[column].tolist() if column is not None else []
@@ -615,6 +617,28 @@ def read_labelled(path: str | os.PathLike[str] | None, known: Collection[str] = 
             named = ", ".join(k + did_you_mean(k, known, 1).replace(";", ":").rstrip("?") for k in lost[:3])
             notes.append(note("unknown_labels", labels=named + (", …" if len(lost) > 3 else ""), n=n, of=len(out)))
     return out, notes
+
+# %% ../nbs/00c_regions.ipynb #b7e400a9
+SHIPPED = Path(str(resources.files("deepmr") / "data" / "hepg2_windows.bed.gz"))
+
+
+@functools.cache
+def shipped_stretches() -> dict[str, list[tuple[int, int, str]]]:
+    "The sequence that ships: for each chromosome start, end and bases of stretches that do not touch, in their order."
+    path, found = SHIPPED.with_name("hepg2_windows.fa.gz"), dict[str, list[tuple[int, int, str]]]()
+    with gzip.open(path, "rt", encoding="ascii") as text:
+        for record in text.read().split(">")[1:]:
+            name, bases = record.split()
+            chrom, start, end, *_ = _segment(name, len(bases), path)
+            found.setdefault(chrom, []).append((start, end, bases))
+    return found
+
+
+def shipped_bases(chrom: str, start: int, end: int) -> str | None:
+    "Bases of hg19 from the package; None where it does not hold all of them."
+    here = shipped_stretches().get(chrom, [])
+    i = bisect.bisect_right(here, start, key=lambda stretch: stretch[0]) - 1
+    return here[i][2][start - here[i][0]:end - here[i][0]] if i >= 0 and here[i][0] <= start < end <= here[i][1] else None
 
 # %% ../nbs/00c_regions.ipynb #c21c0002
 def sequence_digest(sequence: str) -> str:
@@ -714,7 +738,7 @@ def write_windows(windows: pd.DataFrame, path: str | os.PathLike[str]) -> None:
 
 # %% ../nbs/00c_regions.ipynb #ab944a9f
 class SequenceUnavailable(InputError):
-    "No genome was given, none is cached, and the network did not answer."
+    "No genome was given, the package and the cache lack a window, and the network did not answer."
 
 # %% ../nbs/00c_regions.ipynb #ab48f722
 UCSC = "https://api.genome.ucsc.edu/getData/sequence"
@@ -759,11 +783,11 @@ def _write_store(store: Path, known: dict[str, str]) -> None:
 
 # %% ../nbs/00c_regions.ipynb #76ec4364
 class Sequences:
-    "Sequence of windows from a FASTA, the cache or UCSC, checked. `source` says which one served."
+    "Sequence of windows from a FASTA, the package, the cache or UCSC, checked. `source` says which served."
 
     def __init__(
         self,
-        genome: str | os.PathLike[str] | None = None,  # a FASTA, or 'hg19' or 'hg38' for the cache, then UCSC; None: `assembly`
+        genome: str | os.PathLike[str] | None = None,  # a FASTA, or 'hg19' or 'hg38' for package, cache, then UCSC; None: `assembly`
         assembly: str = "hg19",
         announce: Callable[[str], None] = print,  # called before windows are fetched
         fetch: Callable[..., str] = fetch_ucsc,  # (chrom, start, end, assembly) to bases; OSError if it cannot
@@ -785,17 +809,27 @@ class Sequences:
         return [check_sequence(n, genome.fetch(c, s, e), e - s, d, genome.path.name, self.digests_of) for c, s, e, n, d in rows]
 
     def _from_store(self, rows: Sequence[tuple[Any, ...]]) -> list[str]:
+        held = [shipped_bases(c, s, e) if self.assembly == "hg19" else None for c, s, e, _, _ in rows]
+        other = [(c, s, e, window_name(c, s, e), d) for (c, s, e, _, d), bases in zip(rows, held) if bases is None]
+        found = ["that ships with deepmr"] if any(held) else []
+        known = self._elsewhere(other, found) if other else {}
+        self.source = f"genomic windows, {self.assembly} {' and '.join(found)}"
+        return [check_sequence(n, bases or known[window_name(c, s, e)], e - s, d, "the package" if bases else "the cache", self.digests_of)
+                for bases, (c, s, e, n, d) in zip(held, rows)]
+
+    def _elsewhere(self, rows: list[tuple[Any, ...]], found: list[str]) -> dict[str, str]:
+        "Sequences by name from the cache or UCSC, and which of the two, added to `found`."
         store = cache_dir() / f"{self.assembly}_windows.json"
-        known, rows = _read_store(store), [(c, s, e, window_name(c, s, e), d) for c, s, e, _, d in rows]
-        self.source = f"genomic windows, {self.assembly} from the cache"
-        if missing := [r for r in rows if r[3] not in known]:
+        known = _read_store(store)
+        missing = [r for r in rows if r[3] not in known]
+        found.append("fetched from UCSC" if missing else "from the cache")
+        if missing:
             self.announce(f"fetching {len(missing)} windows of {self.assembly} from UCSC …")
-            self.source = f"genomic windows, {self.assembly} fetched from UCSC"
             try:
                 _fetch_missing(self, known, missing)
             finally:
                 _write_store(store, known)
-        return [check_sequence(n, known[n], e - s, d, "the cache", self.digests_of) for _, s, e, n, d in rows]
+        return known
 
 # %% ../nbs/00c_regions.ipynb #c21c0004
 def left_out(windows: pd.DataFrame, sequences: Sequences) -> tuple[NDArray[np.bool_], list[Note]]:

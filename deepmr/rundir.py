@@ -220,7 +220,7 @@ def _weights_file(spec: str) -> str:
 def file_hashes(e: Experiment) -> dict[str, Any]:
     "Hashes of the files that an experiment reads; None for one that was fetched, or given as an object. Of weights one for each member."
     specs = [s.strip() for s in e.model.split(",") if s.strip()] if isinstance(e.model, str) else []
-    return {"genome_sha256": _file_sha256(e.genome), "regions_sha256": _file_sha256(e.regions or DATA / "hepg2_windows.bed"),
+    return {"genome_sha256": _file_sha256(e.genome), "regions_sha256": _file_sha256(e.regions or DATA / "hepg2_windows.bed.gz"),
             "weights_sha256": [_file_sha256(_weights_file(s)) for s in specs], **({} if e.vcf is None else {"vcf_sha256": _file_sha256(e.vcf)})}
 
 # %% ../nbs/08b_rundir.ipynb #21a83877

@@ -60,7 +60,7 @@ def test_each_option_shows_its_default_or_what_it_falls_back_to(command):
 
 @pytest.mark.parametrize("command, option, says", [
     ("table1", "--exposures", "default: (all of the outcome's cell)"), ("table1", "--regions", "default: (bound windows in the package)"),
-    ("table1", "--genome", "env var: DEEPMR_GENOME; default: (cache, then UCSC, then windows that the model makes)"),
+    ("table1", "--genome", "env var: DEEPMR_GENOME; default: (what ships, cache, UCSC, then windows that the model makes)"),
     ("table1", "--draws", "default: (50; of an ensemble, one per member)"), ("table1", "--workers", "default: (one per core)"),
     ("table1", "--scheduler", "default: (this machine)"), ("table1", "--keep-draws", "default: (off)"), ("table1", "--windows", "default: 25"),
     ("table1", "--model", "'torch:package.module:factory[:weights]', 'deepsea[:FILE]'"), ("run", "--out", "default: (runs/ and the file's name)"),

@@ -677,3 +677,24 @@ def test_crossed_intervals_cover(sd):
 def test_crossed_effects_refuse(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize('factor', ['ATF3', 'EZH2', 'HDAC2'])
+def test_published_local_estimates_give_back_the_published_rows(factor):
+    local = pd.read_csv(ROOT / 'nbs' / 'data' / 'published_local_estimates.csv', comment='#').query('tf == @factor')
+    row = pd.read_csv(ROOT / 'nbs' / 'data' / 'published_table1.csv', index_col='tf').loc[factor]
+    y, s = local.estimate.to_numpy(), local.se.to_numpy()
+    assert list(local.sequence) == list(range(1, 26))
+    got = random_effects(y, s, tau2='DL', ci='wald')
+    np.testing.assert_allclose([got.estimate, got.se, got.i2, got.tau2], row[['mean', 'se', 'i2', 'tau2']], rtol=1e-7)
+    assert random_effects(y, s, tau2='REML', ci='HKSJ').se > 5 * got.se
+
+
+def test_published_local_estimates_are_those_of_the_authors():
+    folder = SHARED / 'authors'
+    if not folder.is_dir():
+        pytest.skip('the shared reference numbers are absent')
+    local = pd.read_csv(ROOT / 'nbs' / 'data' / 'published_local_estimates.csv', comment='#')
+    for factor, here in local.groupby('tf'):
+        theirs = pd.read_csv(folder / f'{factor}_egger_25seq.csv')
+        np.testing.assert_array_equal(here[['estimate', 'se']], theirs[['ce', 'std']])

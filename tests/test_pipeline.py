@@ -30,6 +30,7 @@ from deepmr.core import Execution, InputError
 from deepmr.experiment import PROTOCOLS, Experiment, plan
 from deepmr.models import load_model
 from deepmr.networks import Ensemble, SequenceModel
+from deepmr.notes import codes
 from deepmr.pipeline import LOCAL_ESTIMATORS, bounded_map, run
 from deepmr.regions import read_windows
 from deepmr.robust import weighted_median
@@ -211,6 +212,7 @@ CODE = """
 import os
 import torch
 from deepmr.networks import Ensemble, SequenceModel
+from deepmr.notes import codes
 from conftest import toy_model
 
 class Code(torch.nn.Module):
@@ -775,13 +777,33 @@ def test_another_run_in_the_directory_is_not_touched(toy, toy_files):
     assert (toy_files / "run" / "table1.csv").read_bytes() == before
 
 
-def test_the_default_experiment_is_19_factors_on_dnase_on_held_out_chromosomes(hg19):
-    p = plan(Experiment(genome=str(hg19 / "hg19_segments.fa.gz")), quiet)
+def test_the_default_experiment_is_19_factors_on_dnase_on_held_out_chromosomes():
+    p = plan(Experiment(), quiet)
+    assert p.source == "genomic windows, hg19 that ships with deepmr"
     assert len(p.exposures) == 19 and set(p.windows.chrom) == {"chr9", "chr22"}
     labels = dict(zip(read_windows().name, read_windows().labels))
     drawn = pd.Series([e for w in p.windows.exposures for e in w]).value_counts()
     assert all(e in labels[n] for n, es in zip(p.windows.name, p.windows.exposures) for e in es)
     assert drawn.max() == 25 and (drawn < 25).sum() == len(p.notes)
+
+
+@pytest.mark.parametrize("change", [{}, {"seed": 3}, {"windows": 60}])
+def test_the_sequence_that_ships_is_what_the_genome_gives(hg19, change):
+    ours, theirs = (plan(Experiment(genome=genome, **change), quiet) for genome in (None, str(hg19 / "hg19_segments.fa.gz")))
+    pd.testing.assert_frame_equal(ours.windows, theirs.windows)
+    np.testing.assert_array_equal(ours.codes, theirs.codes)
+
+
+def test_an_exposure_without_a_window_is_left_out_only_where_none_was_named(toy):
+    def ask(*labels, **change):
+        return plan(Experiment(model=SequenceModel(toy.module, [*labels, "HepG2_DNase_None"], 120, "toy"), windows=2, draws=2, **change), quiet)
+
+    p = ask("HepG2_CTCF_None", "HepG2_nowhere_None")
+    assert p.exposures == ("HepG2_CTCF_None",) and codes(p.notes) == ("no_windows",) and "HepG2_nowhere_None" in p.notes[0].sentence
+    with pytest.raises(InputError, match="found no window bound by HepG2_nowhere_None"):
+        ask("HepG2_CTCF_None", "HepG2_nowhere_None", exposures=("HepG2_CTCF_None", "HepG2_nowhere_None"))
+    with pytest.raises(InputError, match="found no window bound by HepG2_neither_None in the windows that ship"):
+        ask("HepG2_nowhere_None", "HepG2_neither_None")
 
 
 def test_table1_command_on_real_windows(hg19, tmp_path):
@@ -798,7 +820,8 @@ def test_table1_command_on_real_windows(hg19, tmp_path):
     assert record["experiment"]["seed"] == 0 and len(record["model_sha256"]) == 64 and "torch" in record["versions"]
 
 
-def test_without_genome_and_network_windows_are_evolved_and_called_so(tmp_path):
+def test_without_sequence_and_network_windows_are_evolved_and_called_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepmr.regions.shipped_bases", lambda *where: None)
     done = CliRunner().invoke(app, ["table1", "--exposures", "HepG2_CTCF_None", "--windows", "1", "--draws", "2", "--out",
                                     str(tmp_path / "run")])
     assert done.exit_code == 0, done.output

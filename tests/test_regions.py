@@ -1,5 +1,6 @@
 """Regions, sequence and sampling: properties, and the file formats people really have."""
 import gzip
+import hashlib
 import json
 
 import numpy as np
@@ -11,6 +12,8 @@ from conftest import api, quiet, toy_experiment
 from deepmr import regions as R
 from deepmr.core import Execution, InputError, cache_dir
 
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(__file__).resolve().parents[1] / "deepmr" / "data"
 interval = st.tuples(st.integers(0, 400), st.integers(1, 120)).map(lambda t: (t[0], t[0] + t[1]))
 
 
@@ -141,13 +144,6 @@ def test_network_is_asked_once_and_answers_are_checked(monkeypatch):
         R.Sequences(announce=lambda _: None).get(window)
     with pytest.raises(InputError, match="differs from hg19's"):
         R.Sequences(fetch=fetch("ACGT"), announce=lambda _: None).get(window.assign(digest="0" * 16))
-
-
-def test_shipped_windows_are_those_of_hg19(hg19):
-    windows = R.read_windows().sample(150, random_state=0)
-    genome = R.Genome(hg19 / "hg19_segments.fa.gz")
-    for w in windows.itertuples():
-        assert R.sequence_digest(genome.fetch(w.chrom, w.start, w.end)) == w.digest
 
 
 # --- files as their makers write them: the windows that are asked about -------------------------------------------------
@@ -322,3 +318,62 @@ def test_hg38_is_read_as_hg19_is_and_never_taken_for_it(hg19, toy, toy_files):
     (toy_files / "other.fa").write_text(f">{place.chrom}:{place.start}-{place.end}\n{'ACGT' * 250}\n")
     with pytest.raises(InputError, match="differs from hg19's, expected the assembly hg19"):
         R.Sequences(toy_files / "other.fa").get(shipped)
+
+
+def test_the_files_that_ship_are_whole_and_fit_each_other():
+    for line in (DATA / "hepg2_windows.sha256").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() == digest
+    windows = R.read_windows()
+    assert ((windows.end - windows.start) == 1000).all() and set(windows.chrom) == {"chr8", "chr9", "chr22"} and windows.name.is_unique
+    sequences = R.Sequences(fetch=None).get(windows)  # nothing is fetched
+    assert [hashlib.sha256(s.encode()).hexdigest()[:16] for s in sequences] == list(windows.digest)
+    assert sum(f.stat().st_size for f in DATA.glob("hepg2_windows.*")) < 2_000_000
+
+
+def test_the_rows_of_the_published_table_have_windows_but_for_three():
+    windows = R.read_windows()
+    rows = "HepG2_" + pd.read_csv(ROOT / "nbs" / "data" / "published_table1.csv").tf + "_None"
+    n = {row: len(R.sample_bound(windows, [row in labels for labels in windows.labels], 25)) for row in rows}
+    assert {row for row in rows if n[row] == 0} == {"HepG2_MYBL2_None", "HepG2_SP1_None", "HepG2_TCF12_None"}
+    assert sum(v >= 10 for v in n.values()) == 17 and sum(v == 25 for v in n.values()) == 14
+    pooled = {label for labels in windows.labels for label in labels if label.startswith("AnyCell_")}
+    assert pooled >= {f"AnyCell_{tf}_None" for tf in ("BHLHE40", "NFIC", "SP1", "SP2", "TCF12")}
+    assert {label.split("_")[0] for labels in windows.labels for label in labels} == {"HepG2", "AnyCell"}
+
+
+def test_sequence_comes_from_the_package_first_and_only_for_hg19():
+    ours = R.read_windows().iloc[[5]]
+    inner = ours.assign(start=ours.start + 7, end=ours.start + 107, name="inner", digest=None)
+    outer = ours.assign(start=ours.start - 100_000, end=ours.end + 100_000, name="outer", digest=None)
+    assert R.Sequences(fetch=None).get(inner)[0] == R.Sequences(fetch=None).get(ours)[0][7:107]
+    asked = []
+    mixed = R.Sequences(fetch=lambda *where: asked.append(where) or "A" * 201_000, announce=lambda _: None)
+    assert mixed.get(pd.concat([ours, outer]))[1] == "A" * 201_000 and len(asked) == 1
+    assert mixed.source == "genomic windows, hg19 that ships with deepmr and fetched from UCSC"
+    other = R.Sequences(assembly="hg38", fetch=lambda *where: "C" * 100, announce=lambda _: None)
+    assert other.get(inner) == ["C" * 100]
+    with pytest.raises(InputError, match="in the package that differs from hg19's"):
+        R.Sequences().get(ours.assign(digest="0" * 16))
+
+
+def test_shipped_windows_are_those_of_hg19_and_their_labels_those_of_the_peaks(hg19):
+    windows = R.read_windows()
+    genome = R.Genome(hg19 / "hg19_segments.fa.gz")
+    for w in windows.sample(150, random_state=0).itertuples():
+        assert R.sequence_digest(genome.fetch(w.chrom, w.start, w.end)) == w.digest
+    own = pd.read_csv(hg19 / "tracks.tsv", sep="\t").query("cell == 'HepG2'")
+    further = pd.read_csv(hg19 / "tracks_consensus.tsv", sep="\t").query("doubtful == 'no'")
+    for t in pd.concat([own, further[~further.target.isin(own.target)].iloc[::40]]).itertuples():
+        label = t.deepsea_label if isinstance(t.deepsea_label, str) else f"HepG2_{t.target}_None"
+        bound = R.is_bound(windows, R.read_regions(hg19 / t.file)) & ~windows.chrom.isin(str(t.unlabelled_chromosomes).split(","))
+        assert [label in labels for labels in windows.labels] == bound.tolist(), label
+
+
+def test_known_factors_are_a_list_with_references_of_factors_that_have_a_track(hg19):
+    known = pd.read_csv(ROOT / "nbs" / "data" / "known_factors.csv", comment="#")
+    assert known.factor.is_unique and set(known["class"]) == {"opener", "activator", "repressor", "insulator"}
+    assert known.reason.notna().all() and known.reference.str.contains(r" \d{4}, \D+ \d+:e?\d+$").all()
+    assert known.doi.dropna().str.fullmatch(r"10\.\d{4,}/\S+").all()
+    tracks = pd.concat([pd.read_csv(hg19 / f"tracks{which}.tsv", sep="\t").query("cell == 'HepG2'") for which in ("", "_consensus")])
+    assert set(known.factor) <= set(tracks.target)

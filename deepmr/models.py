@@ -29,8 +29,8 @@ from deepmr.networks import (
     Labelled as Labelled,
     SequenceModel as SequenceModel,
     annotate as annotate,
-    check_weights,
     first_line,
+    for_network,
     last_line,
     max_batch_size as max_batch_size,
     memory_for as memory_for,
@@ -341,10 +341,10 @@ def _load_weights(model: SequenceModel, spec: str, path: str) -> None:
     "Put the weights of a file into a model's network. InputError if they do not fit."
     network = model.module.network if isinstance(model.module, Adapter) else model.module
     try:
-        network.load_state_dict(read_weights(path))
+        network.load_state_dict(for_network(read_weights(path), list(network.state_dict())))
     except RuntimeError as error:
         raise InputError(f"weights: {path} does not fit the network of {spec!r} ({last_line(error)})") from None
-    check_weights(model)
+    model.try_out()
 
 # %% ../nbs/01c_models.ipynb #d09559b5
 if not TYPE_CHECKING:  # where names of this chapter live now

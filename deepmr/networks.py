@@ -530,7 +530,7 @@ def _without_code(path: Path) -> Any:
         return torch.load(path, "cpu", weights_only=True)
 
 
-def _opened(path: Path) -> Any:
+def checkpoint(path: Path) -> Any:
     "What a file of weights holds. Errors of safetensors and torch; UnpicklingError if a pickle does more than name objects."
     _check_archive(path)
     if path.suffix == ".safetensors":
@@ -577,7 +577,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """
     path = check_file("weights", path, "safetensors or a PyTorch state dict")
     try:
-        found = _opened(path)
+        found = checkpoint(path)
     except pickle.UnpicklingError:
         raise InputError(f"weights: {path} holds something other than tensors, which could run code when it is opened, "
                          "expected safetensors or a PyTorch state dict") from None

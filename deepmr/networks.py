@@ -262,12 +262,18 @@ class SequenceModel(Running):
     @torch.no_grad()
     def predict(self, x: ArrayLike | torch.Tensor) -> NDArray[np.floating]:
         "Predictions (N, n_labels) for one-hot windows (N, 4, length), in eval mode. InputError for another shape."
-        x = self.check_input(x)
+        x = _as_input(self, x)
         return np.asarray(self.in_batches(len(x), lambda rows: self.forward(x[rows].to(self.device, copy=True)).cpu()).numpy())
 
     def check_input(self, x: ArrayLike | torch.Tensor) -> torch.Tensor:
-        "x as a tensor of the model's dtype. InputError unless it is one-hot DNA of shape (N, 4, length)."
-        return _as_input(self, x)
+        """x as a tensor of the model's dtype. InputError unless it is one-hot DNA of shape (N, 4, length), and for windows whose further
+        inputs are not known.
+        """
+        x = _as_input(self, x)
+        for part in self.module.modules():
+            if (known := getattr(part, "known", None)) is not None and not bool(known.found(x.to(self.device))[1].all()):
+                raise InputError(f"x: found a window that is none of the {len(known.windows)} whose inputs model {self.name} has, expected one of them")
+        return x
 
     def __repr__(self) -> str:
         return f"SequenceModel({self.name!r}, {self.length} bp -> {len(self.labels)} labels)"

@@ -771,6 +771,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.report._map': ('report.html#_map', 'deepmr/report.py'),
                                'deepmr.report._page': ('report.html#_page', 'deepmr/report.py'),
                                'deepmr.report._pairs': ('report.html#_pairs', 'deepmr/report.py'),
+                               'deepmr.report._reading': ('report.html#_reading', 'deepmr/report.py'),
                                'deepmr.report._record': ('report.html#_record', 'deepmr/report.py'),
                                'deepmr.report._window_table': ('report.html#_window_table', 'deepmr/report.py'),
                                'deepmr.report.as_table': ('report.html#as_table', 'deepmr/report.py'),

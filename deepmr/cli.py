@@ -113,7 +113,8 @@ def _write_everywhere() -> None:
 
 # %% ../nbs/14_cli.ipynb #accad30e
 MODELS = ("'hepg2' (in the package), FILE.safetensors, 'torch:package.module:factory[:weights]', 'keras:FILE', 'onnx:FILE', 'hf:DIR', "
-          "'grelu:FILE', 'bpnet:FILE', 'pt2:FILE', 'torchscript:FILE', 'deepsea[:FILE]', 'kipoi:NAME' or 'kipoi-dir:PATH'. Several of these with commas between are an ensemble.")
+          "'grelu:FILE', 'bpnet:FILE', 'pt2:FILE', 'torchscript:FILE', 'deepsea[:FILE]', 'kipoi:NAME' or 'kipoi-dir:PATH'. Several of these with "
+          "commas between are an ensemble.")
 Exposures = Annotated[list[str] | None, typer.Option(metavar="LABELS", show_default="all of the outcome's cell", help=(
     "Labels that may cause the outcome, separated by commas, or the option repeated. 'label#2' or a number where a name repeats (see deepmr "
     "labels)."))]

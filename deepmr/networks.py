@@ -272,7 +272,8 @@ class SequenceModel(Running):
         x = _as_input(self, x)
         for part in self.module.modules():
             if (known := getattr(part, "known", None)) is not None and not bool(known.found(x.to(self.device))[1].all()):
-                raise InputError(f"x: found a window that is none of the {len(known.windows)} whose inputs model {self.name} has, expected one of them")
+                raise InputError(f"x: found a window that is none of the {len(known.windows)} whose inputs model {self.name} has, "
+                                 "expected one of them")
         return x
 
     def __repr__(self) -> str:

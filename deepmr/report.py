@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from .core import InputError, write_file
 from .experiment import PROTOCOLS
 from .moderators import egger_test
+from .networks import OUTPUTS, are_shares
 from .notes import NOTES, UNKNOWN, read_notes
 from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
 from .rundir import read_record, status
@@ -278,8 +279,16 @@ def _banners(out: Path, record: dict[str, Any]) -> list[str]:
     return notes
 
 # %% ../nbs/10_report.ipynb #87889ac6
-READING = ("An effect of 0.5 reads: a mutation that lowers the predicted probability of the exposure by 0.1 lowers that of the "
-           "outcome by 0.05. It is a statement about the model, not about the cell.")
+def _reading(record: dict[str, Any], local: pd.DataFrame) -> str:
+    "What an effect means, in the words of what the model predicts. Numbers outside of 0 to 1 are no probabilities, whatever the record says."
+    kind = record.get("output", "probability")
+    if kind == "probability" and not are_shares(local[["x_reference", "y_reference"]].stack().dropna().to_numpy()):
+        kind = "value"
+    return (f"An effect of 0.5 reads: a mutation that lowers the {OUTPUTS[kind][0]} of the exposure by 0.1 lowers that of the "
+            "outcome by 0.05. It is a statement about the model, not about the cell.")
+
+
+
 SCRIPT = """
 document.querySelectorAll("table.sortable thead button").forEach(function (button) {
   button.addEventListener("click", function () {
@@ -325,7 +334,7 @@ def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda
         figures, missing = _figures(out, table, local)
         factors = [_factor(out, i, row, local) for i, row in table.iterrows()]
     text = _page(title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=banners,
-                 reading=READING, main=_main_table(table), figures=figures, missing=missing, factors=factors,
+                 reading=_reading(record, local), main=_main_table(table), figures=figures, missing=missing, factors=factors,
                  protocols=[(p.name, p.words) for p in PROTOCOLS.values()], compared=_compared(out), legend=_legend(table), **_record(record))
     write_file(path := out / "report.html", text)
     return path

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from torch import nn
 from typer.testing import CliRunner
 
+from conftest import SHARED, need
 from deepmr.adapters import adapt
 from deepmr.cli import app
 from deepmr.core import InputError
@@ -24,7 +24,6 @@ from deepmr.effects import make_engine, mutation_effects
 from deepmr.models import load_model
 from deepmr.mutagenesis import saturate
 from deepmr.networks import ConvNet, Ensemble
-from deepmr.regions import one_hot
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:torch.onnx",
                                         "ignore::UserWarning:keras", "ignore:.*using the plain engine")
@@ -53,7 +52,7 @@ def both_engines(model, x, columns, masked=True, some=None):
 def keras():
     os.environ.setdefault("KERAS_BACKEND", "torch")
     os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
-    return pytest.importorskip("keras", reason="needs the extra keras")
+    return need("keras", "the extra keras")
 
 
 def branched(keras, length=60, rate=0.2, last="sigmoid"):
@@ -99,7 +98,8 @@ def test_a_network_of_keras_from_its_file(keras, tmp_path, suffix):
 
 def test_a_layer_that_is_not_translated_leaves_the_network_to_keras(keras, tmp_path):
     layers = keras.layers
-    model = keras.Sequential([layers.Input((60, 4)), layers.Conv1D(8, 5, activation="relu"), layers.LayerNormalization(), layers.Flatten(), layers.Dense(2)])
+    model = keras.Sequential([layers.Input((60, 4)), layers.Conv1D(8, 5, activation="relu"), layers.LayerNormalization(), layers.Flatten(),
+                              layers.Dense(2)])
     model.save(tmp_path / "net.keras")
     loaded, x = load_model(f"keras:{tmp_path / 'net.keras'}"), dna(3)
     assert type(loaded.module.network).__name__ == "KerasNetwork" and loaded.output == "value" and loaded.labels == ("output 0", "output 1")
@@ -113,7 +113,8 @@ def test_a_layer_that_is_not_translated_leaves_the_network_to_keras(keras, tmp_p
 def test_a_file_of_keras_runs_no_code(keras, tmp_path):
     touch = str(tmp_path / "ran")
     layers = keras.layers
-    model = keras.Sequential([layers.Input((60, 4)), layers.Lambda(lambda x: (open(touch, "w").close(), x)[1], output_shape=(60, 4)), layers.Flatten(), layers.Dense(1)])
+    trap = layers.Lambda(lambda x: (open(touch, "w").close(), x)[1], output_shape=(60, 4))
+    model = keras.Sequential([layers.Input((60, 4)), trap, layers.Flatten(), layers.Dense(1)])
     for name in ("net.keras", "net.h5"):
         model.save(tmp_path / name)
         Path(touch).unlink(missing_ok=True)
@@ -183,9 +184,11 @@ LABELS = ["X_TF1_None", "X_TF2_None", "X_DNase_None"]
 
 
 def as_onnx(net, path):
-    if importlib.util.find_spec("onnx2torch") is None:  # which load_model imports, with or without torchvision
-        pytest.skip("needs the extra onnx")
-    torch.onnx.export(net, (torch.zeros(2, 4, 60),), str(path), dynamo=False, input_names=["x"], output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})
+    need("onnx", "the extra onnx")
+    if importlib.util.find_spec("onnx2torch") is None:  # load_model imports it, with or without the torchvision that it wants
+        need("onnx2torch", "the extra onnx (make zoo)")
+    torch.onnx.export(net, (torch.zeros(2, 4, 60),), str(path), dynamo=False, input_names=["x"], output_names=["y"],
+                      dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})
     return "onnx", path
 
 
@@ -201,7 +204,7 @@ def as_script(net, path):
 
 
 def as_keras(net, path):
-    keras = pytest.importorskip("keras", reason="needs the extra keras")
+    keras = need("keras", "the extra keras")
     made = branched(keras, rate=0.0)
     torch.manual_seed(int(path.stem[-1]))
     for weight in made.weights[:1]:
@@ -240,8 +243,8 @@ def test_networks_in_files_are_asked_from_the_shell(two_files, toy_files):
         for spec, net in zip(specs, nets):
             with torch.no_grad():
                 assert np.allclose(load_model(spec, trust_code=bool(trust)).predict(x), net(torch.from_numpy(x)).numpy(), atol=1e-5)
-    done = CliRunner().invoke(app, ["table1", "--model", ",".join(specs), "--outcome", LABELS[2], "--regions", str(toy_files / "sites.bed"), "--genome",
-                                    str(toy_files / "g.fa"), "--out", str(toy_files / "out"), "--windows", "2", "--workers", "1", *trust])
+    question = ["--model", ",".join(specs), "--outcome", LABELS[2], "--regions", str(toy_files / "sites.bed"), "--genome", str(toy_files / "g.fa")]
+    done = CliRunner().invoke(app, ["table1", *question, "--out", str(toy_files / "out"), "--windows", "2", "--workers", "1", *trust])
     assert done.exit_code == 0 and (toy_files / "out" / "table1.csv").is_file(), done.output
 
 
@@ -267,7 +270,7 @@ def test_a_file_for_one_window_at_a_time_says_how_to_export_it(tmp_path):
 @pytest.fixture
 def bert(tmp_path):
     "A BERT for two labels with a tokenizer of letters, saved as transformers saves it, and the network."
-    transformers = pytest.importorskip("transformers", reason="needs the extra hf")
+    transformers = need("transformers", "the extra hf")
     folder = tmp_path / "bert"
     folder.mkdir()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "A", "C", "G", "T", *(f"##{b}" for b in "ACGT")]
@@ -276,10 +279,11 @@ def bert(tmp_path):
     letters = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     letters.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    transformers.PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]").save_pretrained(folder)
+    named = dict(unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=letters, **named).save_pretrained(folder)
     torch.manual_seed(0)
-    config = transformers.BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, initializer_range=0.4,
-                                     max_position_embeddings=40, id2label={0: "TF", 1: "open"}, label2id={"TF": 0, "open": 1},
+    config = transformers.BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                                     initializer_range=0.4, max_position_embeddings=40, id2label={0: "TF", 1: "open"}, label2id={"TF": 0, "open": 1},
                                      problem_type="multi_label_classification", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     net = transformers.BertForSequenceClassification(config).eval()
     net.save_pretrained(folder)
@@ -318,7 +322,7 @@ def test_what_transformers_brings_of_its_own_is_not_run(bert):
 
 @pytest.fixture
 def bpnetlite():
-    return pytest.importorskip("bpnetlite", reason="needs bpnet-lite (make zoo)")
+    return need("bpnetlite", "bpnet-lite (make zoo)")
 
 
 def small_bpnet(bpnetlite, seed=0, control=2, outputs=2):
@@ -369,7 +373,7 @@ def test_chrombpnet_is_asked_for_its_counts(bpnetlite, tmp_path):
 
 def test_tangermeme_gives_the_same_effects(bpnetlite):
     "Its saturation mutagenesis of bpnet-lite's own class, one forward pass each and its fast way, against both of deepmr's."
-    tangermeme = pytest.importorskip("tangermeme.saturation_mutagenesis", reason="needs the extra controls")
+    tangermeme = need("tangermeme.saturation_mutagenesis", "the extra controls")
     from bpnetlite.bpnet import CountWrapper
     net, (x,) = small_bpnet(bpnetlite, control=0), dna(1, 300)
     model, mutations, took = adapt(net, ["count"], 300, outputs=1), saturate(x), {}
@@ -390,7 +394,7 @@ def test_tangermeme_gives_the_same_effects(bpnetlite):
 
 
 def test_a_checkpoint_of_grelu(tmp_path):
-    grelu = pytest.importorskip("grelu.model.models", reason="needs gReLU (make zoo)")
+    grelu = need("grelu.model.models", "gReLU (make zoo)")
     torch.manual_seed(0)
     sizes = dict(n_tasks=2, stem_channels=8, stem_kernel_size=9, n_conv=3, channel_init=8, dilation_mult=2, residual=True, norm=True, dropout=0.1,
                  final_pool_func="avg")
@@ -408,7 +412,7 @@ def test_a_checkpoint_of_grelu(tmp_path):
 
 
 def test_enformer_in_small():
-    enformer_pytorch = pytest.importorskip("enformer_pytorch", reason="needs enformer-pytorch (make zoo)")
+    enformer_pytorch = need("enformer_pytorch", "enformer-pytorch (make zoo)")
     torch.manual_seed(0)
     net = enformer_pytorch.Enformer.from_hparams(dim=48, depth=1, heads=2, target_length=2, output_heads={"human": 3}, num_downsamples=4,
                                                  dim_divisible_by=12, attn_dropout=0.05, pos_dropout=0.01, dropout_rate=0.4).eval()
@@ -421,10 +425,11 @@ def test_enformer_in_small():
 
 
 def test_borzoi_in_small():
-    borzoi_pytorch = pytest.importorskip("borzoi_pytorch", reason="needs the extra zoo")
+    borzoi_pytorch = need("borzoi_pytorch", "the extra zoo")
     from borzoi_pytorch.config_borzoi import BorzoiConfig
     torch.manual_seed(0)
-    net = borzoi_pytorch.Borzoi(BorzoiConfig(dim=1536, depth=1, heads=2, attn_dim_key=8, attn_dim_value=16, bins_to_return=16, return_center_bins_only=True)).eval()
+    sizes = dict(dim=1536, depth=1, heads=2, attn_dim_key=8, attn_dim_value=16, bins_to_return=16, return_center_bins_only=True)
+    net = borzoi_pytorch.Borzoi(BorzoiConfig(**sizes)).eval()
     length = 4096
     model = adapt(net, {0: "RNA", 1: "CAGE"}, length, "borzoi", outputs=lambda y: y[:, [0, 5]].sum(2), output="count")
     x = dna(1, length)

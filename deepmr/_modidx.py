@@ -41,6 +41,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.adapters.enclosed_networks': ('adapters.html#enclosed_networks', 'deepmr/adapters.py'),
                                  'deepmr.adapters.read_labels': ('adapters.html#read_labels', 'deepmr/adapters.py'),
                                  'deepmr.adapters.reduced': ('adapters.html#reduced', 'deepmr/adapters.py'),
+                                 'deepmr.adapters.repeated': ('adapters.html#repeated', 'deepmr/adapters.py'),
                                  'deepmr.adapters.stack': ('adapters.html#stack', 'deepmr/adapters.py')},
             'deepmr.calibration': { 'deepmr.calibration._as_json': ('calibration.html#_as_json', 'deepmr/calibration.py'),
                                     'deepmr.calibration._do_round': ('calibration.html#_do_round', 'deepmr/calibration.py'),

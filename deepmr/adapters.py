@@ -101,10 +101,16 @@ class Adapter(nn.Module):
     def arranged(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         "What the network is given: (N, 4, L) in its own layout and order of bases, and its further inputs."
         more = (getattr(self, f"input{i}") for i in range(self.n_inputs))
-        given = (t.expand(x.shape[0], *t.shape) for t in more) if self.known is None else (self.known.rows(x, t) for t in more)
+        given = (repeated(t, x) if self.known is None else self.known.rows(x, t) for t in more)
         return arranged(x, self.layout, self.order), *given
 
 # %% ../nbs/01b_adapters.ipynb #f49f5e65
+def repeated(value: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    "A further input once for each sequence of x, written so that the engine can follow it."
+    ones = torch.ones(x.shape[0], *[1] * value.dim(), dtype=value.dtype, device=value.device)
+    return ones * value
+
+
 def arranged(x: torch.Tensor, layout: Layout, order: torch.Tensor | None) -> Any:
     "(N, 4, L) in the network's own layout and order of bases, or as `encode` makes it."
     if order is not None:

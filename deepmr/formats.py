@@ -145,7 +145,8 @@ def _reading(spec: str, what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # other people's code raises anything
-        raise InputError(f"model: {spec!r} cannot be read as {what} ({type(error).__name__}: {first_line(error)[:200]})") from None
+        said = first_line(error).split(". ")[0][:200]
+        raise InputError(f"model: {spec!r} cannot be read as {what} ({type(error).__name__}: {said})") from None
 
 # %% ../nbs/01bb_formats.ipynb #ffb9201f
 class _Pick(nn.Module):
@@ -480,7 +481,7 @@ HIDES = "Its dropout was removed or cannot be put under masks: for draws, give s
 def from_export(spec: str, trust_code: bool = False) -> SequenceModel:
     "'pt2:FILE': a network saved by torch.export. InputError unless trusted, if it cannot be read, or takes one window at a time."
     path = check_file("model", spec.partition(":")[2], "a .pt2 file of torch.export")
-    need_trust(spec, trust_code, "may run code when torch.export opens it")
+    need_trust(spec, trust_code, "could run code when torch.export opens it")
     with _reading(spec, "a file of torch.export"):
         program = torch.export.load(str(path))
         given = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in program.graph_signature.user_inputs]
@@ -497,7 +498,7 @@ def from_export(spec: str, trust_code: bool = False) -> SequenceModel:
 def from_script(spec: str, trust_code: bool = False) -> SequenceModel:
     "'torchscript:FILE': a network saved by torch.jit. The length stands in a TOML file beside it. InputError unless trusted and readable."
     path = check_file("model", spec.partition(":")[2], "a file of torch.jit.save")
-    need_trust(spec, trust_code, "is a program of TorchScript")
+    need_trust(spec, trust_code, "is a program of TorchScript, which could run code")
     with _reading(spec, "TorchScript"):
         network = torch.jit.load(str(path), "cpu")  # type: ignore[no-untyped-call]
     return described(network, path, {}, path.stem)
@@ -518,7 +519,7 @@ class _Counts(nn.Module):
 def from_bpnet(spec: str, trust_code: bool = False) -> SequenceModel:
     "'bpnet:FILE': BPNet or ChromBPNet as bpnet-lite saves it. InputError unless trusted, or if it is something else."
     path = check_file("model", spec.partition(":")[2], "a .torch file of bpnet-lite")
-    need_trust(spec, trust_code, "is a pickle, which runs code when it is opened")
+    need_trust(spec, trust_code, "is a pickle, which could run code when it is opened")
     library("bpnetlite", "bpnet", spec)
     with _reading(spec, "a network of bpnet-lite"):
         network = torch.load(path, "cpu", weights_only=False)  # trusted by the user

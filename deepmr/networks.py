@@ -559,7 +559,7 @@ def _is_state(found: Any) -> bool:
 def _contents(found: Any) -> str:
     "What a checkpoint holds, in a few words."
     if not isinstance(found, Mapping):
-        return f"a {type(found).__name__}"
+        return "code" if isinstance(found, _Nothing) else f"a {type(found).__name__}"
     parts = [f"{k} ({'tensors by name' if _is_state(v) else 'code' if isinstance(v, _Nothing) else type(v).__name__})" for k, v in found.items()]
     return f"a dict of {', '.join(parts[:8])}{' …' if len(parts) > 8 else ''}" if parts else "an empty dict"
 

@@ -334,7 +334,7 @@ def test_bpnet_from_its_own_file(bpnetlite, tmp_path):
     net, x = small_bpnet(bpnetlite), dna(3, 200)
     path = card(tmp_path / "ctcf.torch", length=200)
     torch.save(net, path)
-    with pytest.raises(InputError, match="is a pickle, which runs code when it is opened, expected trust_code=True"):
+    with pytest.raises(InputError, match="is a pickle, which could run code when it is opened, expected trust_code=True"):
         load_model(f"bpnet:{path}")
     model = load_model(f"bpnet:{path}", trust_code=True)
     with torch.no_grad():

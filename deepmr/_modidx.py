@@ -555,6 +555,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.networks._state': ('networks.html#_state', 'deepmr/networks.py'),
                                  'deepmr.networks._take_up': ('networks.html#_take_up', 'deepmr/networks.py'),
                                  'deepmr.networks._try_one': ('networks.html#_try_one', 'deepmr/networks.py'),
+                                 'deepmr.networks._with_known_inputs': ('networks.html#_with_known_inputs', 'deepmr/networks.py'),
                                  'deepmr.networks._without_code': ('networks.html#_without_code', 'deepmr/networks.py'),
                                  'deepmr.networks.annotate': ('networks.html#annotate', 'deepmr/networks.py'),
                                  'deepmr.networks.are_shares': ('networks.html#are_shares', 'deepmr/networks.py'),

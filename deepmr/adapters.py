@@ -62,7 +62,7 @@ class Known(nn.Module):
         at, known = self.found(x)
         return torch.where(known.reshape(-1, *[1] * (values.dim() - 1)), values[at], values.mean(0, keepdim=True))
 
-
+# %% ../nbs/01b_adapters.ipynb #9a0d3cb0
 class Adapter(nn.Module):
     "A network of another layout as one that maps (N, 4, L) to (N, n_labels). `adapt` makes and checks it."
 
@@ -124,7 +124,7 @@ def arranged(x: torch.Tensor, layout: Layout, order: torch.Tensor | None) -> Any
             x = x.unsqueeze(i)
     return x
 
-
+# %% ../nbs/01b_adapters.ipynb #476bb9fa
 def _part(y: Any, which: Any) -> torch.Tensor:
     "A part of a network's output: a number or a name, several side by side, or what a function makes of the whole."
     if which is None:
@@ -259,7 +259,6 @@ def adapt(
     """Any network as a SequenceModel that maps (N, 4, length) to (N, n_labels).
 
     `labels`: `["CTCF", "DNase"]`, `{0: "CTCF", 1: "DNase"}` (`id2label`), or `"labels.txt"` with one label a line.
-
     What the network reads. `axes`, letter by letter: N batch, C bases, L positions, 1 an axis of length 1: `axes="NLC"` for
     (N, length, 4), `axes="NC1L"` for (N, 4, 1, length). `alphabet="AGCT"`: its second channel is G.
     `encode=lambda x: x.argmax(1)`: it reads tokens (N, length). `inputs=[atac]`: it reads further inputs, here one of shape

@@ -196,7 +196,7 @@ def _weights(layer: Any) -> dict[str, torch.Tensor]:
     "Weights of a Keras layer by their own names."
     return {w.path.split("/")[-1]: torch.from_numpy(np.array(w.numpy(), np.float32)) for w in layer.weights}
 
-
+# %% ../nbs/01bb_formats.ipynb #dc18e304
 def _filled(module: nn.Module, **state: torch.Tensor | None) -> nn.Module:
     "A layer with these weights."
     module.load_state_dict({k: v for k, v in state.items() if v is not None}, strict=False)
@@ -255,7 +255,7 @@ def _ends(layer: Any, shape: Sequence[Any]) -> nn.Module | None:
     c = layer.get_config()
     return nn.ConstantPad1d(tuple(c["padding"]), 0.0) if "padding" in c else _Cut(*c["cropping"])
 
-
+# %% ../nbs/01bb_formats.ipynb #d150ff22
 def _leaky(layer: Any, shape: Sequence[Any]) -> nn.Module | None:
     c = layer.get_config()
     return nn.LeakyReLU(float(c.get("negative_slope", c.get("alpha", 0.3))))
@@ -295,7 +295,7 @@ def _in_torch(layer: Any, shape: Sequence[Any]) -> nn.Module | None:
 
 Order = np.ndarray | None  # which of Keras' numbers each of ours is; None: the same
 
-
+# %% ../nbs/01bb_formats.ipynb #0176c166
 def _ordered(layer: Any, made: nn.Module, shapes: Sequence[Sequence[Any]], orders: Sequence[Order]) -> tuple[bool, Order]:
     """Keras flattens (L, C), torch (C, L). The weights that read what was flattened are put into torch's order.
 

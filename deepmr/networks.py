@@ -255,7 +255,7 @@ class SequenceModel(Running):
         self.try_out()
 
     def try_out(self) -> None:
-        "Check weights and trial predictions, and see what the numbers are. InputError, as for the class. To be called after a change of weights."
+        "Check weights and trial predictions, and see what the numbers are; again after a change of weights. InputError, as for the class."
         check_weights(self)
         self.output = _kind(self, self.asked, _take_up(self))
 
@@ -266,20 +266,21 @@ class SequenceModel(Running):
         return np.asarray(self.in_batches(len(x), lambda rows: self.forward(x[rows].to(self.device, copy=True)).cpu()).numpy())
 
     def check_input(self, x: ArrayLike | torch.Tensor) -> torch.Tensor:
-        """x as a tensor of the model's dtype. InputError unless it is one-hot DNA of shape (N, 4, length), and for windows whose further
-        inputs are not known.
-        """
-        x = _as_input(self, x)
-        for part in self.module.modules():
-            if (known := getattr(part, "known", None)) is not None and not bool(known.found(x.to(self.device))[1].all()):
-                raise InputError(f"x: found a window that is none of the {len(known.windows)} whose inputs model {self.name} has, "
-                                 "expected one of them")
-        return x
+        "x as a tensor of the model's dtype. InputError unless it is one-hot DNA (N, 4, length), of windows whose further inputs are known."
+        return _with_known_inputs(self, _as_input(self, x))
 
     def __repr__(self) -> str:
         return f"SequenceModel({self.name!r}, {self.length} bp -> {len(self.labels)} labels)"
 
 # %% ../nbs/01_networks.ipynb #28bb9abc
+def _with_known_inputs(model: Placed, x: torch.Tensor) -> torch.Tensor:
+    "x. InputError for windows whose further inputs are not known."
+    for part in model.module.modules():
+        if (known := getattr(part, "known", None)) is not None and not bool(known.found(x.to(model.device))[1].all()):
+            raise InputError(f"x: found a window that is none of the {len(known.windows)} whose inputs model {model.name} has, expected one of them")
+    return x
+
+
 def _as_input(model: Placed, x: ArrayLike | torch.Tensor) -> torch.Tensor:
     "x as a tensor of the model's dtype, checked."
     if isinstance(x, np.ndarray) and (min(x.strides, default=0) < 0 or not x.flags.writeable):

@@ -232,8 +232,7 @@ OUTPUTS = {  # what a model predicts: its name in texts and figures, and the num
 class SequenceModel(Running):
     """A multi-task sequence model with named outputs.
 
-    Raises InputError if a trial forward pass does not turn `(1, 4, length)` into `(1, n_labels)`, and for labels
-    whose addresses could be confused.
+    Raises InputError if a trial pass does not turn `(1, 4, length)` into `(1, n_labels)`, and for labels whose addresses could be confused.
     """
 
     def __init__(
@@ -256,7 +255,6 @@ class SequenceModel(Running):
 
     def try_out(self) -> None:
         "Check weights and trial predictions, and see what the numbers are; again after a change of weights. InputError, as for the class."
-        check_weights(self)
         self.output = _kind(self, self.asked, _take_up(self))
 
     @torch.no_grad()
@@ -347,6 +345,7 @@ def as_float32(module: nn.Module, name: str) -> nn.Module:
 @torch.no_grad()
 def _take_up(model: SequenceModel) -> torch.Tensor:
     "Predictions for the trial windows. InputError if the network does not do what deepmr takes for granted."
+    check_weights(model)
     first = _try_one(model, trial_windows(model, 1))
     if getattr(model.module, "of_checked", False):  # made of networks that were tried out
         return first

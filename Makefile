@@ -1,6 +1,8 @@
 # deepmr: `make table1` runs the main job, `make test` the tests. Each sets up what it needs in .venv first.
 PYTHON ?= python3
 VENV ?= .venv
+# An environment that sees the packages of $(VENV) behind its own, for those that want other versions.
+ZOO ?= $(VENV)-zoo
 BIN := $(VENV)/bin
 # Options of `deepmr table1`, e.g. make table1 ARGS="--windows 5 --draws 20 --exposures HepG2_CTCF_None"
 ARGS ?=
@@ -14,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help table1 check test wheel-check notebooks faults docs links readme clean
+.PHONY: help table1 check test zoo wheel-check notebooks faults docs links readme clean
 
 help:
 	@echo "Every target first sets up what it needs in $(VENV)."
@@ -22,11 +24,12 @@ help:
 	@echo "To use deepmr:"
 	@echo "  make table1       run the main job on the default model and print the table (minutes); options go into ARGS=\"...\""
 	@echo "  make docs         make a website of the notebooks in _docs"
-	@echo "  make clean        remove $(VENV)"
+	@echo "  make clean        remove $(VENV) and $(ZOO)"
 	@echo ""
 	@echo "To work on deepmr:"
 	@echo "  make check        check the code without running it: ruff, mypy (seconds)"
 	@echo "  make test         make check, then run all notebooks and tests (minutes); fails if the tests run less than 90 % of deepmr/"
+	@echo "  make zoo          run the tests of networks whose packages want an environment of their own, in $(ZOO)"
 	@echo "  make wheel-check  build the wheel, install it in an empty environment, run the main job there"
 	@echo "  make notebooks    run all notebooks and save their outputs"
 	@echo "  make faults       write tests/faults.csv and the tables of E2_inputs from what the program says now"
@@ -47,7 +50,7 @@ $(VENV)/user: $(VENV)/made settings.ini setup.py pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/user
 	@echo "installing what the tests need ..."
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev,zoo]'
 	@touch $@
 
 table1: $(VENV)/user
@@ -61,6 +64,15 @@ check: $(VENV)/dev
 # ../shared. Where these are missing, the share is printed but sets no limit.
 test: check
 	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov $(if $(wildcard ../shared),,--cov-fail-under=0)
+
+$(ZOO)/made: $(VENV)/dev tools/zoo.sh constraints.txt
+	@echo "setting up $(ZOO) ..."
+	@tools/zoo.sh $(abspath $(BIN))/python $(ZOO)
+	@touch $@
+
+zoo: $(ZOO)/made
+	@DEEPMR_NO_SKIP=1 OMP_NUM_THREADS=1 $(ZOO)/bin/python -m pytest -n $(JOBS) --dist worksteal tests/test_zoo.py tests/test_models.py \
+	  -k "bpnet or tangermeme or grelu or enformer or onnx or directory_of_kipoi or kipoi_fetches"
 
 wheel-check: $(VENV)/dev
 	@tools/check_wheel.sh $(abspath $(BIN))/python
@@ -82,4 +94,4 @@ links: $(VENV)/dev
 	@$(BIN)/python tools/links.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(ZOO)

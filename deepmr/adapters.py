@@ -43,14 +43,35 @@ class Layout:
     encode: Callable[[torch.Tensor], Any] | None = None  # makes the network's input of (N, 4, L)
 
 # %% ../nbs/01b_adapters.ipynb #addb7c78
+class Known(nn.Module):
+    "Windows (W, 4, L) whose further inputs are known, each found again by its sequence, also with some of its bases mutated."
+
+    windows: torch.Tensor
+
+    def __init__(self, windows: torch.Tensor):
+        super().__init__()
+        self.register_buffer("windows", windows.flatten(1), persistent=False)
+
+    def found(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "For sequences (N, 4, L): the window that each is most like, and whether four fifths of its bases are that window's."
+        same, at = (x.flatten(1) @ self.windows.to(x.dtype).T).max(1)
+        return at, same >= 0.8 * x.shape[2]
+
+    def rows(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        "The rows of values (W, ...) that belong to x; their mean for a sequence that is none of the windows."
+        at, known = self.found(x)
+        return torch.where(known.reshape(-1, *[1] * (values.dim() - 1)), values[at], values.mean(0, keepdim=True))
+
+# %% ../nbs/01b_adapters.ipynb #9a0d3cb0
 class Adapter(nn.Module):
     "A network of another layout as one that maps (N, 4, L) to (N, n_labels). `adapt` makes and checks it."
 
-    def __init__(self, network: nn.Module, layout: Layout, inputs: Sequence[Any] = ()):
+    def __init__(self, network: nn.Module, layout: Layout, inputs: Sequence[Any] = (), windows: torch.Tensor | None = None):
         super().__init__()
         self.network, self.layout, self.n_inputs = network, layout, len(inputs)
         for i, value in enumerate(inputs):
             self.register_buffer(f"input{i}", torch.as_tensor(value), persistent=False)
+        self.known = None if windows is None else Known(windows)
         self.order: torch.Tensor | None
         order = torch.tensor([ALPHABET.index(base) for base in layout.alphabet])
         self.register_buffer("order", None if layout.alphabet == ALPHABET else order, persistent=False)
@@ -80,9 +101,16 @@ class Adapter(nn.Module):
     def arranged(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         "What the network is given: (N, 4, L) in its own layout and order of bases, and its further inputs."
         more = (getattr(self, f"input{i}") for i in range(self.n_inputs))
-        return arranged(x, self.layout, self.order), *(t.expand(x.shape[0], *t.shape) for t in more)
+        given = (repeated(t, x) if self.known is None else self.known.rows(x, t) for t in more)
+        return arranged(x, self.layout, self.order), *given
 
 # %% ../nbs/01b_adapters.ipynb #f49f5e65
+def repeated(value: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    "A further input once for each sequence of x, written so that the engine can follow it."
+    ones = torch.ones(x.shape[0], *[1] * value.dim(), dtype=value.dtype, device=value.device)
+    return ones * value
+
+
 def arranged(x: torch.Tensor, layout: Layout, order: torch.Tensor | None) -> Any:
     "(N, 4, L) in the network's own layout and order of bases, or as `encode` makes it."
     if order is not None:
@@ -96,7 +124,7 @@ def arranged(x: torch.Tensor, layout: Layout, order: torch.Tensor | None) -> Any
             x = x.unsqueeze(i)
     return x
 
-
+# %% ../nbs/01b_adapters.ipynb #476bb9fa
 def _part(y: Any, which: Any) -> torch.Tensor:
     "A part of a network's output: a number or a name, several side by side, or what a function makes of the whole."
     if which is None:
@@ -231,17 +259,17 @@ def adapt(
     """Any network as a SequenceModel that maps (N, 4, length) to (N, n_labels).
 
     `labels`: `["CTCF", "DNase"]`, `{0: "CTCF", 1: "DNase"}` (`id2label`), or `"labels.txt"` with one label a line.
-
     What the network reads. `axes`, letter by letter: N batch, C bases, L positions, 1 an axis of length 1: `axes="NLC"` for
     (N, length, 4), `axes="NC1L"` for (N, 4, 1, length). `alphabet="AGCT"`: its second channel is G.
     `encode=lambda x: x.argmax(1)`: it reads tokens (N, length). `inputs=[atac]`: it reads further inputs, here one of shape
-    (1, length) without the batch, the same for all windows.
+    (1, length) without the batch, the same for all windows. `inputs=[tracks], windows=x`: tracks (W, 2, length) has a row for
+    each of the windows x (W, 4, length); effects of other windows are refused.
 
     What it gives. `outputs=1`: the second of a tuple; `outputs="counts"`: an entry of a dict, or an attribute;
-    `outputs=["tf", "atac"]`: two of them side by side; `outputs=lambda y: y[:, [1, 2], 500]`: what a function makes of it all.
-    `output_axes`: N batch, T labels, P positions, 1 an axis of length 1: `"NT"` for (N, n_labels), `"N"` for (N,) and one
-    label, `"NPT"` for a profile (N, positions, n_labels) with `reduce`. `reduce="sum"` adds a profile's positions up;
-    `reduce="mean", positions=(450, 550)` averages the middle hundred. `reduce="max"` takes the highest.
+    `outputs=["tf", "atac"]`: two of them side by side; `outputs=lambda y: y[:, [1, 2], 500]`: what a function makes of it all,
+    in one pass of the network. `output_axes`: N batch, T labels, P positions, 1 an axis of length 1: `"NT"` for (N, n_labels),
+    `"N"` for (N,) and one label, `"NPT"` for a profile (N, positions, n_labels) with `reduce`. `reduce="sum"` adds a profile's
+    positions up; `reduce="mean", positions=(450, 550)` averages the middle hundred. `reduce="max"` takes the highest.
     `output="logit"`: what the numbers are, one of 'probability', 'logit', 'count', 'log count', 'value'.
 
     `reverse_complement=True`: averages both strands; with `swap=[("plus", "minus")]` if these labels are strands of a track.
@@ -326,6 +354,7 @@ class Options:
     alphabet: str = ALPHABET
     encode: Callable[[torch.Tensor], Any] | None = None
     inputs: Sequence[Any] = ()
+    windows: Any = None
     outputs: Any = None
     output: int | str | None = None  # what the numbers are; once, it was what `outputs` is
     output_axes: str | None = None
@@ -345,9 +374,31 @@ def _options(given: Mapping[str, Any]) -> Options:
     made = Options(**given)
     if made.outputs is not None and made.output not in (None, *OUTPUTS):
         raise InputError(f"output: found {made.output!r} beside outputs, expected one of {', '.join(OUTPUTS)}")
+    if made.windows is not None and not made.inputs:
+        raise InputError("windows: found windows without inputs, expected inputs=[...] with one row for each of them")
     if made.inputs and made.reverse_complement:
         raise InputError("inputs: found further inputs with reverse_complement, expected one of them; the other strand's inputs are not known")
     return made
+
+# %% ../nbs/01b_adapters.ipynb #2dce5443
+def _known_windows(asked: Options, length: int) -> torch.Tensor | None:
+    "The windows to which rows of the further inputs belong. InputError unless they are DNA, told apart by their bases, with one row each."
+    if asked.windows is None:
+        return None
+    try:
+        windows = torch.as_tensor(np.ascontiguousarray(asked.windows), dtype=torch.float32)
+    except (TypeError, ValueError):
+        windows = torch.zeros(0)
+    if windows.dim() != 3 or windows.shape[1:] != (4, length) or not bool((windows.sum(1) == 1).all()):
+        raise InputError(f"windows: found shape {tuple(windows.shape)}, expected one-hot windows (W, 4, {length})")
+    if wrong := [tuple(np.shape(v)) for v in asked.inputs if np.shape(v)[:1] != (len(windows),)]:
+        raise InputError(f"inputs: found shape {wrong[0]} beside {len(windows)} windows, expected one row for each")
+    flat = windows.flatten(1)
+    for i in range(len(flat) - 1):  # a mutant must not be mistaken for another window
+        if bool((alike := flat[i + 1:] @ flat[i] >= length - 2).any()):
+            raise InputError(f"windows: found numbers {i} and {i + 1 + int(alike.nonzero()[0])} that differ in two bases at most, expected windows "
+                             "that can be told apart, whose inputs are their own")
+    return windows
 
 # %% ../nbs/01b_adapters.ipynb #1ef96e15
 def _adapted(network: Any, labels: Any, length: int, name: str, asked: Options) -> SequenceModel:
@@ -363,13 +414,14 @@ def _adapted(network: Any, labels: Any, length: int, name: str, asked: Options) 
     if layout.reverse_complement:
         layout = replace(layout, order=_swapped(list(labels), asked.swap, name))
     network = as_float32(network if isinstance(network, nn.Module) else _Function(network), name)
-    y = _try_out(Adapter(network, layout, asked.inputs), length, name)
+    windows = _known_windows(asked, length)
+    y = _try_out(Adapter(network, layout, asked.inputs, windows), length, name)
     if part is None and isinstance(y, Mapping) and kind in y:  # a part that has the name of a kind
         layout, kind = replace(layout, output=kind), None
     size = _check_output(y, layout, len(labels), name)
     if layout.positions is not None:
         layout = replace(layout, mirrored=(size - layout.positions[1], size - layout.positions[0]))
-    adapter = Adapter(network, layout, asked.inputs)
+    adapter = Adapter(network, layout, asked.inputs, windows)
     return SequenceModel(adapter, labels, length, name, asked.thresholds, asked.label_warnings, cast("str | None", kind))
 
 # %% ../nbs/01b_adapters.ipynb #aa0f4fdf

@@ -114,8 +114,9 @@ def _write_everywhere() -> None:
             stream.reconfigure(errors="deepmr")
 
 # %% ../nbs/14_cli.ipynb #accad30e
-MODELS = ("'hepg2' (in the package), FILE.safetensors, 'torch:package.module:factory[:weights]', 'deepsea[:FILE]', 'kipoi:NAME' or "
-          "'kipoi-dir:PATH'. Several of these with commas between are an ensemble.")
+MODELS = ("'hepg2' (in the package), FILE.safetensors, 'torch:package.module:factory[:weights]', 'keras:FILE', 'onnx:FILE', 'hf:DIR', "
+          "'grelu:FILE', 'bpnet:FILE', 'pt2:FILE', 'torchscript:FILE', 'deepsea[:FILE]', 'kipoi:NAME' or 'kipoi-dir:PATH'. Several of these with "
+          "commas between are an ensemble.")
 Exposures = Annotated[list[str] | None, typer.Option(metavar="LABELS", show_default="all of the outcome's cell", help=(
     "Labels that may cause the outcome, separated by commas, or the option repeated. 'label#2' or a number where a name repeats (see deepmr "
     "labels)."))]
@@ -153,7 +154,7 @@ class _Details:
     keep_draws: Annotated[bool, typer.Option("--keep-draws", show_default="off", help=(
         "Keep every draw, not only means and standard errors."))] = False
     trust_code: Annotated[bool, typer.Option("--trust-code", show_default="off", help=(
-        "Let a model of Kipoi run its authors' Python code."))] = False
+        "Let a model's files run code: Kipoi's models, and files of kind bpnet, pt2 or torchscript."))] = False
 
 # %% ../nbs/14_cli.ipynb #3e99dee8
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,11 +238,11 @@ def _say_idle(machine: _Machine, model: str, trust_code: bool) -> None:
     say = machine.execution().announce
     if machine.workers is not None and getattr(machine, "scheduler", None) is not None:
         say("note: --workers has no effect: with --scheduler, the cluster's workers do the windows")
-    if trust_code and "kipoi" not in model:
-        say("note: --trust-code has no effect: only models of Kipoi need it")
+    if trust_code and not any(kind in model for kind in ("kipoi", "bpnet", ".torch", "pt2", "torchscript", "hf:")):
+        say("note: --trust-code has no effect: only models of Kipoi and files that can run code need it")
 
 # %% ../nbs/14_cli.ipynb #d14f276d
-_WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".h5", ".onnx")
+_WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 
 
 def _check_model(spec: str) -> None:
@@ -489,7 +490,7 @@ def run(
     windows: Annotated[int | None, typer.Option(help="Windows per exposure.", show_default="the file's")] = None,
     draws: Annotated[int | None, typer.Option(help="Draws per window.", show_default="the file's")] = None,
     trust_code: Annotated[bool, typer.Option("--trust-code", show_default="off", help=(
-        "Let a model of Kipoi run its authors' Python code."))] = False,
+        "Let a model's files run code: Kipoi's models, and files of kind bpnet, pt2 or torchscript."))] = False,
 ) -> None:
     "Do the experiment in a file: fetch what it needs, make its windows, and go on as deepmr table1 does."
     from deepmr.core import write_file
@@ -543,7 +544,7 @@ def labels(
     cell: Annotated[str, typer.Option(help="Only labels of this cell: those that begin with it and '_'.", show_default="all cells")] = "",
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")] = "cpu",
     trust_code: Annotated[bool, typer.Option("--trust-code", show_default="off", help=(
-        "Let a model of Kipoi run its authors' Python code."))] = False,
+        "Let a model's files run code: Kipoi's models, and files of kind bpnet, pt2 or torchscript."))] = False,
 ) -> None:
     "List number, address and label of every output of a model, separated by tabs."
     from deepmr.models import load_model

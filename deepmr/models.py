@@ -21,16 +21,17 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from deepmr.adapters import Adapter, adapt as adapt, background_ensemble as background_ensemble, read_labels, stack as stack
+from deepmr.adapters import Adapter, adapt as adapt, background_ensemble as background_ensemble, stack as stack
 from deepmr.core import InputError, cache_dir, check_file, moved_names
+from deepmr.formats import LABEL_FILES, READERS, axes_of, find_labels, with_kind
 from deepmr.networks import (
     ConvNet as ConvNet,
     Ensemble as Ensemble,
     Labelled as Labelled,
     SequenceModel as SequenceModel,
     annotate as annotate,
-    check_weights,
     first_line,
+    for_network,
     last_line,
     max_batch_size as max_batch_size,
     memory_for as memory_for,
@@ -84,21 +85,6 @@ def deepsea(weights: Mapping[str, torch.Tensor], labels: Sequence[str], name: st
     except RuntimeError as error:
         raise InputError(f"weights: found tensors that do not fit DeepSEA ({last_line(error)}), expected Kipoi's files") from None
     return adapt(network, labels, 1000, name, alphabet="AGCT", reverse_complement=both_strands)
-
-# %% ../nbs/01c_models.ipynb #cd6e49d2
-LABEL_FILES = ("predictor_names.txt", "labels.txt")
-
-
-def find_labels(folders: Sequence[Path], n: int) -> tuple[str, ...]:
-    "n labels from the first of LABEL_FILES in the first folder that has one. InputError if there is none, or another number of labels."
-    for path in (Path(folder) / name for folder in folders for name in LABEL_FILES):
-        if path.is_file():
-            labels = read_labels(path)
-            if len(labels) != n:
-                raise InputError(f"labels: found {len(labels)} in {path}, expected {n}, one a line")
-            return labels
-    raise InputError(f"labels: found no {' or '.join(LABEL_FILES)} in {', '.join(map(str, folders))}, expected the names of "
-                     f"the model's {n} labels there, one a line, in the order of its outputs")
 
 # %% ../nbs/01c_models.ipynb #2854dcc8
 class Download:
@@ -187,24 +173,12 @@ def _from_deepsea(spec: str) -> SequenceModel:
     return deepsea(read_weights(weights), labels, "deepsea" if spec.partition(":")[2] in ("", *DEEPSEA_FILES) else f"deepsea ({weights.name})")
 
 # %% ../nbs/01c_models.ipynb #9d87bb3c
-def kipoi_axes(shape: Sequence[int | None]) -> tuple[str, int | None]:
-    """Axes for `adapt`, and the length, from an input's shape without the batch: (4, 1, 1000) gives ('NC1L', 1000).
-
-    InputError for a shape with no axis of 4, or with more than one axis of positions.
-    """
-    rest = [n for n in shape if n not in (1, 4)]
-    if list(shape).count(4) != 1 or len(rest) != 1:
-        raise InputError(f"model: found an input of shape {tuple(shape)}, expected one axis of 4 bases, one of positions, "
-                         "and otherwise axes of length 1")
-    return "N" + "".join("C" if n == 4 else "1" if n == 1 else "L" for n in shape), rest[0]
-
-
 def from_description(network: nn.Module, description: Any, folder: Path, name: str) -> SequenceModel:
     "A network of Kipoi with the layout and labels of its description (model.yaml, read). InputError if they do not fit."
     schema, loader = description.schema, dict(getattr(description.default_dataloader, "default_args", None) or {})
     if not hasattr(schema.inputs, "shape") or not hasattr(schema.targets, "shape"):
         raise InputError(f"model {name}: found several inputs or outputs in its model.yaml, expected one of each")
-    axes, length = kipoi_axes(schema.inputs.shape)
+    axes, length = axes_of(schema.inputs.shape)
     length, shape = length or loader.get("auto_resize_len"), tuple(schema.targets.shape)
     if len(shape) != 1 or not shape[0] or not length:
         raise InputError(f"model {name}: found input {tuple(schema.inputs.shape)} and output {shape} in its model.yaml, "
@@ -275,7 +249,7 @@ def _from_kipoi(spec: str, trust_code: bool = False) -> SequenceModel:
 def load_model(
     spec: str | SequenceModel | Sequence[str | SequenceModel],  # a name from the table above, a SequenceModel, or a list: an ensemble
     device: str = "cpu",  # where the network runs, e.g. 'cuda'
-    trust_code: bool = False,  # allow a model of Kipoi to run its authors' Python code
+    trust_code: bool = False,  # allow a model's files to run code: Kipoi's, pickles, torch.export's
 ) -> SequenceModel:
     """A model by name: `"hepg2"`, `"my.safetensors"`, `"torch:my_models:make:weights.pt"`, `"deepsea"`, `"kipoi:DeepSEA/predict"`.
 
@@ -293,12 +267,14 @@ def load_model(
     return _by_name(str(spec), trust_code).to(device)
 
 # %% ../nbs/01c_models.ipynb #5e3def21
-SPECS = ("'hepg2', a .safetensors file of deepmr, 'torch:package.module:factory[:weights]', 'deepsea[:FILE]', 'kipoi:NAME', "
-         "'kipoi-dir:PATH', or several of these with commas between")
+SPECS = ("'hepg2', a .safetensors file of deepmr, 'torch:package.module:factory[:weights]', a file as 'keras:FILE', 'onnx:FILE', 'pt2:FILE', "
+         "'torchscript:FILE', 'bpnet:FILE' or 'grelu:FILE', 'hf:DIR', 'deepsea[:FILE]', 'kipoi:NAME', 'kipoi-dir:PATH', or several of these with "
+         "commas between")
 
 
 def _by_name(spec: str, trust_code: bool) -> SequenceModel:
     "A single model from its name."
+    spec = with_kind(spec)
     kind = spec.partition(":")[0]
     if spec == "hepg2":
         return read_model(Path(__file__).parent / "data" / "hepg2.safetensors")
@@ -306,6 +282,8 @@ def _by_name(spec: str, trust_code: bool) -> SequenceModel:
         return _from_factory(spec)
     if kind == "deepsea":
         return _from_deepsea(spec)
+    if kind in READERS:
+        return READERS[kind](spec, trust_code)
     if kind in ("kipoi", "kipoi-dir"):
         return _from_kipoi(spec, trust_code)
     if spec.endswith(".safetensors"):
@@ -341,10 +319,10 @@ def _load_weights(model: SequenceModel, spec: str, path: str) -> None:
     "Put the weights of a file into a model's network. InputError if they do not fit."
     network = model.module.network if isinstance(model.module, Adapter) else model.module
     try:
-        network.load_state_dict(read_weights(path))
+        network.load_state_dict(for_network(read_weights(path), list(network.state_dict())))
     except RuntimeError as error:
         raise InputError(f"weights: {path} does not fit the network of {spec!r} ({last_line(error)})") from None
-    check_weights(model)
+    model.try_out()
 
 # %% ../nbs/01c_models.ipynb #d09559b5
 if not TYPE_CHECKING:  # where names of this chapter live now

@@ -232,8 +232,7 @@ OUTPUTS = {  # what a model predicts: its name in texts and figures, and the num
 class SequenceModel(Running):
     """A multi-task sequence model with named outputs.
 
-    Raises InputError if a trial forward pass does not turn `(1, 4, length)` into `(1, n_labels)`, and for labels
-    whose addresses could be confused.
+    Raises InputError if a trial pass does not turn `(1, 4, length)` into `(1, n_labels)`, and for labels whose addresses could be confused.
     """
     held_out: tuple[str, ...] = ()  # chromosomes that the weights were neither trained on nor chosen by; () where that is not known
 
@@ -251,26 +250,36 @@ class SequenceModel(Running):
         self.module = as_float32(module, name)
         self.thresholds, self.label_warnings = dict(thresholds or {}), {k: tuple(v) for k, v in (label_warnings or {}).items()}
         self.labels, self.length, self.name, self.batch = tuple(map(str, labels)), int(length), name, BATCH
-        self.output = output or "value"
+        self.asked, self.output = output, output or "value"
         _check_labels(self)
-        check_weights(self)
-        tried = _take_up(self)
-        self.output = _kind(self, output, tried)
+        self.try_out()
+
+    def try_out(self) -> None:
+        "Check weights and trial predictions, and see what the numbers are; again after a change of weights. InputError, as for the class."
+        self.output = _kind(self, self.asked, _take_up(self))
 
     @torch.no_grad()
     def predict(self, x: ArrayLike | torch.Tensor) -> NDArray[np.floating]:
         "Predictions (N, n_labels) for one-hot windows (N, 4, length), in eval mode. InputError for another shape."
-        x = self.check_input(x)
+        x = _as_input(self, x)
         return np.asarray(self.in_batches(len(x), lambda rows: self.forward(x[rows].to(self.device, copy=True)).cpu()).numpy())
 
     def check_input(self, x: ArrayLike | torch.Tensor) -> torch.Tensor:
-        "x as a tensor of the model's dtype. InputError unless it is one-hot DNA of shape (N, 4, length)."
-        return _as_input(self, x)
+        "x as a tensor of the model's dtype. InputError unless it is one-hot DNA (N, 4, length), of windows whose further inputs are known."
+        return _with_known_inputs(self, _as_input(self, x))
 
     def __repr__(self) -> str:
         return f"SequenceModel({self.name!r}, {self.length} bp -> {len(self.labels)} labels)"
 
 # %% ../nbs/01_networks.ipynb #28bb9abc
+def _with_known_inputs(model: Placed, x: torch.Tensor) -> torch.Tensor:
+    "x. InputError for windows whose further inputs are not known."
+    for part in model.module.modules():
+        if (known := getattr(part, "known", None)) is not None and not bool(known.found(x.to(model.device))[1].all()):
+            raise InputError(f"x: found a window that is none of the {len(known.windows)} whose inputs model {model.name} has, expected one of them")
+    return x
+
+
 def _as_input(model: Placed, x: ArrayLike | torch.Tensor) -> torch.Tensor:
     "x as a tensor of the model's dtype, checked."
     if isinstance(x, np.ndarray) and (min(x.strides, default=0) < 0 or not x.flags.writeable):
@@ -337,6 +346,7 @@ def as_float32(module: nn.Module, name: str) -> nn.Module:
 @torch.no_grad()
 def _take_up(model: SequenceModel) -> torch.Tensor:
     "Predictions for the trial windows. InputError if the network does not do what deepmr takes for granted."
+    check_weights(model)
     first = _try_one(model, trial_windows(model, 1))
     if getattr(model.module, "of_checked", False):  # made of networks that were tried out
         return first
@@ -522,12 +532,71 @@ def _begins(path: Path) -> str:
         return f"found {path.stat().st_size:,} bytes that begin with {head!r}" if (head := f.read(8)) else "found an empty file"
 
 # %% ../nbs/01_networks.ipynb #97f8c52e
+class _Nothing:
+    "What stands for a part of a checkpoint that is no tensor. It takes anything and does nothing."
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _without_code(path: Path) -> Any:
+    "What a PyTorch file holds, with `_Nothing` for all that is neither tensor, number, text nor a collection of these."
+    foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    with torch.serialization.safe_globals([(_Nothing, name) for name in foreign]):  # torch takes names beside objects
+        return torch.load(path, "cpu", weights_only=True)
+
+
+def checkpoint(path: Path) -> Any:
+    "What a file of weights holds. Errors of safetensors and torch; UnpicklingError if a pickle does more than name objects."
+    _check_archive(path)
+    if path.suffix == ".safetensors":
+        return load_file(str(path))
+    try:
+        return torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        try:
+            return _without_code(path)
+        except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, pickle.UnpicklingError):
+            raise error from None
+
+# %% ../nbs/01_networks.ipynb #624f2c68
+def _is_state(found: Any) -> bool:
+    "Are these tensors by name?"
+    return isinstance(found, Mapping) and bool(found) and all(isinstance(v, torch.Tensor) for v in found.values())
+
+
+def _contents(found: Any) -> str:
+    "What a checkpoint holds, in a few words."
+    if not isinstance(found, Mapping):
+        return "code" if isinstance(found, _Nothing) else f"a {type(found).__name__}"
+    parts = [f"{k} ({'tensors by name' if _is_state(v) else 'code' if isinstance(v, _Nothing) else type(v).__name__})" for k, v in found.items()]
+    return f"a dict of {', '.join(parts[:8])}{' …' if len(parts) > 8 else ''}" if parts else "an empty dict"
+
+
+def state_dict_in(found: Any, path: Path) -> dict[str, torch.Tensor]:
+    "The one set of tensors by name in what a file holds: all of it, or one part of a checkpoint. InputError if there are none or several."
+    if _is_state(found):
+        return dict(found)
+    states = {k: v for k, v in found.items() if _is_state(v)} if isinstance(found, Mapping) else {}
+    if len(states) == 1 or "state_dict" in states:  # as Lightning names the network's own
+        return dict(states.get("state_dict", next(iter(states.values()))))
+    if not states and (isinstance(found, _Nothing) or (isinstance(found, Mapping) and any(isinstance(v, _Nothing) for v in found.values()))):
+        raise InputError(f"weights: {path} holds something other than tensors, which could run code when it is opened ({_contents(found)}), "
+                         "expected safetensors or a PyTorch state dict")
+    raise InputError(f"weights: {path} holds {_contents(found)}, expected tensors by name (a state dict), or one such set in a dict")
+
+# %% ../nbs/01_networks.ipynb #97653965
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    "Tensors by name from a safetensors or PyTorch file, on the CPU. InputError if it is missing or holds anything else."
+    """Tensors by name from a safetensors or PyTorch file, or from a checkpoint that holds one set of them, on the CPU.
+
+    InputError if the file is missing, unreadable, or holds no such set or several; the message lists what is there.
+    """
     path = check_file("weights", path, "safetensors or a PyTorch state dict")
     try:
-        _check_archive(path)
-        found = load_file(str(path)) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        found = checkpoint(path)
     except pickle.UnpicklingError:
         raise InputError(f"weights: {path} holds something other than tensors, which could run code when it is opened, "
                          "expected safetensors or a PyTorch state dict") from None
@@ -537,11 +606,29 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
             struct.error, zipfile.BadZipFile) as error:
         raise InputError(f"weights: {path} cannot be read as safetensors or a PyTorch state dict, {_begins(path)} "
                          f"({first_line(error)})") from None
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # a checkpoint of Lightning
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, torch.Tensor) for v in found.values()):
-        raise InputError(f"weights: {path} holds a {type(found).__name__}, expected tensors by name (a state dict)")
-    return dict(found)
+    return state_dict_in(found, path)
+
+# %% ../nbs/01_networks.ipynb #22e6011c
+WRAPPERS = ("module", "_orig_mod", "model", "net", "network")  # how DataParallel, compile and Lightning's modules name the network in them
+
+
+def for_network(weights: Mapping[str, torch.Tensor], names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The weights under a network's own names: without the prefix of what it was wrapped in, if that is the whole difference.
+
+    Else as they are, for torch to say what does not fit. Tensors outside of the wrapper, as those of a loss, are left out with a warning.
+    """
+    if not names or set(names) <= set(weights):
+        return dict(weights)
+    prefixes = {k[: -len(names[0])] for k in weights if k.endswith(f".{names[0]}")}
+    whole = [p for p in prefixes if all(p + name in weights for name in names) and set(p.rstrip(".").split(".")) <= set(WRAPPERS)]
+    if len(whole) != 1:
+        return dict(weights)
+    rest = [k for k in weights if k not in {whole[0] + name for name in names}]
+    if any(k.startswith(whole[0]) for k in rest):  # the network in the file is larger
+        return dict(weights)
+    if rest:
+        warnings.warn(f"weights: left out what stands beside {whole[0]}: {', '.join(rest[:5])}{' …' if len(rest) > 5 else ''}", stacklevel=2)
+    return {name: weights[whole[0] + name] for name in names}
 
 # %% ../nbs/01_networks.ipynb #7f376fe5
 def torch_bytes(what: Any) -> bytes:

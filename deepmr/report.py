@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from .core import InputError, write_file
 from .experiment import PROTOCOLS, protocol_of
 from .moderators import egger_test
+from .networks import OUTPUTS, are_shares
 from .notes import NOTES, UNKNOWN, read_notes
 from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
 from .rundir import read_record, status
@@ -370,13 +371,18 @@ def _answer_lead(table: pd.DataFrame) -> str:
     return f"Of {len(table)} exposures, {specific}. {within} lie within what openness alone gives."
 
 # %% ../nbs/10_report.ipynb #87889ac6
-READING = {
-    "probability": "An effect of 0.5 reads: a mutation that lowers the predicted probability of the exposure by 0.1 lowers that of the "
-                   "outcome by 0.05.",
-    "log-odds": "An effect of 0.5 reads: a mutation that lowers the predicted log-odds of the exposure by 1 lowers those of the outcome by 0.5.",
-    "value": "An effect of 0.5 reads: a mutation that lowers the prediction for the exposure by 1 lowers that for the outcome by 0.5.",
-}
-OF_THE_MODEL = " It is a statement about the model, not about the cell."
+def _reading(record: dict[str, Any], local: pd.DataFrame) -> str:
+    "What an effect means, in the words of what the model predicts. Numbers outside of 0 to 1 are no probabilities, whatever the record says."
+    kind, of_model = record.get("output", "probability"), " It is a statement about the model, not about the cell."
+    if record["experiment"].get("scale") == "log-odds":
+        return ("An effect of 0.5 reads: a mutation that lowers the predicted log-odds of the exposure by 1 lowers those of the outcome "
+                "by 0.5." + of_model)
+    if kind == "probability" and not are_shares(local[["x_reference", "y_reference"]].stack().dropna().to_numpy()):
+        kind = "value"
+    return (f"An effect of 0.5 reads: a mutation that lowers the {OUTPUTS[kind][0]} of the exposure by 0.1 lowers that of the "
+            "outcome by 0.05." + of_model)
+
+
 SCRIPT = """
 document.querySelectorAll("table.sortable thead button").forEach(function (button) {
   button.addEventListener("click", function () {
@@ -422,10 +428,9 @@ def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda
         announce(f"drawing figures and mutation maps of {len(table)} exposures ...")
         figures, missing = _figures(out, table, local)
         factors = [_factor(out, i, row, local, direct) for i, row in table.iterrows()]
-    scale = record["experiment"].get("scale") or "probability"
     text = render_page("report.html.j2", title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=banners,
-                 reading=READING[scale] + OF_THE_MODEL, main=_answer_table(table) if shipped else _main_table(table), figures=figures,
-                 missing=missing, factors=factors, protocols=[(p.name, p.words) for p in PROTOCOLS.values() if p.shipped == shipped],
-                 compared=None if shipped else _compared(out), legend=_legend(table), **_record(record))
+                       reading=_reading(record, local), main=_answer_table(table) if shipped else _main_table(table), figures=figures,
+                       missing=missing, factors=factors, protocols=[(p.name, p.words) for p in PROTOCOLS.values() if p.shipped == shipped],
+                       compared=None if shipped else _compared(out), legend=_legend(table), **_record(record))
     write_file(path := out / "report.html", text)
     return path

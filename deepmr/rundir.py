@@ -36,6 +36,7 @@ import deepmr
 from .core import InputError, make_folder, os_errors_as_input_error, write_file
 from .dropout import MaskSampler, shared_masks
 from .experiment import Experiment, Plan, protocol_of
+from .formats import READERS
 from .mutagenesis import random_windows
 from .networks import Ensemble, SequenceModel
 from .regions import codes_to_one_hot
@@ -213,7 +214,8 @@ def _file_sha256(path: str | os.PathLike[str] | None) -> str | None:
 
 def _weights_file(spec: str) -> str:
     "The file of weights that one model of a specification names, as `load_model` takes it; '' where it names none."
-    named = {"torch": spec.split(":", 3)[3:], "deepsea": spec.split(":", 1)[1:]}.get(spec.partition(":")[0], [spec])
+    whole = {kind: spec.split(":", 1)[1:] for kind in ("deepsea", *READERS)}
+    named = (whole | {"torch": spec.split(":", 3)[3:]}).get(spec.partition(":")[0], [spec])
     return str(DATA / "hepg2.safetensors") if spec == "hepg2" else "".join(named)
 
 
@@ -312,7 +314,8 @@ def open_run(p: Plan, out: Path, command: str = "") -> None:
         make_folder(out / folder)
     write_file(out / "windows.bed", _bed(p))
     doubts = {e: found for e in p.exposures if (found := p.model.label_warnings.get(p.model.labels[p.model.index(e)]))}
-    described |= {**file_hashes(p.experiment), "command": command, "versions": versions(), "notes": [n.sentence for n in p.notes], "doubts": doubts,
+    described |= {**file_hashes(p.experiment), "command": command, "versions": versions(), "notes": [n.sentence for n in p.notes],
+                  "doubts": doubts, "output": p.model.output,
                   "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_file(record, json.dumps(described, indent=1))
 

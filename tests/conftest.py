@@ -40,6 +40,16 @@ class PublicNames:
 api = PublicNames()
 
 
+def need(module: str, where: str) -> Any:
+    "An optional package. Where it is missing the test is skipped, or fails if DEEPMR_NO_SKIP says that it must be there (`make zoo`)."
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if os.environ.get("DEEPMR_NO_SKIP"):
+            raise
+        pytest.skip(f"needs {where} ({error})")
+
+
 @pytest.fixture(scope="session")
 def hg19():
     folder = SHARED / "hg19"

@@ -361,7 +361,9 @@ MODEL_NAMES = {
     "module that is not there": "torch:no_such_module:load", "no function named": "torch:faulty", "function that is not there": "torch:faulty:nothing",
     "module with a syntax error": "torch:faulty_syntax:load", "module that fails": "torch:faulty_import:load", "function that fails": "torch:faulty:fails", "function that gives something else": "torch:faulty:gives_none",
     "function that is none": "torch:faulty:number", "DeepSEA from a file that is missing": "deepsea:none.pth",
-    "Kipoi without --trust-code": "kipoi:DeepSEA/predict",
+    "Kipoi without --trust-code": "kipoi:DeepSEA/predict", "pickle of bpnet-lite without --trust-code": "bpnet:g.fa",
+    "torch.export without --trust-code": "pt2:g.fa", "TorchScript without --trust-code": "torchscript:g.fa", "file of Keras that is missing": "keras:none.keras",
+    "folder without a network of HuggingFace": "hf:.", "checkpoint of gReLU that is text": "grelu:g.fa",
 }
 
 
@@ -417,6 +419,9 @@ PICKLES = {
     "whole module": lambda d: saved(torch.nn.Linear(2, 2)), "list": lambda d: saved([1, 2]), "empty": lambda d: b"", "empty dictionary": lambda d: saved({}), "text": lambda d: b"hello\n",
     "truncated": lambda d: saved(state())[:-300], "zip of something else": lambda d: as_zip({"a.txt": b"hello"}), "zip bomb": bomb, "size claimed in the index": claims,
     "memory asked for in the pickle": lambda d: as_zip({"x/data.pkl": b"\x80\x02cbuiltins\nbytearray\nI" + b"9" * 15 + b"\n\x85R.", "x/version": b"3\n", "x/byteorder": b"little"}),
+    "two networks": lambda d: saved({"net": state(), "average": state(), "epoch": 3}), "no network": lambda d: saved({"epoch": 3, "rate": 0.1}),
+    "settings beside the network that would run code": lambda d: saved({"model_state_dict": state(), "settings": Evil("ran")}),
+    "network in a wrapper": lambda d: saved({f"module.{k}": v for k, v in state().items()}),
     "other network": lambda d: saved(torch.nn.Linear(2, 2).state_dict()), "NaN": lambda d: saved({k: v * float("nan") for k, v in state().items()}),
 }
 

@@ -2,6 +2,7 @@
 import gzip
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from deepmr import regions as R
 from deepmr.core import Execution, InputError, cache_dir
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(__file__).resolve().parents[1] / "deepmr" / "data"
+DATA = ROOT / "deepmr" / "data"
 interval = st.tuples(st.integers(0, 400), st.integers(1, 120)).map(lambda t: (t[0], t[0] + t[1]))
 
 

@@ -1,6 +1,6 @@
 """Run notebooks (all, or those named) and save their outputs, then clean and export.
 
-`--slow` also runs slow cells, `--slow=WORD` only those that hold the word.
+`--slow` also runs slow cells, `--slow=WORD` only those that hold the word: `--slow=zoo` those that want packages of `make zoo`.
 """
 import os
 import re
@@ -12,7 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
-SKIP = re.compile(r"^#\|\s*(slow|notest|kipoi|gpu|eval:\s*false)", re.M)
+SKIP = re.compile(r"^#\|\s*(slow|notest|kipoi|gpu|zoo|eval:\s*false)", re.M)
 
 
 def run(path: Path, slow: str | None) -> None:

@@ -1,0 +1,170 @@
+"""Networks of others: what a user writes, whether effects are right, which engine is taken, and how much faster it is than plain passes.
+
+    python benchmarks/networks.py              # all of which the packages are there
+    python benchmarks/networks.py BPNet BERT   # these alone; the others' rows stay
+
+Writes benchmarks/results/networks.csv. A ratio compares CPU seconds of one thread with batched forward passes at the batch size that
+is fastest for them, of which a second's worth is measured and the rest extrapolated. Building an engine is not counted. `at 1` is one
+draw of a new window, `at 50` is fifty of them, from the median of five. Networks without dropout have no second draw of their own.
+`off` is the largest difference to plain passes for 90 mutations, as a share of the largest effect.
+"""
+
+import importlib
+import statistics
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from propagate import plain_batch, plain_seconds, seconds
+from torch import nn
+
+from deepmr.adapters import adapt
+from deepmr.dropout import MaskSampler
+from deepmr.effects import engine_name, make_engine
+from deepmr.models import DeepSEA, load_model
+from deepmr.mutagenesis import random_windows, saturate
+
+RESULTS = Path(__file__).parent / "results" / "networks.csv"
+DRAGONN = Path(__file__).resolve().parents[2] / "shared" / "models" / "mpra_dragonn" / "pretrained.hdf5"
+
+
+class Skip(nn.Module):
+    "A residual block of SpliceAI: two dilated convolutions behind batch normalisation."
+
+    def __init__(self, channels, width, dilation):
+        super().__init__()
+        around = dilation * (width - 1) // 2
+        part = lambda: [nn.BatchNorm1d(channels), nn.ReLU(), nn.Conv1d(channels, channels, width, dilation=dilation, padding=around)]
+        self.body = nn.Sequential(*part(), *part())
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+def splice(channels=32):
+    "SpliceAI's shape with 80 bp of context on either side: (N, 4, L) to (N, 3, L)."
+    return nn.Sequential(nn.Conv1d(4, channels, 1), *(Skip(channels, 11, d) for d in (1, 1, 1, 1)), nn.Conv1d(channels, 3, 1), nn.Softmax(1))
+
+
+def hepg2():
+    return "load_model('hepg2')", "built in", load_model("hepg2")
+
+
+def deepsea():
+    return "load_model('deepsea')", "independent port", adapt(DeepSEA(), [f"l{i}" for i in range(919)], 1000, "DeepSEA", alphabet="AGCT")
+
+
+def dragonn():
+    return "load_model('keras:pretrained.hdf5')", "published weights, by hand", load_model(f"keras:{DRAGONN}")
+
+
+def bpnet():
+    from bpnetlite import BPNet
+    net = BPNet(n_outputs=2, n_control_tracks=2, verbose=False)
+    line = "adapt(net, ['count'], 2114, inputs=[tracks], outputs=1, output='log count')"
+    return line, "bpnet-lite's class", adapt(net, ["count"], 2114, "BPNet", inputs=[torch.zeros(2, 2114)], outputs=1, output="log count")
+
+
+def chrombpnet():
+    from bpnetlite import BPNet, ChromBPNet
+    part = lambda filters: BPNet(n_filters=filters, n_layers=8, n_outputs=1, n_control_tracks=0, verbose=False)
+    line = "adapt(net, ['count'], 2114, outputs=1, output='log count', output_axes='N1')"
+    net = ChromBPNet(part(32), part(64))
+    with torch.no_grad():
+        counts = net(torch.zeros(2, 4, 2114))[1]
+    axes = "NT" if counts.dim() == 2 else "N"
+    return line.replace("N1", axes), "bpnet-lite's class", adapt(net, ["count"], 2114, "ChromBPNet", outputs=1, output="log count", output_axes=axes)
+
+
+def grelu():
+    from grelu.model.models import ConvModel
+    net = ConvModel(n_tasks=2, stem_channels=64, stem_kernel_size=15, n_conv=6, channel_init=64, dilation_mult=2, residual=True, norm=True,
+                    dropout=0.1, final_pool_func="avg")
+    return "load_model('grelu:best.ckpt')", "gReLU's class", adapt(net, ["TF", "open"], 1000, "gReLU", output_axes="NT1", output="logit")
+
+
+def enformer():
+    from enformer_pytorch import Enformer
+    net = Enformer.from_hparams(dim=96, depth=2, heads=4, target_length=8, output_heads={"human": 4}, num_downsamples=5, dim_divisible_by=12)
+    line = "adapt(net, tasks, 512, axes='NLC', outputs='human', output_axes='NPT', reduce='sum', output='count')"
+    return line, "enformer-pytorch's class", adapt(net, list("abcd"), 512, "Enformer", axes="NLC", outputs="human", output_axes="NPT", reduce="sum",
+                                                   output="count")
+
+
+def borzoi():
+    from borzoi_pytorch import Borzoi
+    from borzoi_pytorch.config_borzoi import BorzoiConfig
+    net = Borzoi(BorzoiConfig(dim=1536, depth=1, heads=2, attn_dim_key=8, attn_dim_value=16, bins_to_return=16))
+    line = "adapt(net, id2label, 4096, outputs=lambda y: y[:, [0, 5]].sum(2), output='count')"
+    return line, "borzoi-pytorch's class", adapt(net, ["RNA", "CAGE"], 4096, "Borzoi", outputs=lambda y: y[:, [0, 5]].sum(2), output="count")
+
+
+def bert():
+    from transformers import BertConfig, BertForSequenceClassification
+    net = BertForSequenceClassification(BertConfig(vocab_size=10, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128,
+                                                   max_position_embeddings=512))
+    options = dict(encode=lambda x: x.argmax(1) + 5, outputs="logits", output="logit")
+    line = "adapt(net, net.config.id2label, 200, encode=lambda x: x.argmax(1) + 5, outputs='logits', output='logit')"
+    return line, "transformers' class", adapt(net, net.config.id2label, 200, "BERT", **options)
+
+
+def spliceai():
+    line = "adapt(net, ['acceptor', 'donor'], 600, outputs=lambda y: torch.stack([y[:, 1, 240], y[:, 2, 360]], 1))"
+    return line, "look-alike", adapt(splice(), ["acceptor", "donor"], 600, "SpliceAI",
+                                     outputs=lambda y: torch.stack([y[:, 1, 240], y[:, 2, 360]], 1))
+
+
+NETWORKS = {"default (hepg2)": hepg2, "DeepSEA": deepsea, "MPRA-DragoNN (Keras)": dragonn, "BPNet": bpnet, "ChromBPNet": chrombpnet,
+            "gReLU, dilated": grelu, "SpliceAI-like": spliceai, "BERT on bases": bert, "Enformer, small": enformer, "Borzoi, small": borzoi}
+
+
+def row(name, runs=3, draws=5):
+    torch.manual_seed(0)
+    line, by, model = NETWORKS[name]()
+    columns = list(range(min(2, len(model.labels))))
+    x = random_windows(2, model.length, seed=1)
+    mutations, some = saturate(x[0].numpy()), np.random.default_rng(0).permutation(3 * model.length)[:90]
+    try:
+        sampler = MaskSampler(model)
+    except ValueError:
+        sampler = None
+    masks = lambda draw: sampler("window", draw) if sampler else {}
+    with warnings.catch_warnings(action="ignore"):
+        plain, engine = make_engine(model, columns, "plain"), make_engine(model, columns, "auto")
+    fast = engine_name(engine) == "propagate"
+    _, effects = plain.draw(x[0], mutations[some], masks(0))
+    off = float((engine.draw(x[0], mutations[some], masks(0))[1] - effects).abs().max() / effects.abs().max())
+    batch, at = plain_batch(model, x[0], mutations, masks(0)), []
+    for run in range(runs if fast else 0):
+        one = plain_seconds(model, x[0], mutations, masks(0), batch)
+        window, other = x[run % 2], saturate(x[run % 2].numpy())
+        if hasattr(engine, "forget"):
+            engine.forget()
+        first = seconds(lambda: engine.draw(window, other, masks(0)))
+        more = statistics.median(seconds(lambda: engine.draw(window, other, masks(d))) for d in range(1, draws + 1))
+        at.append((one / first, 50 * one / (first + 49 * more)))
+    ratio = lambda i: round(statistics.median(a[i] for a in at), 1) if at else 1.0
+    return {"network": name, "window_bp": model.length, "line": line, "lines": 1, "right_to": f"{by}; {off:.0e}", "engine": engine_name(engine),
+            "at_1": ratio(0), "at_50": ratio(1) if sampler else np.nan, "draws": "masks" if sampler else "members or backgrounds"}
+
+
+def main():
+    torch.set_num_threads(1)
+    asked = [n for n in NETWORKS if not sys.argv[1:] or any(a.lower() in n.lower() for a in sys.argv[1:])]
+    rows = {r["network"]: r for r in pd.read_csv(RESULTS).to_dict("records")} if RESULTS.exists() else {}
+    for name in asked:
+        try:
+            rows[name] = row(name)
+        except (ImportError, FileNotFoundError) as error:
+            print(f"{name}: left out ({error})")
+            continue
+        print(rows[name], flush=True)
+        pd.DataFrame([rows[n] for n in NETWORKS if n in rows]).to_csv(RESULTS, index=False)
+    print(importlib.import_module("platform").processor() or "CPU", torch.__version__)
+
+
+if __name__ == "__main__":
+    main()

@@ -103,9 +103,9 @@ def _matrix(records: pd.DataFrame, column: str) -> np.ndarray:
     return np.stack([np.asarray(v, float) for v in records[column]])
 
 
-def _two_intervals(parts: np.ndarray, level: float) -> tuple[MeanEstimate, MeanEstimate | None]:
+def _two_intervals(parts: np.ndarray, level: float, skewness: float) -> tuple[MeanEstimate, MeanEstimate | None]:
     "This model, and this way of training; parts (W, K) of windows and networks."
-    return fixed_network(parts.mean(1), level), crossed_effects(parts, level=level) if parts.shape[1] > 1 else None
+    return fixed_network(parts.mean(1), level, skewness), crossed_effects(parts, level=level) if parts.shape[1] > 1 else None
 
 # %% ../nbs/07e_answer.ipynb #7e000010
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +142,7 @@ class CausalEffect:
     own_enrichment: float
     own_reason: str  # why there is no own-site slope
     egger_share: float  # of windows with a distinct intercept
+    skewness: float  # of slopes away from zero, as other exposures have it, which the interval for this model allows for; 0: not known
     warnings: str  # codes of notes, as `read_notes` reads them
 
 # %% ../nbs/07e_answer.ipynb #7e000012
@@ -175,12 +176,12 @@ NOTHING: dict[str, Any] = dict.fromkeys((
     "sd_networks", "log_odds", "probability", "egger_share"), float("nan"))
 
 
-def _means(usable: pd.DataFrame, scale: str, level: float) -> tuple[dict[str, Any], list[str]]:
+def _means(usable: pd.DataFrame, scale: str, level: float, skewness: float) -> tuple[dict[str, Any], list[str]]:
     "The means and intervals of two windows or more, and codes of notes."
     parts = {} if scale == "probability" else {scale: _matrix(usable, "draw_slopes")}
     if "probability_xy" in usable:
         parts["probability"] = ratio_parts(_matrix(usable, "probability_xy"), _matrix(usable, "probability_xx"))
-    m, training = _two_intervals(parts[scale], level)
+    m, training = _two_intervals(parts[scale], level, 0.0 if scale == "probability" else skewness)
     row = dict(mean=m.estimate, se=m.se, ci_low=m.ci_low, ci_high=m.ci_high, p=m.p, sd_windows=m.sd_windows,
                log_odds=m.estimate if scale == "log-odds" else np.nan, egger_share=float((usable.egger_t.abs() > 1.96).mean()),
                probability=float(parts["probability"].mean()) if "probability" in parts else np.nan)
@@ -197,16 +198,17 @@ def _disagree(row: dict[str, Any]) -> bool:
     return apart and not row["ci_low"] <= row["own_site"] <= row["ci_high"]
 
 
-def pooled_answer(exposure: str, records: pd.DataFrame, scale: str, motif: bool, doubts: Sequence[str] = (), level: float = 0.95) -> CausalEffect:
-    "The row of an exposure from the records of its windows. motif: is there one? doubts: codes that belong to the label."
+def pooled_answer(exposure: str, records: pd.DataFrame, scale: str, motif: bool, doubts: Sequence[str] = (), level: float = 0.95,
+                  skewness: float = 0.0) -> CausalEffect:
+    "The row of an exposure from the records of its windows. motif: is there one? doubts: codes of its label. skewness: as in `fixed_network`."
     usable = records[np.isfinite(records.estimate)]
     counts = Counter(code for text in records.warnings for code in text.split(",") if code)
     if len(usable) < len(records):
         counts["windows_without_estimate"] = len(records) - len(usable)
     notes: dict[str, tuple[int, int] | None] = dict.fromkeys(doubts) | {code: (n, len(records)) for code, n in counts.items()}
-    row = NOTHING | dict(exposure=exposure, scale=scale, n_windows=len(usable), n_networks=len(records.draw_slopes.iloc[0]))
+    row = NOTHING | dict(exposure=exposure, scale=scale, skewness=skewness, n_windows=len(usable), n_networks=len(records.draw_slopes.iloc[0]))
     if len(usable) > 1:
-        means, found = _means(usable, scale, level)
+        means, found = _means(usable, scale, level, skewness)
         row, notes = row | means, notes | dict.fromkeys(found)
     elif len(usable):
         row["mean"], notes["single_study"] = float(usable.estimate.iloc[0]), None
@@ -221,6 +223,7 @@ def causal_effect(
     exposure: str | None = None,  # which of several; decoys among them are its negative controls
     motif: np.ndarray | None = None,  # (4, width) base probabilities of the exposure's motif; None: no own-site slope
     level: float = 0.95,
+    skewness: float = 0.0,  # of slopes away from zero over many windows, as in `fixed_network`; a run takes that of its other exposures
 ) -> CausalEffect:
     """The effect of an exposure on the outcome: the row of the table, from an effects dataset.
 
@@ -235,7 +238,7 @@ def causal_effect(
     sites = None if motif is None else _sites(effects, motif)
     records = [local_answer(effects.isel(window=[w]), name, None if sites is None else sites[w]) | {"warnings": _window_notes(effects, w)}
                for w in range(effects.sizes["window"])]
-    return pooled_answer(name, pd.DataFrame(records), effects.attrs["scale"], motif is not None, level=level)
+    return pooled_answer(name, pd.DataFrame(records), effects.attrs["scale"], motif is not None, level=level, skewness=skewness)
 
 # %% ../nbs/07e_answer.ipynb #7e000017
 def _with_exposure(effects: xr.Dataset, exposure: str | None) -> tuple[xr.Dataset, str]:
@@ -287,7 +290,7 @@ def _under_masks(effects: xr.Dataset, name: str, level: float) -> CausalEffect:
     m = two_level(estimate[ok], se[ok], draws[ok], shared_draws=True, level=level)
     nothing = NOTHING | _decoys(pd.DataFrame(), np.nan, False) | _own(pd.DataFrame(), False, level)
     return CausalEffect(**nothing | dict(
-        exposure=name, scale=effects.attrs["scale"], n_windows=int(ok.sum()), n_networks=1, mean=m.estimate, se=m.se, ci_low=m.ci_low,
+        exposure=name, scale=effects.attrs["scale"], skewness=0.0, n_windows=int(ok.sum()), n_networks=1, mean=m.estimate, se=m.se, ci_low=m.ci_low,
         ci_high=m.ci_high, p=m.p, prediction_low=m.prediction_low, prediction_high=m.prediction_high, sd_windows=float(np.sqrt(m.tau2)),
         sd_networks=m.se_network, warnings=table_notes(dict.fromkeys(codes(m.warnings)))))
 

@@ -242,11 +242,6 @@ def drawn_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
 SPLITS = 200  # ways to deal networks and windows into two halves
 
 
-def pooled_skewness(tables: Iterable[np.ndarray]) -> float:
-    "The skewness of slopes away from zero, pooled over exposures, each with the slopes (W,) of its windows."
-    return float(np.mean(np.concatenate([np.sign(y.mean()) * ((y - y.mean()) / y.std()) ** 3 for y in tables])))
-
-
 def resampled_coverage(slopes: np.ndarray, n: int = 25, resamples: int = 1000, seed: int = 0, skewness: float = 0.0) -> float:
     "How often the interval of `fixed_network` in n windows, drawn with replacement from slopes (N,), holds the mean of all."
     x = slopes[np.random.default_rng(seed).integers(0, len(slopes), (resamples, n))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ['MetaEstimate', 'random_effects', 'fixed_effect', 'two_level', 'fixed_network', 'crossed_effects']
 
 # %% ../nbs/07_meta.ipynb #206bafe9
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -488,6 +488,11 @@ def fixed_network(slopes: ArrayLike, level: float = 0.95, skewness: float = 0.0)
     low, high = (m.estimate - m.se * unskewed_to_t(t, a) for t in (crit, -crit))
     p = float(2 * stdtr(m.df, -abs(t_to_unskewed(m.estimate / m.se, a))))
     return replace(m, ci_low=low, ci_high=high, p=p, method='fixed network, skewed')
+
+# %% ../nbs/07_meta.ipynb #07c50001
+def pooled_skewness(tables: Iterable[np.ndarray]) -> float:
+    "The skewness of slopes away from zero, pooled over exposures, each with the slopes (W,) of its windows."
+    return float(np.mean(np.concatenate([np.sign(y.mean()) * ((y - y.mean()) / y.std()) ** 3 for y in tables])))
 
 # %% ../nbs/07_meta.ipynb #235ca7da
 FEW_NETWORKS = 5

@@ -25,7 +25,7 @@ from .answer import in_words, is_decoy, pooled_answer, verdict
 from .controls import q_values, shuffle_test
 from .core import InputError, check_choice
 from .experiment import PROTOCOLS, Protocol, get_protocol, protocol_of
-from .meta import MetaEstimate, fixed_network, random_effects, two_level
+from .meta import MetaEstimate, fixed_network, pooled_skewness, random_effects, two_level
 from .mr import mvmr
 from .notes import codes, table_notes
 from .rundir import DIAGNOSTICS, RunFiles, read_record
@@ -88,6 +88,13 @@ def run_table(out: str | os.PathLike[str], local: pd.DataFrame, record: dict[str
     return pd.DataFrame([_row(e, local[local.exposure == e], chosen, doubts.get(e, ())) for e in order])
 
 
+def _skewness(slopes: dict[str, np.ndarray]) -> dict[str, float]:
+    "For each exposure the skewness of the others' slopes; 0 where fewer than five others have ten windows."
+    long = {e: y for e, y in slopes.items() if len(y) >= 10}
+    others = {e: [y for other, y in long.items() if other != e] for e in slopes}
+    return {e: pooled_skewness(found) if len(found) >= 5 else 0.0 for e, found in others.items()}
+
+
 def _against_shuffles(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
     "Slopes in windows minus those in their shuffles: mean, interval, q over rows."
     tests = [shuffle_test(r.estimate, r.shuffled_slope) for r in rows]
@@ -101,7 +108,8 @@ FIRST = ["exposure", "mean", "se", "ci_low", "ci_high", "training_low", "trainin
 def _answers(rows: dict[str, pd.DataFrame], record: dict[str, Any], doubts: dict[str, Sequence[str]]) -> pd.DataFrame:
     "The table of `default`: a row for each exposure from the records of its windows."
     scale, with_motif = record["experiment"]["scale"], set(record.get("motifs", []))
-    table = pd.DataFrame([asdict(pooled_answer(e, r, scale, e in with_motif, doubts.get(e, ()))) for e, r in rows.items()])
+    lean = _skewness({e: r.estimate.dropna().to_numpy() for e, r in rows.items()})
+    table = pd.DataFrame([asdict(pooled_answer(e, r, scale, e in with_motif, doubts.get(e, ()), skewness=lean[e])) for e, r in rows.items()])
     table["protocol"], table["decoy_q"] = "default", q_values(table.decoy_p)
     if record["experiment"].get("controls") == "shuffled":
         table = table.join(_against_shuffles(rows.values()))

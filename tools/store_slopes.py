@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from deepmr.calibration import pooled_skewness, resampled_coverage
+from deepmr.calibration import resampled_coverage
 from deepmr.core import write_file
 from deepmr.draws_mr import draw_slopes
+from deepmr.meta import pooled_skewness
 from deepmr.models import load_model
 from deepmr.mutagenesis import saturate
 from deepmr.propagate import Propagator

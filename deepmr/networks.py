@@ -409,9 +409,17 @@ def _same(a: torch.Tensor, b: torch.Tensor, rounding: float) -> bool:
     "Are two sets of predictions equal, up to `rounding` of the largest?"
     return bool((a - b).abs().max() <= rounding * torch.maximum(a.abs().max(), b.abs().max()))
 
+# %% ../nbs/01_networks.ipynb #6b3a97ff
+def _central(length: int, width: int, unit: int = 1) -> slice:
+    "The `width` positions about the middle of `length`, both in steps of `unit`."
+    return slice((length - width) // 2 // unit, (length + width) // 2 // unit)
+
 # %% ../nbs/01_networks.ipynb #7e3f6712
 class ConvNet(nn.Module):
-    "DeepSEA-shaped: [Conv1d, ReLU, MaxPool1d, Dropout] x n, flatten, Linear, ReLU, Dropout, Linear, Sigmoid."
+    """DeepSEA-shaped: [Conv1d, ReLU, MaxPool1d, Dropout] x n, flatten, Linear, ReLU, Dropout, Linear, Sigmoid.
+
+    Two options: it reads only the middle of its input, and the maxima of its first filters also go straight to the last layer.
+    """
 
     def __init__(
         self,
@@ -423,21 +431,30 @@ class ConvNet(nn.Module):
         hidden: int = 256,  # units of the dense layer
         hidden_dropout: float = 0.3,
         length: int = 1000,  # bp of the input
+        crop: int | None = None,  # bp about the middle that are read at all; None: all
+        motif_skip: int = 0,  # bp about the middle in which the maximum of each first filter goes to the last layer, too; 0: none
     ):
         super().__init__()
+        self.crop = _central(length, crop or length)
         if (least := min(n_labels, hidden, length, *channels, *kernels, *pools)) < 1:
             raise InputError(f"ConvNet: found a size of {least}, expected all of them to be at least 1")
-        layers, width, size = [], 4, length
+        layers, width, size = [], 4, crop or length
         for out, k, pool, p in zip(channels, kernels, pools, conv_dropout, strict=True):
             layers += [nn.Conv1d(width, out, k), nn.ReLU(), nn.MaxPool1d(pool), nn.Dropout(p)]
             width, size = out, (size - k + 1) // pool
         self.features = nn.Sequential(*layers)
+        self.skip = nn.Dropout(conv_dropout[0]) if motif_skip else None
+        self.middle = _central((crop or length) - kernels[0] + 1, motif_skip, pools[0])
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(width * size, hidden), nn.ReLU(), nn.Dropout(hidden_dropout),
-                                  nn.Linear(hidden, n_labels), nn.Sigmoid())
+                                  nn.Linear(hidden + (channels[0] if motif_skip else 0), n_labels), nn.Sigmoid())
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         "(N, 4, L) to (N, n_labels) before the sigmoid, as a numerically stable loss wants it."
-        y: torch.Tensor = self.head[:-1](self.features(x))
+        first = self.features[:3](x[:, :, self.crop])
+        y: torch.Tensor = self.head[:4](self.features[3:](first))
+        if self.skip is not None:
+            y = torch.cat([y, self.skip(first[:, :, self.middle].amax(2))], 1)
+        y = self.head[4](y)
         return y
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -92,10 +92,10 @@ class Experiment:
 
 # %% ../nbs/08_experiment.ipynb #c0a10005
 def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
-    "Addresses of the labels whose part before the first `_` is the outcome's. Labels named like the outcome are left out."
+    "Addresses of the labels whose part before the first `_` is the outcome's. Decoys and labels named like the outcome are left out."
     target = model.labels[model.index(outcome)]
     cell = target.split("_")[0] + "_"
-    others = [(address, label) for address, label in zip(model.addresses, model.labels) if label != target]
+    others = [(address, label) for address, label in zip(model.addresses, model.labels) if label != target and "_decoy" not in label]
     same = [address for address, label in others if label.startswith(cell)]
     return tuple(same or [address for address, _ in others])
 

@@ -204,7 +204,7 @@ def _file_sha256(path: str | os.PathLike[str] | None) -> str | None:
 def _weights_file(spec: str) -> str:
     "The file of weights that one model of a specification names, as `load_model` takes it; '' where it names none."
     named = {"torch": spec.split(":", 3)[3:], "deepsea": spec.split(":", 1)[1:]}.get(spec.partition(":")[0], [spec])
-    return str(DATA / "hepg2.safetensors") if spec == "hepg2" else "".join(named)
+    return str(DATA / "hepg2.safetensors") if spec in ("hepg2", "hepg2-single") else "".join(named)
 
 
 def file_hashes(e: Experiment) -> dict[str, Any]:

@@ -9,12 +9,13 @@ __all__ = ['jaspar', 'auroc', 'average_precision', 'predict_logits', 'label_auro
 import copy
 import functools
 import itertools
+import json
 import math
 import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from scipy.optimize import bisect
 
 from .core import Execution, InputError, check_whole, make_folder, write_file
-from .networks import ConvNet, SequenceModel, save_model, torch_bytes
+from .networks import ConvNet, Ensemble, SequenceModel, read_model, save_model, torch_bytes
 from .regions import write_windows
 from .training_data import TEST, VALIDATION, DataOptions, TrainingData, bootstrap_rows, draw_epoch, held_out_windows, load_data
 
@@ -317,7 +318,7 @@ def call_thresholds(net: ConvNet, data: TrainingData) -> dict[str, float]:
 class Recipe:
     "How a network is trained. The defaults are those of the model that ships."
 
-    epochs: int = 12  # passes over the windows that carry a label, and some others
+    epochs: int = 8  # passes over the windows that carry a label, and some others
     batch_size: int = 128
     rate: float = 2e-3  # highest learning rate of the one-cycle schedule, which ends with the last epoch
     weight_decay: float = 0.02
@@ -478,9 +479,20 @@ def train(
     return _finish(best, config, data, out, name, seed, pool)
 
 # %% ../nbs/12b_training.ipynb #7edb09e8
+def _together(files: list[Path], out: Path, name: str, config: dict[str, Any], **metadata: str) -> Path:
+    "One file of weights with all members, in float16, and one log."
+    members = [read_model(file) for file in files]
+    model = members[0] if len(files) == 1 else Ensemble(members, name)
+    model.name = name
+    save_model(model, config, path := out / f"{name}.safetensors", half=len(files) > 1, **metadata)
+    logs = [pd.read_csv(file.with_name(f"{file.stem}_log.csv")).assign(member=k) for k, file in enumerate(files)]
+    write_file(out / f"{name}_log.csv", pd.concat(logs).to_csv(index=False))
+    return path
+
+# %% ../nbs/12b_training.ipynb #b714f2a2
 def train_members(
-    data: str | os.PathLike[str],  # directory as load_data reads it
-    out: str | os.PathLike[str],  # the members go into member0, member1, … here; a single one goes here
+    data: str | os.PathLike[str] | TrainingData,  # directory as load_data reads it, or what it gave
+    out: str | os.PathLike[str],  # the members go into member0, member1, … here
     recipe: Recipe | None = None,  # None: Recipe()
     *,
     cell: str = "HepG2",  # its labels come first and get `recipe.share` of the loss
@@ -488,20 +500,24 @@ def train_members(
     seed: int = 0,  # of the first member; the others have the next ones
     options: DataOptions | None = None,  # further labels and windows, as load_data makes them; None: none
     execution: Execution | None = None,  # its announce and progress are used; None: Execution()
-) -> list[Path]:  # the weights' files, as load_model takes them (several with commas between)
-    """Train one network, or the members of an ensemble from different seeds.
+    command: str = "deepmr train",  # noted in the weights
+) -> Path:  # the file of weights, as load_model takes it
+    """Train one network, or the members of an ensemble from different seeds and bootstrap samples, into one file of weights.
 
     Also writes CELL_windows.bed, the windows to ask about (`held_out_windows`). Raises InputError as `train`.
     """
-    recipe = recipe or Recipe()
+    recipe, name, out = recipe or Recipe(), cell.lower(), Path(out)
     recipe.check()
     check_whole("members", members, 1)
     check_whole("seed", seed)
-    loaded, files = load_data(data, cell, options=options), []
+    data, files = data if isinstance(data, TrainingData) else load_data(data, cell, options=options), list[Path]()
+    recipe = replace(recipe, half=has_bfloat16() if recipe.half is None else recipe.half,
+                     motifs=first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs)
     for k in range(members):
-        folder = Path(out) / f"member{k}" if members > 1 else Path(out)
-        name = cell.lower() + (f"-{k}" if members > 1 else "")
-        train(loaded, folder, recipe, seed=seed + k, name=name, execution=execution)
-        files.append(folder / f"{name}.safetensors")
-    write_windows(held_out_windows(loaded), Path(out) / f"{cell.lower()}_windows.bed")
-    return files
+        folder = out / f"member{k}"
+        train(data, folder, recipe, seed=seed + k, name=f"{name}-{k}", execution=execution)
+        files.append(folder / f"{name}-{k}.safetensors")
+    write_windows(held_out_windows(data), out / f"{name}_windows.bed")
+    told = {k: v for k, v in vars(recipe).items() if k not in ("motifs", "architecture")}
+    return _together(files, out, name, {"n_labels": len(data.labels), **recipe.architecture}, recipe=json.dumps(told), command=command,
+                     seed=str(seed), license="MIT")

@@ -376,7 +376,7 @@ also sees the maximum of each first filter over the middle of the window.
 By chromosome. Test chr8, chr9, chr22; validation chr16; training all others in the data. chr10 and chr19 are not in the data.
 
 ## Training
-`{command}` (PyTorch on CPU). Each network has its own seed and its own bootstrap sample of blocks of {block:,} bp of the training chromosomes.
+`{command}` (PyTorch on CPU). {sample}
 Best of {epochs} epochs by mean AUROC on chr16: {validation}.
 - First filters: log-odds of {n_motifs} motifs of JASPAR 2024 CORE vertebrates, both strands, of each factor with a track the
   version that ranks its training windows best (Rauluseviciute et al. 2024, doi:10.1093/nar/gkad1059; CC BY 4.0).
@@ -428,6 +428,8 @@ def _making(header: Mapping[str, str], data: Mapping[str, Any], metrics: pd.Data
     n = len(best)
     return {"name": header["name"], "config": header["config"], "command": header["command"], **data, **recipe, "epochs": int(log.epoch.max()),
             "members": f"{n} convolutional networks, whose mean is the prediction, each" if n > 1 else "A convolutional network",
+            "sample": f"Each network has its own seed and its own bootstrap sample of blocks of {recipe['block']:,} bp of the training "
+                      "chromosomes." if recipe["block"] else "It learns from all training chromosomes.",
             "validation": ", ".join(f"{v:.3f} (epoch {int(e)})" for v, e in zip(best.validation, best.epoch)),
             "half": ", convolutions in bfloat16" if recipe["half"] else "", "of_mean": "of the networks' mean; " if n > 1 else "",
             "mean": (metrics.mean_prediction / metrics.prevalence).median()}

@@ -502,7 +502,7 @@ def train_members(
     execution: Execution | None = None,  # its announce and progress are used; None: Execution()
     command: str = "deepmr train",  # noted in the weights
 ) -> Path:  # the file of weights, as load_model takes it
-    """Train one network, or the members of an ensemble from different seeds and bootstrap samples, into one file of weights.
+    """Train one network on all windows, or the members of an ensemble from different seeds and bootstrap samples, into one file of weights.
 
     Also writes CELL_windows.bed, the windows to ask about (`held_out_windows`). Raises InputError as `train`.
     """
@@ -511,7 +511,7 @@ def train_members(
     check_whole("members", members, 1)
     check_whole("seed", seed)
     data, files = data if isinstance(data, TrainingData) else load_data(data, cell, options=options), list[Path]()
-    recipe = replace(recipe, half=has_bfloat16() if recipe.half is None else recipe.half,
+    recipe = replace(recipe, half=has_bfloat16() if recipe.half is None else recipe.half, block=recipe.block if members > 1 else 0,
                      motifs=first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs)
     for k in range(members):
         folder = out / f"member{k}"

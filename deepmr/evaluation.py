@@ -62,7 +62,7 @@ def fitted_words(x: torch.Tensor, y: np.ndarray, taught: np.ndarray, strength: f
     epochs = max(epochs, -(-300 // steps))  # few windows are seen more often
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, epochs * steps, pct_start=0.1)
     for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(size):
+        for rows in torch.split(torch.randperm(len(x)), size):
             target, known = (torch.from_numpy(a[rows]).float() for a in (y, taught))
             each = torch.nn.functional.binary_cross_entropy_with_logits(layer(x[rows]), target, reduction="none")
             optimizer.zero_grad()
@@ -188,7 +188,8 @@ def evaluate(
             continue
         known = data.known[rows, k]
         y, w, net, words = data.y[rows, k][known], weights[:, known], logits[known, k], kmers[known, j]
-        row = {"label": data.labels[k], "positives": int(y.sum()), "windows": len(y), "source": data.sources[k] if data.sources else "peaks"}
+        row: dict[str, Any] = {"label": data.labels[k], "positives": int(y.sum()), "windows": len(y)}
+        row["source"] = data.sources[k] if data.sources else "peaks"
         draws, at = ({"auroc": auroc(net, y, v), "kmer_auroc": auroc(words, y, v)} for v in (w, None))
         for name, value in at.items():
             row[name], (row[f"{name}_low"], row[f"{name}_high"]) = value[0], _interval(draws[name])
@@ -484,7 +485,8 @@ def judge(
     execution: Execution | None = None,  # its announce is used
 ) -> Path:  # the card
     "Test a model on the held-out chromosomes, plant motifs, note what is in doubt in its weights, and write tables and the model card."
-    out, announce, model = make_folder(out), (execution or Execution()).announce, read_model(path)
+    out, announce, path = make_folder(out), (execution or Execution()).announce, Path(path)
+    model = read_model(path)
     with safe_open(str(path), "pt") as f:
         header = dict(f.metadata())
     motifs = first_motifs(data, json.loads(header["recipe"])["n_motifs"]) if motifs is None else motifs
@@ -497,7 +499,7 @@ def judge(
     announce("planting motifs …")
     planted = planting_table(model, data, motifs)
     planted = planted.assign(match=matched_maps(model, data, motifs, planted)).round(4)
-    log = pd.read_csv(Path(path).parent / f"{name}_log.csv")
+    log = pd.read_csv(path.parent / f"{name}_log.csv")
     counts = _counts(data, cell, motifs)
     for what, table in (("metrics", metrics), ("other_cells", others), ("planted", planted), ("log", log)):
         write_file(out / f"{name}_{what}.csv", table.to_csv(index=False))

@@ -70,22 +70,26 @@ class FirstBlock(torch.autograd.Function):
 # %% ../nbs/12b_training.ipynb #b403dd14
 def fast_logits(net: ConvNet, x: torch.Tensor, half: bool = False) -> torch.Tensor:
     "`net.logits(x)` with the ReLU after the pooling: the same numbers from a cheaper pass. half: convolutions in bfloat16, for training."
-    conv, relu, pool, dropout = list(net.features)[:4]
+    layers: list[Any] = list(net.features)
+    block: Any = FirstBlock.apply
+    conv, relu, pool, dropout = layers[:4]
     x = x[:, :, net.crop]
-    first: Any = FirstBlock.apply(x, conv.weight, conv.bias, pool.kernel_size).transpose(1, 2) if half else relu(pool(conv(x)))
+    first = block(x, conv.weight, conv.bias, pool.kernel_size).transpose(1, 2) if half else relu(pool(conv(x)))
     y = dropout(first)
-    for i in range(4, len(net.features), 4):
-        conv, relu, pool, dropout = list(net.features)[i:i + 4]
+    for i in range(4, len(layers), 4):
+        conv, relu, pool, dropout = layers[i:i + 4]
         y = dropout(relu(pool(F.conv1d(y, conv.weight.to(y.dtype), conv.bias.to(y.dtype)))))
     y = net.head[:4](y.float())
     if net.skip is not None:
         y = torch.cat([y, net.skip(first[:, :, net.middle].amax(2).float())], 1)
-    return net.head[4](y)
+    logits: torch.Tensor = net.head[4](y)
+    return logits
 
 
 def has_bfloat16() -> bool:
     "Does this processor multiply bfloat16 matrices faster than float32? (AMX)"
-    return bool(torch.cpu._is_amx_tile_supported())
+    supported: Any = torch.cpu._is_amx_tile_supported
+    return bool(supported())
 
 # %% ../nbs/12b_training.ipynb #186fdca7
 MOTIFS = (  # JASPAR names: those of the HepG2 tracks first, then common regulators of liver and other cells
@@ -325,6 +329,7 @@ class Recipe:
     share: float = 0.6  # of the loss for the focus labels
     dnase: float = 0.04  # of the loss for the focus cell's DNase besides
     negatives: float = 0.3  # windows without any label per window with one; most negatives of a label are windows of another
+    windows: int | None = None  # of an epoch at most; None: all
     jitter: int = 48  # bp by which a crop moves at most
     decay: float = 0.998  # of the moving average of the weights
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
@@ -411,7 +416,7 @@ def _steps(data: TrainingData, recipe: Recipe, seed: int, pool: np.ndarray | Non
     if empty := [s for s in ("train", "validation", "test") if not len(data.rows(s))]:
         raise InputError(f"data: found no {empty[0]} window, expected sequence on test ({', '.join(TEST)}), validation "
                          f"({', '.join(VALIDATION)}) and other chromosomes")
-    if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool)[0]) // recipe.batch_size:
+    if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool, recipe.windows)[0]) // recipe.batch_size:
         return steps
     raise InputError(f"data: found fewer labelled training windows than the {recipe.batch_size} of a batch, expected more sequence or peaks")
 
@@ -430,7 +435,7 @@ def _finish(best: Any, config: dict[str, Any], data: TrainingData, out: Path, na
 def _epochs(run: _Run, log: list[dict[str, Any]], data: TrainingData, recipe: Recipe, seed: int, last: int,
             pool: np.ndarray | None, tick: Callable[[], None]) -> Iterable[dict[str, Any]]:
     "Train from the epoch after `log` to epoch `last`; after each epoch its row of the log."
-    draw = lambda epoch: draw_epoch(data, recipe.negatives, recipe.jitter, seed, epoch, pool)
+    draw = functools.partial(draw_epoch, data, recipe.negatives, recipe.jitter, seed, pool=pool, most=recipe.windows)
     first = draw(0)[0]
     weights, steps = label_weights(data, first[data.y[first].any(1)], recipe.share, recipe.dnase), len(first) // recipe.batch_size
     decay = min(recipe.decay, 1 - 4 / (recipe.epochs * steps))  # in a short run the average must forget how it began

@@ -406,10 +406,10 @@ def epoch_rows(data: TrainingData, negatives: float, rng: np.random.Generator, p
 
 
 def draw_epoch(data: TrainingData, negatives: float, jitter: int, seed: int, epoch: int,
-               pool: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Rows, shifts and strands of an epoch. They depend on seed, epoch and pool alone, so that a run can be resumed."
+               pool: np.ndarray | None = None, most: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Rows, shifts and strands of an epoch, of `most` windows at most. They depend on the arguments alone, so that a run can be resumed."
     rng = np.random.default_rng([seed, epoch])
-    rows = epoch_rows(data, negatives, rng, pool)
+    rows = epoch_rows(data, negatives, rng, pool)[:most]
     return rows, rng.integers(-jitter, jitter + 1, len(rows)), rng.random(len(rows)) < 0.5
 
 # %% ../nbs/12_training_data.ipynb #61c4d650

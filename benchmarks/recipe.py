@@ -58,7 +58,8 @@ def main():
         folder = options.out / name.replace(" ", "_")
         if not (folder / "judged.csv").exists():
             recipe = Recipe(**{"epochs": 1, "windows": options.windows, **VARIANTS[name]})
-            train(data, folder, recipe, seed=options.seed, name="net", execution=Execution(announce=lambda line, name=name: print(name, line, flush=True)))
+            execution = Execution(announce=lambda line, name=name: print(name, line, flush=True))
+            train(data, folder, recipe, seed=options.seed, name="net", execution=execution)
             net = load_model(str(folder / "net.safetensors")).module
             judged(net, data).assign(variant=name, seed=options.seed, windows=options.windows).to_csv(folder / "judged.csv", index=False)
     done = [folder for name in VARIANTS if (folder := options.out / name.replace(" ", "_") / "judged.csv").exists()]

@@ -605,7 +605,7 @@ def train(
     cell: Annotated[str, typer.Option(help="The cell line whose labels come first and get most of the loss.")] = "HepG2",
     members: Annotated[int, typer.Option(help="Networks, from different seeds and bootstrap samples. Several are an ensemble.")] = 1,
     seed: Annotated[int, typer.Option(help="Decides first weights, sample, order and dropout.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the labelled windows.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Passes over the labelled windows.")] = 3,
     threads: Annotated[int, typer.Option(help="Threads of the arithmetic. The weights' last bits depend on it.")] = 1,
     consensus: Annotated[str, typer.Option(help="Table of further factors of the cell, like tracks.tsv: certain peaks, but not all.")] = "",
     weak: Annotated[str, typer.Option(help="Folder of weaker peaks, TARGET.narrowPeak.gz: no window beside one is a negative.")] = "",

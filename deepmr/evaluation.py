@@ -25,7 +25,7 @@ from .mutagenesis import saturate
 from .networks import ConvNet, SequenceModel, annotate, read_model
 from .propagate import Propagator
 from .scale import logit_model
-from .training import auroc, average_precision, fast_logits, first_motifs, label_auroc, motif_hits, motif_log_odds, predict_logits
+from .training import auroc, average_precision, fast_logits, first_motifs, has_bfloat16, label_auroc, motif_hits, motif_log_odds, predict_logits
 from .training_data import TrainingData, epoch_rows
 
 # %% ../nbs/12c_evaluation.ipynb #c46fbfd4
@@ -64,7 +64,8 @@ def fitted_words(x: torch.Tensor, y: np.ndarray, taught: np.ndarray, strength: f
     for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(x)), size):
             target, known = (torch.from_numpy(a[rows]).float() for a in (y, taught))
-            each = torch.nn.functional.binary_cross_entropy_with_logits(layer(x[rows]), target, reduction="none")
+            logits = torch.nn.functional.linear(x[rows], layer.weight.to(x.dtype)).float() + layer.bias
+            each = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
             optimizer.zero_grad()
             torch.autograd.backward((each * known).sum() / size)
             optimizer.step()
@@ -74,8 +75,8 @@ def fitted_words(x: torch.Tensor, y: np.ndarray, taught: np.ndarray, strength: f
 # %% ../nbs/12c_evaluation.ipynb #50b2dc5e
 def kmer_baseline(
     data: TrainingData,
-    negatives: float = 1.0,  # windows without any label per window with one
-    strengths: Sequence[float] = (0.1, 1.0, 10.0),  # of the regularisation, for columns scaled to unit variance
+    negatives: float = 3.0,  # windows without any label per window with one
+    strengths: Sequence[float] = (1.0, 10.0, 100.0),  # of the regularisation, for columns scaled to unit variance
     epochs: int = 6,
     seed: int = 0,
 ) -> np.ndarray:  # (test windows, focus labels)
@@ -86,9 +87,10 @@ def kmer_baseline(
     spread = x.std(0) + 1e-6
     for part in (x, x_check, x_test):
         part /= spread
+    fast = torch.from_numpy(x).to(torch.bfloat16 if has_bfloat16() else torch.float32)
     best, scores = np.full(len(focus), -np.inf), np.zeros((len(x_test), len(focus)), np.float32)
     for strength in strengths:
-        layer = fitted_words(torch.from_numpy(x), data.y[fit_on][:, focus], data.in_loss(fit_on)[:, focus], strength, epochs, seed)
+        layer = fitted_words(fast, data.y[fit_on][:, focus], data.in_loss(fit_on)[:, focus], strength, epochs, seed)
         with torch.no_grad():
             found, tested = layer(torch.from_numpy(x_check)).numpy(), layer(torch.from_numpy(x_test)).numpy()
         area = np.array([auroc(found[data.known[check_on, k], j], data.y[check_on, k][data.known[check_on, k]])[0] for j, k in enumerate(focus)])

@@ -32,7 +32,7 @@ from .training_data import TEST, VALIDATION, DataOptions, TrainingData, bootstra
 
 # %% ../nbs/12b_training.ipynb #6fcc7105
 ARCHITECTURE = dict(channels=[256, 160, 160], kernels=[20, 6, 4], pools=[8, 4, 2], conv_dropout=[0.1, 0.1, 0.2],
-                    hidden=256, hidden_dropout=0.4, length=1000, crop=600, motif_skip=300)
+                    hidden=256, hidden_dropout=0.4, length=1000, crop=800, motif_skip=300)
 
 # %% ../nbs/12b_training.ipynb #7b53e7b1
 class FirstBlock(torch.autograd.Function):
@@ -322,14 +322,15 @@ def call_thresholds(net: ConvNet, data: TrainingData) -> dict[str, float]:
 class Recipe:
     "How a network is trained. The defaults are those of the model that ships."
 
-    epochs: int = 8  # passes over the windows that carry a label, and some others
+    epochs: int = 3  # passes over the windows that carry a label, and some others
     batch_size: int = 128
     rate: float = 2e-3  # highest learning rate of the one-cycle schedule, which ends with the last epoch
     weight_decay: float = 0.02
     share: float = 0.6  # of the loss for the focus labels
-    dnase: float = 0.04  # of the loss for the focus cell's DNase besides
-    negatives: float = 0.3  # windows without any label per window with one; most negatives of a label are windows of another
-    windows: int | None = None  # of an epoch at most; None: all
+    dnase: float = 0.08  # of the loss for the focus cell's DNase besides
+    negatives: float = 1.0  # windows without any label per window with one: half of a batch are hard negatives, open or bound by another factor
+    sites: float = 0.1  # of the short sites that take part in an epoch: many of them mislead, as their surroundings are not their own
+    windows: int | None = 84_000  # of an epoch at most; None: all
     jitter: int = 48  # bp by which a crop moves at most
     decay: float = 0.998  # of the moving average of the weights
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
@@ -416,7 +417,7 @@ def _steps(data: TrainingData, recipe: Recipe, seed: int, pool: np.ndarray | Non
     if empty := [s for s in ("train", "validation", "test") if not len(data.rows(s))]:
         raise InputError(f"data: found no {empty[0]} window, expected sequence on test ({', '.join(TEST)}), validation "
                          f"({', '.join(VALIDATION)}) and other chromosomes")
-    if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool, recipe.windows)[0]) // recipe.batch_size:
+    if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool, recipe.windows, recipe.sites)[0]) // recipe.batch_size:
         return steps
     raise InputError(f"data: found fewer labelled training windows than the {recipe.batch_size} of a batch, expected more sequence or peaks")
 
@@ -435,7 +436,7 @@ def _finish(best: Any, config: dict[str, Any], data: TrainingData, out: Path, na
 def _epochs(run: _Run, log: list[dict[str, Any]], data: TrainingData, recipe: Recipe, seed: int, last: int,
             pool: np.ndarray | None, tick: Callable[[], None]) -> Iterable[dict[str, Any]]:
     "Train from the epoch after `log` to epoch `last`; after each epoch its row of the log."
-    draw = functools.partial(draw_epoch, data, recipe.negatives, recipe.jitter, seed, pool=pool, most=recipe.windows)
+    draw = functools.partial(draw_epoch, data, recipe.negatives, recipe.jitter, seed, pool=pool, most=recipe.windows, sites=recipe.sites)
     first = draw(0)[0]
     weights, steps = label_weights(data, first[data.y[first].any(1)], recipe.share, recipe.dnase), len(first) // recipe.batch_size
     decay = min(recipe.decay, 1 - 4 / (recipe.epochs * steps))  # in a short run the average must forget how it began

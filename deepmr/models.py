@@ -277,7 +277,7 @@ def load_model(
     device: str = "cpu",  # where the network runs, e.g. 'cuda'
     trust_code: bool = False,  # allow a model of Kipoi to run its authors' Python code
 ) -> SequenceModel:
-    """A model by name: `"hepg2"`, `"my.safetensors"`, `"torch:my_models:make:weights.pt"`, `"deepsea"`, `"kipoi:DeepSEA/predict"`.
+    """A model by name: `"hepg2"`, `"hepg2-single"`, `"my.safetensors"`, `"torch:my_models:make:weights.pt"`, `"deepsea"`, `"kipoi:DeepSEA/predict"`.
 
     Raises InputError for an unknown name, an unreadable file, a missing device, and code that is not trusted.
     """

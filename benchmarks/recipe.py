@@ -25,8 +25,8 @@ VARIANTS = {  # what differs from Recipe()
     "no skip": {"architecture": Recipe().architecture | {"motif_skip": 0}},
     "unlabelled negatives": {"negatives": 3.0},
     "no motifs": {"motifs": {}},
+    "all sites": {"sites": 1.0},
     "whole window": {"architecture": Recipe().architecture | {"crop": None}},
-    "no moving average": {"decay": 0.0},
 }
 
 

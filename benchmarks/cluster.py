@@ -33,8 +33,8 @@ RESULTS = Path(__file__).parent / "results" / "cluster.json"
 
 def random_plan(windows, draws):
     "A plan of the default experiment on random windows, two exposures each."
-    model = load_model("hepg2")
-    exposures = default_exposures(model, "HepG2_DNase_None")
+    model = load_model("hepg2-single")
+    exposures = default_exposures(model, "HepG2_DNase_None")[:19]
     frame = pd.DataFrame({"name": [f"random:{i}" for i in range(windows)], "chrom": "random", "start": 0, "end": 1000})
     frame["exposures"] = [(exposures[i % 19], exposures[(i + 7) % 19]) for i in range(windows)]
     codes = random_windows(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8)

@@ -214,7 +214,7 @@ def random_model(name, make, length):
 
 def get_model(name):
     if name == "default (hepg2)":
-        return load_model("hepg2"), range(20)
+        return load_model("hepg2-single"), range(20)
     model = random_model(name, *NETWORKS[name])
     return model, range(min(37, len(model.labels)))
 
@@ -415,7 +415,7 @@ def growth(args):
     for width in (64, 128, 256, 512):
         model = net(channels=(width, width, width * 3 // 2))
         add("width", width, timed_draws(model, random_windows(1, 1000, 1)[0], 5, args.runs) / 5)
-    model = load_model("hepg2")
+    model = load_model("hepg2-single")
     for draws in (1, 5, 25, 50):
         add("draws", draws, timed_draws(model, random_windows(1, 1000, 1)[0], draws, args.runs))
     for windows in (1, 2, 4):
@@ -497,8 +497,8 @@ def protocol(args, windows=24, distinct=284):
 
     19 exposures x 25 windows x 50 draws need 284 different windows of chr9 and chr22, as exposures share windows.
     """
-    model = load_model("hepg2")
-    exposures = default_exposures(model, "HepG2_DNase_None")
+    model = load_model("hepg2-single")
+    exposures = default_exposures(model, "HepG2_DNase_None")[:19]
     frame = pd.DataFrame({"name": [f"random:{i}" for i in range(windows)], "chrom": "random", "start": 0, "end": 1000})
     frame["exposures"] = [(exposures[i % 19], exposures[(i + 7) % 19]) for i in range(windows)]
     plan = Plan(Experiment(draws=DRAWS), model, exposures, frame, random_windows(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8), "random")

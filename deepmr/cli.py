@@ -711,29 +711,50 @@ def simulate(
 # %% ../nbs/14_cli.ipynb #1418d619
 DATA_HELP = "Directory with a FASTA of segments, peak files and the tracks.tsv that lists them."
 
+# %% ../nbs/14_cli.ipynb #9f7e03e7
+def _trained(data: str, out: str, cell: str, members: int, seed: int, epochs: int, threads: int, card: bool, **sources: Any) -> Path:
+    "Train, and test where a card is wanted. The file of weights."
+    from deepmr.core import Execution
+    from deepmr.evaluation import judge
+    from deepmr.training import Recipe, train_members
+    from deepmr.training_data import DataOptions, load_data
+    command = f"deepmr train --data DIR --out DIR --cell {cell} --members {members} --seed {seed} --epochs {epochs}"
+    command += "".join(f" --{name} {value}" for name, value in sources.items() if value)
+    with _counted("step", leave=False) as progress:
+        execution = Execution(announce=typer.echo, progress=lambda done, total, what: progress(done, total))
+        recipe = Recipe(epochs=epochs, threads=threads)
+        recipe.check()
+        loaded = load_data(data, cell, options=DataOptions(**sources))
+        made = train_members(loaded, out, recipe, cell=cell, members=members, seed=seed, execution=execution, command=command)
+    if card:
+        typer.echo(f"card: {judge(made, loaded, out, cell=cell, execution=execution)}")
+    return made
 
+# %% ../nbs/14_cli.ipynb #98089704
 @_command
 def train(
     data: Annotated[str, typer.Option(help=DATA_HELP, show_default=False)],
-    out: Annotated[str, typer.Option(help="Log, checkpoint, weights. A run found here is continued.")] = "runs/train",
-    cell: Annotated[str, typer.Option(help="The cell line whose labels come first and get half of the loss.")] = "HepG2",
-    members: Annotated[int, typer.Option(help="Networks, from different seeds. Several are an ensemble.")] = 1,
-    seed: Annotated[int, typer.Option(help="Decides first weights, order and dropout.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the labelled windows.")] = 11,
-    threads: Annotated[int, typer.Option(help="Threads of the arithmetic. The weights' last bits depend on it.")] = 2,
+    out: Annotated[str, typer.Option(help="Log, checkpoint, weights, tables, card. A run found here is continued.")] = "runs/train",
+    cell: Annotated[str, typer.Option(help="The cell line whose labels come first and get most of the loss.")] = "HepG2",
+    members: Annotated[int, typer.Option(help="Networks, from different seeds and bootstrap samples. Several are an ensemble.")] = 1,
+    seed: Annotated[int, typer.Option(help="Decides first weights, sample, order and dropout.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the labelled windows.")] = 3,
+    threads: Annotated[int, typer.Option(help="Threads of the arithmetic. The weights' last bits depend on it.")] = 1,
+    consensus: Annotated[str, typer.Option(help="Table of further factors of the cell, like tracks.tsv: certain peaks, but not all.")] = "",
+    weak: Annotated[str, typer.Option(help="Folder of weaker peaks, TARGET.narrowPeak.gz: no window beside one is a negative.")] = "",
+    sites: Annotated[str, typer.Option(help="Table of short open sites with their sequence, to learn from besides.")] = "",
+    pooled: Annotated[int, typer.Option(help="Factors with fewer training positives get a label of all cells' peaks, too.")] = 0,
+    decoys: Annotated[int, typer.Option(help="Labels that mean nothing: random parts of the open windows.")] = 0,
+    card: Annotated[bool, typer.Option(help="Also test the model on held-out chromosomes and write tables and a model card.")] = True,
 ) -> None:
     "Train a model like the default one."
-    from deepmr.core import Execution
-    from deepmr.training import Recipe, train_members
-    with _counted("step", leave=False) as progress:
-        execution = Execution(announce=typer.echo, progress=lambda done, total, what: progress(done, total))
-        files = train_members(data, out, Recipe(epochs=epochs, threads=threads), cell=cell, members=members, seed=seed, execution=execution)
-    spec = ",".join(map(str, files))
+    made = _trained(data, out, cell, members, seed, epochs, threads, card, consensus=consensus or None, weak=weak or None, sites=sites or None,
+                    pooled=pooled, decoys=decoys)
     regions = Path(out) / f"{cell.lower()}_windows.bed"
-    typer.echo(f"weights: {spec}\nwindows: {regions}\nuse: deepmr table1 --model {spec} --outcome {cell}_DNase_None "
+    typer.echo(f"weights: {made}\nwindows: {regions}\nuse: deepmr table1 --model {made} --outcome {cell}_DNase_None "
                f"--regions {regions} --genome FASTA")
 
-
+# %% ../nbs/14_cli.ipynb #7f2ad185
 @_command
 def windows(
     data: Annotated[str, typer.Option(help=DATA_HELP, show_default=False)],

@@ -251,7 +251,7 @@ def load_model(
     device: str = "cpu",  # where the network runs, e.g. 'cuda'
     trust_code: bool = False,  # allow a model's files to run code: Kipoi's, pickles, torch.export's
 ) -> SequenceModel:
-    """A model by name: `"hepg2"`, `"my.safetensors"`, `"torch:my_models:make:weights.pt"`, `"deepsea"`, `"kipoi:DeepSEA/predict"`.
+    """A model by name: `"hepg2"`, `"hepg2-single"`, `"my.safetensors"`, `"torch:my_models:make:weights.pt"`, `"deepsea"`, `"kipoi:DeepSEA/predict"`.
 
     Raises InputError for an unknown name, an unreadable file, a missing device, and code that is not trusted.
     """
@@ -263,21 +263,29 @@ def load_model(
         parts = spec if isinstance(spec, (list, tuple)) else [part.strip() for part in str(spec).split(",") if part.strip()]
         if len(parts) < 2:
             raise InputError(f"model: found {spec!r}, expected at least two names, the members of an ensemble")
-        return Ensemble([load_model(part, device, trust_code) for part in parts], f"ensemble of {len(parts)}")
+        models = [load_model(part, device, trust_code) for part in parts]
+        return Ensemble([m for one in models for m in (one.members if isinstance(one, Ensemble) else [one])], f"ensemble of {len(parts)}")
     return _by_name(str(spec), trust_code).to(device)
 
 # %% ../nbs/01c_models.ipynb #5e3def21
-SPECS = ("'hepg2', a .safetensors file of deepmr, 'torch:package.module:factory[:weights]', a file as 'keras:FILE', 'onnx:FILE', 'pt2:FILE', "
-         "'torchscript:FILE', 'bpnet:FILE' or 'grelu:FILE', 'hf:DIR', 'deepsea[:FILE]', 'kipoi:NAME', 'kipoi-dir:PATH', or several of these with "
-         "commas between")
+SPECS = ("'hepg2', 'hepg2-single', a .safetensors file of deepmr, 'torch:package.module:factory[:weights]', a file as 'keras:FILE', 'onnx:FILE', "
+         "'pt2:FILE', 'torchscript:FILE', 'bpnet:FILE' or 'grelu:FILE', 'hf:DIR', 'deepsea[:FILE]', 'kipoi:NAME', 'kipoi-dir:PATH', or several of "
+         "these with commas between")
+
+
+def _shipped(spec: str) -> SequenceModel:
+    "The model in the package: all its members, or the first."
+    model = read_model(Path(__file__).parent / "data" / "hepg2.safetensors", None if spec == "hepg2" else 0)
+    model.name = spec
+    return model
 
 
 def _by_name(spec: str, trust_code: bool) -> SequenceModel:
     "A single model from its name."
     spec = with_kind(spec)
     kind = spec.partition(":")[0]
-    if spec == "hepg2":
-        return read_model(Path(__file__).parent / "data" / "hepg2.safetensors")
+    if spec in ("hepg2", "hepg2-single"):
+        return _shipped(spec)
     if kind == "torch":
         return _from_factory(spec)
     if kind == "deepsea":

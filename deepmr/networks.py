@@ -420,6 +420,20 @@ def _same(a: torch.Tensor, b: torch.Tensor, rounding: float) -> bool:
     "Are two sets of predictions equal, up to `rounding` of the largest?"
     return bool((a - b).abs().max() <= rounding * torch.maximum(a.abs().max(), b.abs().max()))
 
+# %% ../nbs/01_networks.ipynb #6b3a97ff
+def _central(length: int, width: int, unit: int = 1) -> slice:
+    "The `width` positions about the middle of `length`, both in steps of `unit`."
+    return slice((length - width) // 2 // unit, (length + width) // 2 // unit)
+
+
+def _blocks(sizes: Sequence[Sequence[Any]], length: int) -> tuple[nn.Sequential, int]:
+    "Blocks of convolution, ReLU, max-pooling and dropout with (channels, kernels, pools, shares dropped), and how many numbers come out."
+    layers, width = [], 4
+    for out, k, pool, p in zip(*sizes, strict=True):
+        layers += [nn.Conv1d(width, out, k), nn.ReLU(), nn.MaxPool1d(pool), nn.Dropout(p)]
+        width, length = out, (length - k + 1) // pool
+    return nn.Sequential(*layers), width * length
+
 # %% ../nbs/01_networks.ipynb #7e3f6712
 class ConvNet(nn.Module):
     "DeepSEA-shaped: [Conv1d, ReLU, MaxPool1d, Dropout] x n, flatten, Linear, ReLU, Dropout, Linear, Sigmoid."
@@ -434,21 +448,27 @@ class ConvNet(nn.Module):
         hidden: int = 256,  # units of the dense layer
         hidden_dropout: float = 0.3,
         length: int = 1000,  # bp of the input
+        crop: int | None = None,  # bp about the middle that are read at all; None: all
+        motif_skip: int = 0,  # bp about the middle in which the maximum of each first filter goes to the last layer, too; 0: none
     ):
         super().__init__()
-        if (least := min(n_labels, hidden, length, *channels, *kernels, *pools)) < 1:
+        read = length if crop is None else crop
+        if (least := min(n_labels, hidden, length, read, *channels, *kernels, *pools)) < 1:
             raise InputError(f"ConvNet: found a size of {least}, expected all of them to be at least 1")
-        layers, width, size = [], 4, length
-        for out, k, pool, p in zip(channels, kernels, pools, conv_dropout, strict=True):
-            layers += [nn.Conv1d(width, out, k), nn.ReLU(), nn.MaxPool1d(pool), nn.Dropout(p)]
-            width, size = out, (size - k + 1) // pool
-        self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(width * size, hidden), nn.ReLU(), nn.Dropout(hidden_dropout),
-                                  nn.Linear(hidden, n_labels), nn.Sigmoid())
+        if read > length or not 0 <= motif_skip <= read - kernels[0] + 1:
+            raise InputError(f"ConvNet: found crop {crop} and motif_skip {motif_skip}, expected at most the {length} bp of the input")
+        self.crop, self.middle = _central(length, read), _central(read - kernels[0] + 1, motif_skip, pools[0])
+        self.features, size = _blocks((channels, kernels, pools, conv_dropout), read)
+        self.skip = nn.Dropout(conv_dropout[0]) if motif_skip else None
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(hidden_dropout),
+                                  nn.Linear(hidden + (channels[0] if motif_skip else 0), n_labels), nn.Sigmoid())
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         "(N, 4, L) to (N, n_labels) before the sigmoid, as a numerically stable loss wants it."
-        y: torch.Tensor = self.head[:-1](self.features(x))
+        first = self.features[:3](x[:, :, self.crop])
+        y: torch.Tensor = self.head[:4](self.features[3:](first))
+        motifs = [] if self.skip is None else [self.skip(first[:, :, self.middle].amax(2))]
+        y = self.head[4](torch.cat([y, *motifs], 1) if motifs else y)
         return y
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -458,24 +478,31 @@ class ConvNet(nn.Module):
 
 # %% ../nbs/01_networks.ipynb #f8fbfd68
 def save_model(
-    model: SequenceModel,  # of a ConvNet
+    model: SequenceModel,  # of a ConvNet, or an Ensemble of such models
     config: Mapping[str, Any],  # the network is ConvNet(**config)
     path: str | Path,  # a .safetensors file
+    half: bool = False,  # weights in float16: half the size
     **metadata: str,
 ) -> None:
-    "Write the weights of a ConvNet and what is needed to rebuild it. InputError if the file cannot be written."
+    "Write the weights of a ConvNet, or of several, and what is needed to rebuild them. InputError if the file cannot be written."
+    members: Sequence[SequenceModel] = getattr(model, "members", [model])
     header = {"config": json.dumps(config), "labels": json.dumps(model.labels), "length": str(model.length),
-              "name": model.name, "calls": json.dumps(model.thresholds), "doubts": json.dumps(model.label_warnings), **metadata}
-    write_file(path, save({k: v.detach().cpu().contiguous() for k, v in model.module.state_dict().items()}, header))
+              "name": model.name, "calls": json.dumps([m.thresholds for m in members] if len(members) > 1 else model.thresholds),
+              "doubts": json.dumps(model.label_warnings), "members": str(len(members)), **metadata}
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.module.state_dict().items()}
+    write_file(path, save({k: v.half() if half else v for k, v in weights.items()}, header))
 
 # %% ../nbs/01_networks.ipynb #64ef5317
-def read_model(path: str | Path) -> SequenceModel:
-    "Rebuild a ConvNet from a file of `save_model`. InputError if the file is missing, damaged or of another kind."
+def read_model(
+    path: str | Path,
+    member: int | None = None,  # number of a network in a file that holds several; None: all, as an Ensemble
+) -> SequenceModel:
+    "Rebuild what `save_model` wrote. InputError if the file is missing, damaged or of another kind, or has no such member."
     path = check_file("model", path, "weights in safetensors format")
     try:
         with safe_open(str(path), "pt") as f:
             header = f.metadata() or {}
-        return _rebuilt(header, load_file(str(path)))
+        return _all_rebuilt(header, load_file(str(path)), member)
     except InputError as error:
         raise InputError(f"{error} (in {path})") from None
     except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -490,6 +517,21 @@ def annotate(path: str | Path, **metadata: str) -> None:
     write_file(path, save(load_file(str(path)), header))
 
 # %% ../nbs/01_networks.ipynb #66133b9b
+def _all_rebuilt(header: Mapping[str, str], weights: Mapping[str, torch.Tensor], member: int | None) -> SequenceModel:
+    "The model or the ensemble of a file's header and weights, or one member. ValueError and others if they do not fit."
+    n = int(header.get("members", "1"))
+    if member is not None and not 0 <= member < n:
+        raise InputError(f"member: found {member}, expected 0 to {n - 1}")
+    if n == 1:
+        return _rebuilt(header, weights)
+    calls, parts = json.loads(header["calls"]), []
+    for k in range(n) if member is None else [member]:
+        own = {name.removeprefix(f"members.{k}."): w for name, w in weights.items() if name.startswith(f"members.{k}.")}
+        name = header["name"] if member is None else f"{header['name']}, member {k}"
+        parts.append(_rebuilt({**header, "name": name, "calls": json.dumps(calls[k])}, own))
+    return parts[0] if member is not None else Ensemble(parts, header["name"])
+
+
 def _rebuilt(header: Mapping[str, str], weights: Mapping[str, torch.Tensor]) -> SequenceModel:
     "The model of a file's header and weights. ValueError and others if they do not fit."
     if "config" not in header:

@@ -129,7 +129,7 @@ NOTES |= {
                               "Q = {q:.4g} on {df} degrees of freedom"),
     "windows_without_estimate": NoteKind("Some windows gave no estimate and are not in the mean."),
     "weak_label": NoteKind("The model was found to predict this label poorly when it was made."),
-    "own_motif_not_found": NoteKind("The model's mutation maps do not follow a motif of this factor's own family."),
+    "own_motif_not_found": NoteKind("Planted into held-out windows, this factor's own motif is not among the three motifs that move the label most."),
 }
 
 # %% ../nbs/00b_notes.ipynb #c0a00002

@@ -216,7 +216,7 @@ def _weights_file(spec: str) -> str:
     "The file of weights that one model of a specification names, as `load_model` takes it; '' where it names none."
     whole = {kind: spec.split(":", 1)[1:] for kind in ("deepsea", *READERS)}
     named = (whole | {"torch": spec.split(":", 3)[3:]}).get(spec.partition(":")[0], [spec])
-    return str(DATA / "hepg2.safetensors") if spec == "hepg2" else "".join(named)
+    return str(DATA / "hepg2.safetensors") if spec in ("hepg2", "hepg2-single") else "".join(named)
 
 
 def file_hashes(e: Experiment) -> dict[str, Any]:

@@ -7,6 +7,7 @@ __all__ = ['jaspar', 'auroc', 'average_precision', 'predict_logits', 'label_auro
 
 # %% ../nbs/12b_training.ipynb #39c3dc62
 import copy
+import functools
 import itertools
 import json
 import math
@@ -14,7 +15,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,70 @@ import torch.nn.functional as F
 from scipy.optimize import bisect
 
 from .core import Execution, InputError, check_whole, make_folder, write_file
-from .networks import ConvNet, SequenceModel, save_model, torch_bytes
+from .networks import ConvNet, Ensemble, SequenceModel, read_model, save_model, torch_bytes
 from .regions import write_windows
-from .training_data import TEST, VALIDATION, DataOptions, TrainingData, draw_epoch, held_out_windows, load_data
+from .training_data import TEST, VALIDATION, DataOptions, TrainingData, bootstrap_rows, draw_epoch, held_out_windows, load_data
 
 # %% ../nbs/12b_training.ipynb #6fcc7105
-ARCHITECTURE = dict(channels=[128, 128, 192], kernels=[20, 6, 4], pools=[8, 4, 2], conv_dropout=[0.1, 0.1, 0.2],
-                    hidden=256, hidden_dropout=0.4, length=1000)
+ARCHITECTURE = dict(channels=[256, 160, 160], kernels=[20, 6, 4], pools=[8, 4, 2], conv_dropout=[0.1, 0.1, 0.2],
+                    hidden=256, hidden_dropout=0.4, length=1000, crop=800, motif_skip=300)
 
 # %% ../nbs/12b_training.ipynb #7b53e7b1
-def fast_logits(net: ConvNet, x: torch.Tensor) -> torch.Tensor:
-    "`net.logits(x)` with the ReLU after the pooling. The numbers are the same and the pass is cheaper."
-    for i in range(0, len(net.features), 4):
-        conv, relu, pool, dropout = list(net.features)[i:i + 4]
-        x = dropout(relu(pool(conv(x))))
-    return net.head[:-1](x)
+class FirstBlock(torch.autograd.Function):
+    "Convolution of one-hot DNA, max-pooling and ReLU in bfloat16: one product for each position in a pool, and their maximum."
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pool: int, at_once: int = 16) -> torch.Tensor:
+        "x (N, 4, L), weight (C, 4, k), bias (C,) to (N, positions, C)."
+        (n, _, length), (c, _, k) = x.shape, weight.shape
+        places, x = (length - k + 1) // pool, x.transpose(1, 2).to(torch.bfloat16).contiguous()
+        w, b = weight.detach().transpose(1, 2).reshape(c, -1).to(torch.bfloat16), bias.detach().to(torch.bfloat16)
+        tops, ctx.kept = [], []
+        for i in range(0, n, at_once):  # as much as stays in the processor's cache
+            part = x[i:i + at_once]
+            words = part.as_strided((pool, len(part), places, 4 * k), (4, 4 * length, 4 * pool, 1), part.storage_offset()).reshape(-1, 4 * k)
+            h = F.linear(words, w, b).view(pool, len(part), places, c)
+            tops.append(functools.reduce(torch.maximum, h.unbind(0)))
+            ctx.kept.append((words, h))
+        top = torch.cat(tops)
+        ctx.save_for_backward(top)
+        ctx.k, ctx.at_once = k, at_once
+        return F.relu(top)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        "Gradients of weight and bias. The positions that reach the maximum get it; none goes to the sequence."
+        (top,), back = ctx.saved_tensors, torch.ops.aten.threshold_backward
+        g = back(grads[0].to(top.dtype), top, 0)
+        weight = torch.zeros(top.shape[2], 4 * ctx.k)
+        for (words, h), part, highest in zip(ctx.kept, g.split(ctx.at_once), top.split(ctx.at_once)):
+            weight += back(part.expand(h.shape), h.sub_(highest), -1e-30).view(-1, top.shape[2]).T @ words
+        ctx.kept = []
+        return None, weight.view(len(weight), ctx.k, 4).transpose(1, 2), g.sum((0, 1), dtype=torch.float32), None, None
+
+# %% ../nbs/12b_training.ipynb #b403dd14
+def fast_logits(net: ConvNet, x: torch.Tensor, half: bool = False) -> torch.Tensor:
+    "`net.logits(x)` with the ReLU after the pooling: the same numbers from a cheaper pass. half: convolutions in bfloat16, for training."
+    layers: list[Any] = list(net.features)
+    block: Any = FirstBlock.apply
+    conv, relu, pool, dropout = layers[:4]
+    x = x[:, :, net.crop]
+    first = block(x, conv.weight, conv.bias, pool.kernel_size).transpose(1, 2) if half else relu(pool(conv(x)))
+    y = dropout(first)
+    for i in range(4, len(layers), 4):
+        conv, relu, pool, dropout = layers[i:i + 4]
+        y = dropout(relu(pool(F.conv1d(y, conv.weight.to(y.dtype), conv.bias.to(y.dtype)))))
+    y = net.head[:4](y.float())
+    if net.skip is not None:
+        y = torch.cat([y, net.skip(first[:, :, net.middle].amax(2).float())], 1)
+    logits: torch.Tensor = net.head[4](y)
+    return logits
+
+
+def has_bfloat16() -> bool:
+    "Does this processor multiply bfloat16 matrices faster than float32? (AMX)"
+    supported: Any = torch.cpu._is_amx_tile_supported
+    return bool(supported())
 
 # %% ../nbs/12b_training.ipynb #186fdca7
 MOTIFS = (  # JASPAR names: those of the HepG2 tracks first, then common regulators of liver and other cells
@@ -139,7 +189,7 @@ def motif_hits(data: TrainingData, rows: np.ndarray, motifs: Sequence[np.ndarray
 
 
 def best_versions(data: TrainingData, motifs: dict[str, dict[str, np.ndarray]], seed: int = 0,
-                  others: int = 5000) -> dict[str, tuple[str, np.ndarray]]:
+                  others: int = 2000) -> dict[str, tuple[str, np.ndarray]]:
     "Name -> (matrix id, counts) of the version that ranks a factor's training windows best; the longest if it has no track."
     train, out = data.rows("train"), {}
     for name, versions in motifs.items():
@@ -147,28 +197,52 @@ def best_versions(data: TrainingData, motifs: dict[str, dict[str, np.ndarray]], 
         best = max(versions, key=lambda v: versions[v].shape[1])
         if tracks and len(versions) > 1:  # the focus cell's track is the first
             known = train[data.known[train, tracks[0]]]
-            bound = data.y[known, tracks[0]]
-            some = np.random.default_rng(seed).permutation(np.flatnonzero(~bound))[:others]
-            rows = known[np.sort(np.r_[np.flatnonzero(bound), some])]
+            bound, rng = data.y[known, tracks[0]], np.random.default_rng(seed)
+            rows = known[np.sort(np.r_[rng.permutation(np.flatnonzero(bound))[:others], rng.permutation(np.flatnonzero(~bound))[:others]])]
             hits = motif_hits(data, rows, list(versions.values()))
             best = list(versions)[int(np.argmax([auroc(h, data.y[rows, tracks[0]])[0] for h in hits.T]))]
         out[name] = best, versions[best]
     return out
 
+# %% ../nbs/12b_training.ipynb #9448c126
+def similarity(filters: np.ndarray) -> np.ndarray:
+    "(M, M) likeness of M filters (M, 4, width): highest correlation over all shifts and both strands, 1 for the same."
+    f = torch.from_numpy(filters / np.linalg.norm(filters, axis=(1, 2), keepdims=True)).float()
+    best = [F.conv1d(f, other, padding=f.shape[2] - 1).amax(2) for other in (f, f.flip(1, 2))]
+    return np.asarray(torch.maximum(*best).numpy())
+
+
+def first_motifs(data: TrainingData, n: int) -> dict[str, np.ndarray]:
+    "Counts (4, width) of n motifs for the first filters: MOTIFS, then those of the data's factors, the least like those taken first."
+    found = jaspar(None)
+    named = [m for m in found if m in MOTIFS or set(m.split("::")) & set(data.targets)]
+    names = [m for m in MOTIFS if m in found] + [m for m in named if m not in MOTIFS]
+    counts = [c for _, c in best_versions(data, {m: found[m] for m in names}).values()]
+    alike = similarity(np.stack([motif_filter(c, 20) for c in counts]))
+    taken = list(range(min(n, sum(m in MOTIFS for m in names))))
+    while len(taken) < min(n, len(names)):
+        nearest = alike[:, taken].max(1)
+        nearest[taken] = np.inf
+        taken.append(int(nearest.argmin()))
+    return {names[i]: counts[i] for i in taken}
+
 # %% ../nbs/12b_training.ipynb #75e4caeb
-def label_weights(data: TrainingData, share: float) -> torch.Tensor:
-    "Weights (K,) that sum to 1: `share` to the focus labels; within a group inverse to the root of the entropy."
-    rows = data.rows("train")
+def label_weights(data: TrainingData, rows: np.ndarray, share: float, dnase: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (K,) of the labels, which sum to 1: `share` to the focus labels, `dnase` more to their DNase.
+
+    And weights (K,) of a positive: the root of the odds against it among `rows`, so that a label's positives count as the root of their number.
+    """
     p = (data.y[rows].sum(0) + 1) / (data.in_loss(rows).sum(0) + 2)
-    weight = (-p * np.log(p) - (1 - p) * np.log(1 - p)) ** -0.5
+    weight = np.sqrt(1 / (1 - p))
     for group, part in ((data.focus, share), (~data.focus, 1 - share)):
         weight[group] *= part / max(weight[group].sum(), 1e-12)
-    return torch.tensor(weight / weight.sum(), dtype=torch.float32)
+    weight[data.focus & (np.array(data.targets or [""] * len(p)) == "DNASE")] += dnase
+    return torch.tensor(weight / weight.sum(), dtype=torch.float32), torch.tensor(np.sqrt((1 - p) / p), dtype=torch.float32)
 
 
-def masked_loss(logits: torch.Tensor, y: torch.Tensor, known: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def masked_loss(logits: torch.Tensor, y: torch.Tensor, known: torch.Tensor, weight: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
     "Weighted binary cross-entropy, mean over windows. What is not known has no part in it."
-    each = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
+    each = F.binary_cross_entropy_with_logits(logits, y, reduction="none", pos_weight=positive)
     return (each * known * weight).sum(1).mean()
 
 # %% ../nbs/12b_training.ipynb #c32120db
@@ -190,13 +264,14 @@ def label_auroc(data: TrainingData, rows: np.ndarray, scores: np.ndarray, min_po
 
 # %% ../nbs/12b_training.ipynb #d93db845
 def validate(net: ConvNet, data: TrainingData) -> dict[str, float]:
-    "On the validation chromosomes: mean AUROC of the focus labels, median of the rest, and each focus label."
+    "On the validation chromosomes: mean AUROC of the focus labels without decoys, their DNase, and medians by source and of other cells."
     rows = data.rows("validation")
-    area = label_auroc(data, rows, predict_logits(net, data, rows))
-    other = area[~data.focus][np.isfinite(area[~data.focus])]
-    return {"validation": float(np.nanmean(area[data.focus])),
-            "others": float(np.median(other)) if len(other) else math.nan,
-            **{label: float(area[k]) for k, label in enumerate(data.labels) if data.focus[k]}}
+    area, source = label_auroc(data, rows, predict_logits(net, data, rows)), np.array(data.sources or ["peaks"] * len(data.labels))
+    dnase = np.array(data.targets or [""] * len(area)) == "DNASE"
+    groups = {"validation": data.focus & (source != "decoy"), "DNase": data.focus & dnase}
+    groups |= {s: data.focus & ~dnase & (source == s) for s in ("peaks", "consensus", "pooled", "decoy")} | {"others": ~data.focus}
+    found = {name: area[group][np.isfinite(area[group])] for name, group in groups.items()}
+    return {name: float((np.mean if name == "validation" else np.median)(a)) if len(a) else math.nan for name, a in found.items()}
 
 # %% ../nbs/12b_training.ipynb #f4f4dc7f
 def intercept_shift(logits: np.ndarray, target: float) -> float:
@@ -209,9 +284,14 @@ def intercept_shift(logits: np.ndarray, target: float) -> float:
     return float(bisect(excess, -20.0, 20.0, xtol=1e-15, rtol=1e-15))
 
 
-def calibrate(net: ConvNet, data: TrainingData, strength: float = 20.0, every: int = 4) -> np.ndarray:
-    "Correct the output biases on windows in their natural mix, rare labels shrunk to the median. The shifts (K,)."
-    rows = np.r_[data.rows("train")[::every], data.rows("validation")]
+def calibrate(net: ConvNet, data: TrainingData, pool: np.ndarray | None = None, strength: float = 20.0, every: int = 4) -> np.ndarray:
+    """Correct the output biases on windows in their natural mix, rare labels shrunk to the median. The shifts (K,).
+
+    The windows: the validation chromosomes' and the training windows that are not in `pool`; without a pool every fourth of them.
+    """
+    train = data.rows("train")
+    train = train[::every] if pool is None else np.setdiff1d(train, pool)
+    rows = np.r_[train[data.known[train].any(1)], data.rows("validation")]
     logits, n = predict_logits(net, data, rows), np.array((data.y & data.known)[rows].sum(0), float)
     shift = np.array([intercept_shift(logits[known, k], data.y[rows, k][known].mean()) if n[k] else 0.0
                       for k, known in enumerate(data.known[rows].T)])
@@ -242,24 +322,30 @@ def call_thresholds(net: ConvNet, data: TrainingData) -> dict[str, float]:
 class Recipe:
     "How a network is trained. The defaults are those of the model that ships."
 
-    epochs: int = 11  # passes over the windows that carry a label, and some others
-    batch_size: int = 64
-    rate: float = 1.5e-3  # highest learning rate of the one-cycle schedule
-    cycle: int = 20  # length in epochs for which that schedule is laid out
-    cooldown: int = 6  # over this many last epochs the rate also falls to zero in a straight line
+    epochs: int = 3  # passes over the windows that carry a label, and some others
+    batch_size: int = 128
+    rate: float = 2e-3  # highest learning rate of the one-cycle schedule, which ends with the last epoch
     weight_decay: float = 0.02
-    share: float = 0.5  # of the loss for the focus labels
-    negatives: float = 1.0  # windows without any label per window with one
+    share: float = 0.6  # of the loss for the focus labels
+    dnase: float = 0.08  # of the loss for the focus cell's DNase besides
+    negatives: float = 1.0  # windows without any label per window with one: half of a batch are hard negatives, open or bound by another factor
+    sites: float = 0.1  # of the short sites that take part in an epoch: many of them mislead, as their surroundings are not their own
+    windows: int | None = 84_000  # of an epoch at most; None: all
     jitter: int = 48  # bp by which a crop moves at most
-    decay: float = 0.999  # of the moving average of the weights
-    motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: the best versions of JASPAR's
+    decay: float = 0.998  # of the moving average of the weights
+    block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
+    motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: `first_motifs` of JASPAR
+    n_motifs: int = 112  # of JASPAR
     architecture: dict[str, Any] = field(default_factory=lambda: dict(ARCHITECTURE))  # arguments of ConvNet, but for n_labels
-    threads: int = 2  # of the arithmetic; the weights' last bits depend on it
+    half: bool | None = None  # convolutions in bfloat16 while training; None: where the processor has units for it
+    threads: int = 1  # of the arithmetic; the weights' last bits depend on it
 
     def check(self) -> None:
         "Raise InputError for a count that is not allowed."
         for what in ("epochs", "batch_size", "threads"):
             check_whole(what, getattr(self, what), 1)
+        for what in ("block", "n_motifs", "jitter"):
+            check_whole(what, getattr(self, what))
 
 # %% ../nbs/12b_training.ipynb #18b2a33c
 @dataclass
@@ -271,14 +357,12 @@ class _Run:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
 
-    def step(self, loss: torch.Tensor, brake: float, decay: float) -> None:
-        "One step of the optimizer. The next step's rate is the schedule's times `brake`."
+    def step(self, loss: torch.Tensor, decay: float) -> None:
+        "One step of the optimizer, of the schedule and of the average."
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()
         self.schedule.step()
-        for group in self.optimizer.param_groups:
-            group["lr"] *= brake
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - decay)
 
@@ -289,23 +373,24 @@ def _begin(config: dict[str, Any], motifs: dict[str, np.ndarray], recipe: Recipe
     net = ConvNet(**config)
     start_from_motifs(net, motifs)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, max(recipe.cycle, recipe.epochs) * steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, recipe.epochs * steps, pct_start=0.15)
     return _Run(net, copy.deepcopy(net), optimizer, schedule)
 
 # %% ../nbs/12b_training.ipynb #fc380e7a
-def train_epoch(run: _Run, data: TrainingData, drawn: tuple[np.ndarray, np.ndarray, np.ndarray], weight: torch.Tensor, batch_size: int,
-                brakes: Iterable[float], decay: float, tick: Callable[[], None] = lambda: None) -> float:
-    "One pass over the drawn windows (rows, shifts, strands), a brake on the rate for each step. The mean loss."
+def train_epoch(run: _Run, data: TrainingData, drawn: tuple[np.ndarray, np.ndarray, np.ndarray], weights: tuple[torch.Tensor, torch.Tensor],
+                recipe: Recipe, decay: float, tick: Callable[[], None] = lambda: None) -> float:
+    "One pass over the drawn windows (rows, shifts, strands). The mean loss."
     run.net.train()
-    total, (rows, shift, flip) = 0.0, drawn
-    for i, brake in zip(range(0, len(rows) - batch_size + 1, batch_size), brakes):
-        now = slice(i, i + batch_size)
+    total, size, (rows, shift, flip) = 0.0, recipe.batch_size, drawn
+    half = has_bfloat16() if recipe.half is None else recipe.half
+    for i in range(0, len(rows) - size + 1, size):
+        now = slice(i, i + size)
         y, known = (torch.from_numpy(a).float() for a in (data.y[rows[now]], data.in_loss(rows[now])))
-        loss = masked_loss(fast_logits(run.net, data.batch(rows[now], shift[now], flip[now])), y, known, weight)
-        run.step(loss, brake, decay)
+        loss = masked_loss(fast_logits(run.net, data.batch(rows[now], shift[now], flip[now]), half), y, known, *weights)
+        run.step(loss, decay)
         total += loss.item()
         tick()
-    return total / max(1, len(rows) // batch_size)
+    return total / max(1, len(rows) // size)
 
 # %% ../nbs/12b_training.ipynb #02c16c27
 def save_checkpoint(path: Path, **state: Any) -> None:
@@ -327,38 +412,38 @@ def load_checkpoint(path: Path, **state: Any) -> tuple[list[dict[str, Any]], dic
     return saved["log"], saved["best"]
 
 # %% ../nbs/12b_training.ipynb #318815da
-def _steps(data: TrainingData, recipe: Recipe, seed: int) -> int:
+def _steps(data: TrainingData, recipe: Recipe, seed: int, pool: np.ndarray | None) -> int:
     "Steps of an epoch. InputError if the data do not suffice for one, or lack a split."
     if empty := [s for s in ("train", "validation", "test") if not len(data.rows(s))]:
         raise InputError(f"data: found no {empty[0]} window, expected sequence on test ({', '.join(TEST)}), validation "
                          f"({', '.join(VALIDATION)}) and other chromosomes")
-    if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0)[0]) // recipe.batch_size:
+    if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool, recipe.windows, recipe.sites)[0]) // recipe.batch_size:
         return steps
     raise InputError(f"data: found fewer labelled training windows than the {recipe.batch_size} of a batch, expected more sequence or peaks")
 
 
-def _finish(best: Any, config: dict[str, Any], data: TrainingData, out: Path, name: str, seed: int) -> SequenceModel:
+def _finish(best: Any, config: dict[str, Any], data: TrainingData, out: Path, name: str, seed: int, pool: np.ndarray | None) -> SequenceModel:
     "Take the weights of the best epoch, correct the intercepts, write them."
     net = ConvNet(**config)
     net.load_state_dict(best)
-    calibrate(net, data)
-    model = SequenceModel(net, data.labels, data.length, name, call_thresholds(net, data))
+    calibrate(net, data, pool)
+    model = SequenceModel(net, data.labels, data.length, name, call_thresholds(net, data), output="probability")
     save_model(model, config, out / f"{name}.safetensors", seed=str(seed), license="MIT", held_out=json.dumps(TEST),
                command=f"deepmr train --data DIR --out DIR --seed {seed}")
     return model
 
 # %% ../nbs/12b_training.ipynb #af314b14
 def _epochs(run: _Run, log: list[dict[str, Any]], data: TrainingData, recipe: Recipe, seed: int, last: int,
-            steps: int, tick: Callable[[], None]) -> Iterable[dict[str, Any]]:
+            pool: np.ndarray | None, tick: Callable[[], None]) -> Iterable[dict[str, Any]]:
     "Train from the epoch after `log` to epoch `last`; after each epoch its row of the log."
-    weight, cooldown = label_weights(data, recipe.share), recipe.cooldown * steps
+    draw = functools.partial(draw_epoch, data, recipe.negatives, recipe.jitter, seed, pool=pool, most=recipe.windows, sites=recipe.sites)
+    first = draw(0)[0]
+    weights, steps = label_weights(data, first[data.y[first].any(1)], recipe.share, recipe.dnase), len(first) // recipe.batch_size
     decay = min(recipe.decay, 1 - 4 / (recipe.epochs * steps))  # in a short run the average must forget how it began
     for epoch in range(len(log), last):
-        begin, left = time.time(), (recipe.epochs - epoch) * steps
+        begin = time.time()
         torch.manual_seed(1_000_003 * (seed + 1) + epoch)
-        brakes = (min(1.0, (left - step) / cooldown) for step in range(1, steps + 1))
-        loss = train_epoch(run, data, draw_epoch(data, recipe.negatives, recipe.jitter, seed, epoch), weight,
-                           recipe.batch_size, brakes, decay, tick)
+        loss = train_epoch(run, data, draw(epoch), weights, recipe, decay, tick)
         yield {"epoch": epoch + 1, "loss": loss, **validate(run.average, data), "seconds": time.time() - begin}
 
 # %% ../nbs/12b_training.ipynb #5bc78e5e
@@ -382,13 +467,14 @@ def train(
     out, checkpoint = make_folder(out), Path(out) / "checkpoint.pt"
     torch.set_num_threads(recipe.threads)
     data = data if isinstance(data, TrainingData) else load_data(data)
-    config, steps = {"n_labels": len(data.labels), **recipe.architecture}, _steps(data, recipe, seed)
-    motifs = {m: counts for m, (_, counts) in best_versions(data, jaspar(), seed).items()} if recipe.motifs is None else recipe.motifs
+    pool = bootstrap_rows(data, seed, recipe.block) if recipe.block else None
+    config, steps = {"n_labels": len(data.labels), **recipe.architecture}, _steps(data, recipe, seed, pool)
+    motifs = first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs
     run, log, best = _begin(config, motifs, recipe, seed, steps), list[dict[str, Any]](), None
     if checkpoint.exists():
         log, best = load_checkpoint(checkpoint, **vars(run))
     done, total, report = itertools.count(len(log) * steps + 1), recipe.epochs * steps, execution.progress
-    for row in _epochs(run, log, data, recipe, seed, min(recipe.epochs, stop_after or recipe.epochs), steps,
+    for row in _epochs(run, log, data, recipe, seed, min(recipe.epochs, stop_after or recipe.epochs), pool,
                        lambda: report(next(done), total, name)):
         if not log or row["validation"] > max(r["validation"] for r in log):
             best = copy.deepcopy(run.average.state_dict())
@@ -396,12 +482,23 @@ def train(
         execution.announce(f"epoch {row['epoch']}/{recipe.epochs}  loss {row['loss']:.5f}  validation {row['validation']:.4f}")
         save_checkpoint(checkpoint, **vars(run), log=log, best=best)
         write_file(out / f"{name}_log.csv", pd.DataFrame(log).to_csv(index=False))
-    return _finish(best, config, data, out, name, seed)
+    return _finish(best, config, data, out, name, seed, pool)
 
 # %% ../nbs/12b_training.ipynb #7edb09e8
+def _together(files: list[Path], out: Path, name: str, config: dict[str, Any], **metadata: str) -> Path:
+    "One file of weights with all members, in float16, and one log."
+    members = [read_model(file) for file in files]
+    model = members[0] if len(files) == 1 else Ensemble(members, name)
+    model.name = name
+    save_model(model, config, path := out / f"{name}.safetensors", half=len(files) > 1, **metadata)
+    logs = [pd.read_csv(file.with_name(f"{file.stem}_log.csv")).assign(member=k) for k, file in enumerate(files)]
+    write_file(out / f"{name}_log.csv", pd.concat(logs).to_csv(index=False))
+    return path
+
+# %% ../nbs/12b_training.ipynb #b714f2a2
 def train_members(
-    data: str | os.PathLike[str],  # directory as load_data reads it
-    out: str | os.PathLike[str],  # the members go into member0, member1, … here; a single one goes here
+    data: str | os.PathLike[str] | TrainingData,  # directory as load_data reads it, or what it gave
+    out: str | os.PathLike[str],  # the members go into member0, member1, … here
     recipe: Recipe | None = None,  # None: Recipe()
     *,
     cell: str = "HepG2",  # its labels come first and get `recipe.share` of the loss
@@ -409,20 +506,24 @@ def train_members(
     seed: int = 0,  # of the first member; the others have the next ones
     options: DataOptions | None = None,  # further labels and windows, as load_data makes them; None: none
     execution: Execution | None = None,  # its announce and progress are used; None: Execution()
-) -> list[Path]:  # the weights' files, as load_model takes them (several with commas between)
-    """Train one network, or the members of an ensemble from different seeds.
+    command: str = "deepmr train",  # noted in the weights
+) -> Path:  # the file of weights, as load_model takes it
+    """Train one network on all windows, or the members of an ensemble from different seeds and bootstrap samples, into one file of weights.
 
     Also writes CELL_windows.bed, the windows to ask about (`held_out_windows`). Raises InputError as `train`.
     """
-    recipe = recipe or Recipe()
+    recipe, name, out = recipe or Recipe(), cell.lower(), Path(out)
     recipe.check()
     check_whole("members", members, 1)
     check_whole("seed", seed)
-    loaded, files = load_data(data, cell, options=options), []
+    data, files = data if isinstance(data, TrainingData) else load_data(data, cell, options=options), list[Path]()
+    recipe = replace(recipe, half=has_bfloat16() if recipe.half is None else recipe.half, block=recipe.block if members > 1 else 0,
+                     motifs=first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs)
     for k in range(members):
-        folder = Path(out) / f"member{k}" if members > 1 else Path(out)
-        name = cell.lower() + (f"-{k}" if members > 1 else "")
-        train(loaded, folder, recipe, seed=seed + k, name=name, execution=execution)
-        files.append(folder / f"{name}.safetensors")
-    write_windows(held_out_windows(loaded), Path(out) / f"{cell.lower()}_windows.bed")
-    return files
+        folder = out / f"member{k}"
+        train(data, folder, recipe, seed=seed + k, name=f"{name}-{k}", execution=execution)
+        files.append(folder / f"{name}-{k}.safetensors")
+    write_windows(held_out_windows(data), out / f"{name}_windows.bed")
+    told = {k: v for k, v in vars(recipe).items() if k not in ("motifs", "architecture")}
+    return _together(files, out, name, {"n_labels": len(data.labels), **recipe.architecture}, recipe=json.dumps(told), command=command,
+                     seed=str(seed), license="MIT")

@@ -387,19 +387,34 @@ def load_data(
     return data if sites is None else _with_sites(data, list(tracks.cell), sites, listed, agreed, options.seed)
 
 # %% ../nbs/12_training_data.ipynb #b9a6eda9
-def epoch_rows(data: TrainingData, negatives: float, rng: np.random.Generator) -> np.ndarray:
-    "Every training window with any label and `negatives` times as many without, in random order."
+def bootstrap_rows(data: TrainingData, seed: int, size: int = 100_000) -> np.ndarray:
+    "Training windows of a bootstrap sample of blocks of `size` bp, each as often as its block was drawn; neighbours stay together."
     rows = data.rows("train")
+    block = pd.factorize(data.windows.chrom.iloc[rows] + ":" + (data.windows.start.iloc[rows] // size).astype(str))[0]
+    n = block.max() + 1
+    times = np.bincount(np.random.default_rng([seed, 3]).integers(0, n, n), minlength=n)
+    return np.repeat(rows, times[block])
+
+
+def epoch_rows(data: TrainingData, negatives: float, rng: np.random.Generator, pool: np.ndarray | None = None, sites: float = 1.0) -> np.ndarray:
+    """Every training window with any label and `negatives` times as many without, in random order.
+
+    pool: the windows, some repeated. sites: the share of the short sites among them that take part.
+    """
+    rows = data.rows("train") if pool is None else pool
+    if sites < 1:
+        rows = rows[data.known[rows].any(1) | (rng.random(len(rows)) < sites)]
     positive = data.y[rows].any(1)
     empty = rows[~positive]
     n = min(len(empty), int(negatives * positive.sum()))
     return rng.permutation(np.r_[rows[positive], rng.choice(empty, n, replace=False)])
 
 
-def draw_epoch(data: TrainingData, negatives: float, jitter: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Rows, shifts and strands of an epoch. They depend on seed and epoch alone, so that a run can be resumed."
+def draw_epoch(data: TrainingData, negatives: float, jitter: int, seed: int, epoch: int,
+               pool: np.ndarray | None = None, most: int | None = None, sites: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Rows, shifts and strands of an epoch, of `most` windows at most. They depend on the arguments alone, so that a run can be resumed."
     rng = np.random.default_rng([seed, epoch])
-    rows = epoch_rows(data, negatives, rng)
+    rows = epoch_rows(data, negatives, rng, pool, sites)[:most]
     return rows, rng.integers(-jitter, jitter + 1, len(rows)), rng.random(len(rows)) < 0.5
 
 # %% ../nbs/12_training_data.ipynb #61c4d650

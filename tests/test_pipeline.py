@@ -27,8 +27,9 @@ from typer.testing import CliRunner
 from conftest import toy_experiment, toy_model
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
-from deepmr.experiment import PROTOCOLS, Experiment, plan
+from deepmr.experiment import PROTOCOLS, Experiment, default_exposures, plan
 from deepmr.models import load_model
+from deepmr.mutagenesis import random_windows
 from deepmr.networks import Ensemble, SequenceModel
 from deepmr.notes import codes
 from deepmr.pipeline import LOCAL_ESTIMATORS, bounded_map, run
@@ -901,5 +902,8 @@ def test_help_does_not_import_torch():
 def test_default_model_is_what_it_says():
     model = load_model("hepg2")
     assert model.length == 1000 and "HepG2_DNase_None" in model.labels
-    assert sum(k.startswith("HepG2_") for k in model.labels) >= 20
-    assert (ROOT / "deepmr" / "data" / "hepg2.safetensors").stat().st_size <= 8 * 2**20
+    assert sum(k.startswith("HepG2_") for k in model.labels) >= 300 and len(model.members) == 5
+    assert (ROOT / "deepmr" / "data" / "hepg2.safetensors").stat().st_size <= 20e6
+    single, x = load_model("hepg2-single"), random_windows(2, 1000, seed=0)
+    np.testing.assert_array_equal(single.predict(x), model.members[0].predict(x))
+    assert single.labels == model.labels and not any("decoy" in e for e in default_exposures(model, "HepG2_DNase_None"))

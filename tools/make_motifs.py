@@ -1,6 +1,6 @@
-"""Write the motifs of a model's factors as a MEME file: `python tools/make_motifs.py TRACKS.tsv OUT.meme`.
+"""Write the motifs of a model's factors as a MEME file: `python tools/make_motifs.py TRACKS.tsv [MORE.tsv ...] OUT.meme`.
 
-TRACKS.tsv lists the tracks that the model was trained on (columns cell, target, deepsea_label). A motif has the name of the
+TRACKS.tsv and others list the tracks that the model was trained on (columns cell, target, deepsea_label). A motif has the name of the
 factor in the labels, in capitals
 (`GABP` for `HepG2_GABP_None`). It is the version of JASPAR 2024 (CC BY 4.0) that a first filter of the default model started from, else the newest.
 """
@@ -32,7 +32,7 @@ def meme(motifs: dict[str, tuple[str, np.ndarray]]) -> str:
 
 
 def main() -> None:
-    tracks, out = pd.read_csv(sys.argv[1], sep="\t", dtype=str), sys.argv[2]
+    tracks, out = pd.concat([pd.read_csv(path, sep="\t", dtype=str) for path in sys.argv[1:-1]]), sys.argv[-1]
     chosen, known, motifs = chosen_versions(), jaspar(None, widest=35), {}
     for track in tracks.itertuples():
         label = track.deepsea_label if isinstance(track.deepsea_label, str) else f"{track.cell}_{track.target}_None"

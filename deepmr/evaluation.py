@@ -75,8 +75,8 @@ def fitted_words(x: torch.Tensor, y: np.ndarray, taught: np.ndarray, strength: f
 # %% ../nbs/12c_evaluation.ipynb #50b2dc5e
 def kmer_baseline(
     data: TrainingData,
-    negatives: float = 3.0,  # windows without any label per window with one
-    strengths: Sequence[float] = (1.0, 10.0, 100.0),  # of the regularisation, for columns scaled to unit variance
+    negatives: float = 1.0,  # windows without any label per window with one
+    strengths: Sequence[float] = (0.1, 1.0, 10.0),  # of the regularisation, for columns scaled to unit variance
     epochs: int = 6,
     seed: int = 0,
 ) -> np.ndarray:  # (test windows, focus labels)

@@ -740,9 +740,11 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides first weights, sample, order and dropout.")] = 0,
     epochs: Annotated[int, typer.Option(help="Passes over the labelled windows.")] = 3,
     threads: Annotated[int, typer.Option(help="Threads of the arithmetic. The weights' last bits depend on it.")] = 1,
-    consensus: Annotated[str, typer.Option(help="Table of further factors of the cell, like tracks.tsv: certain peaks, but not all.")] = "",
-    weak: Annotated[str, typer.Option(help="Folder of weaker peaks, TARGET.narrowPeak.gz: no window beside one is a negative.")] = "",
-    sites: Annotated[str, typer.Option(help="Table of short open sites with their sequence, to learn from besides.")] = "",
+    consensus: Annotated[str, typer.Option(show_default="none", help=(
+        "Table of further factors of the cell, like tracks.tsv: certain peaks, but not all."))] = "",
+    weak: Annotated[str, typer.Option(show_default="none", help=(
+        "Folder of weaker peaks, TARGET.narrowPeak.gz: no window beside one is a negative."))] = "",
+    sites: Annotated[str, typer.Option(show_default="none", help="Table of short open sites with their sequence, to learn from besides.")] = "",
     pooled: Annotated[int, typer.Option(help="Factors with fewer training positives get a label of all cells' peaks, too.")] = 0,
     decoys: Annotated[int, typer.Option(help="Labels that mean nothing: random parts of the open windows.")] = 0,
     card: Annotated[bool, typer.Option(help="Also test the model on held-out chromosomes and write tables and a model card.")] = True,

@@ -16,7 +16,8 @@ from deepmr.cli import app
 from deepmr.notes import NOTES
 from deepmr.tables import table1
 
-COMMANDS = ("table1", "run", "fetch", "effects", "labels", "decoys", "matrix", "report", "status", "simulate", "train", "windows")
+COMMANDS = ("table1", "run", "fetch", "effects", "labels", "decoys", "matrix", "compare", "export", "report",
+            "status", "simulate", "train", "windows")
 START = "from deepmr.cli import main; main()"
 
 
@@ -61,9 +62,9 @@ def test_each_option_shows_its_default_or_what_it_falls_back_to(command):
 @pytest.mark.parametrize("command, option, says", [
     ("table1", "--exposures", "default: (all of the outcome's cell)"), ("table1", "--regions", "default: (bound windows in the package)"),
     ("table1", "--genome", "env var: DEEPMR_GENOME; default: (what ships, cache, UCSC, then windows that the model makes)"),
-    ("table1", "--draws", "default: (50; of an ensemble, one per member)"), ("table1", "--workers", "default: (one per core)"),
+    ("table1", "--draws", "default: (none: weights as shipped)"), ("table1", "--workers", "default: (one per core)"),
     ("table1", "--scheduler", "default: (this machine)"), ("table1", "--keep-draws", "default: (off)"), ("table1", "--windows", "default: 25"),
-    ("table1", "--model", "'torch:package.module:factory[:weights]', 'deepsea[:FILE]'"), ("run", "--out", "default: (runs/ and the file's name)"),
+    ("table1", "--model", "'torch:package.module:factory[:weights]', 'keras:FILE'"), ("run", "--out", "default: (runs/ and the file's name)"),
     ("run", "--draws", "default: (the file's)"), ("labels", "--cell", "default: (all cells)"),
     ("effects", "--regions", "default: (required without --vcf)"),
     ("simulate", "--workers", "default: (one per core)"), ("train", "--data", "[required]")])
@@ -179,7 +180,7 @@ def test_repeated_exposures_of_effects_and_repeated_protocols(named, tmp_path, q
     code, _, _ = invoke("effects", *options, "--exposures", "X_TF1_None", "--exposures", "X_TF2_None", "--out", tmp_path / "e.nc")
     assert code == 0 and xr.load_dataset(tmp_path / "e.nc", engine="h5netcdf").exposure.values.tolist() == ["X_TF1_None", "X_TF2_None"]
     code, shown, _ = invoke(*asked(named, "--protocol", "paper", "--protocol", "masks,reml"), "--out", tmp_path / "run")
-    assert code == 0 and re.search(r"paper +default +reml", shown)
+    assert code == 0 and re.search(r"paper +masks +reml", shown)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["experiment"]["protocol"] == "paper"
 
 

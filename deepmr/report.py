@@ -374,7 +374,7 @@ def _answer_lead(table: pd.DataFrame) -> str:
 def _reading(record: dict[str, Any], local: pd.DataFrame) -> str:
     "What an effect means, in the words of what the model predicts. Numbers outside of 0 to 1 are no probabilities, whatever the record says."
     kind, of_model = record.get("output", "probability"), " It is a statement about the model, not about the cell."
-    if record["experiment"].get("scale") == "log-odds":
+    if record.get("experiment", {}).get("scale") == "log-odds":
         return ("An effect of 0.5 reads: a mutation that lowers the predicted log-odds of the exposure by 1 lowers those of the outcome "
                 "by 0.5." + of_model)
     if kind == "probability" and not are_shares(local[["x_reference", "y_reference"]].stack().dropna().to_numpy()):

@@ -22,7 +22,6 @@ from deepmr.mr import ivw
 from deepmr.mutagenesis import random_windows
 from deepmr.networks import Ensemble, SequenceModel
 from deepmr.plots import radial_plot, radial_table
-from deepmr.regions import Genome, is_bound, one_hot, read_regions, tile
 from deepmr.scale import logit_model
 
 LABELS = ("X_TF1_None", "X_TF2_None", "X_DNase_None")
@@ -257,29 +256,6 @@ def test_openness_on_other_chromosomes_is_none(asked, tmp_path):
     (tmp_path / "open.bed").write_text("1\t0\t2000\n")
     code, _, said = run(asked)
     assert code == 2 and "open: found 0 open windows among 144" in said and "named alike" in said
-
-
-def test_decoys_of_the_default_model(hg19, tmp_path):
-    "On real training windows: heads that know open from closed in other windows, and labels that keep their bits."
-    genome, peaks = Genome(next(hg19.glob("*.fa.gz"))), read_regions(hg19 / "peaks" / "HepG2" / "DNase.narrowPeak.gz")
-
-    def some(chromosomes, n):
-        tiles = tile(genome.segments[genome.segments.chrom.isin(chromosomes)], stride=400)
-        is_open, rng = is_bound(tiles, peaks), np.random.default_rng(0)
-        rows = np.concatenate([rng.permutation(np.flatnonzero(is_open == o))[:n] for o in (True, False)])
-        sequences = [genome.fetch(w.chrom, w.start, w.end) for w in tiles.iloc[rows].itertuples()]
-        clean = np.array(["N" not in s for s in sequences])
-        return one_hot([s for s, ok in zip(sequences, clean) if ok]), is_open[rows][clean]
-
-    model = load_model("hepg2")
-    x, is_open = some(["chr2", "chr11"], 250)
-    exposures = [label for label in model.labels if label.startswith("HepG2_") and "DNase" not in label]
-    table = save_decoys(tmp_path / "d", model, codes(x), is_open, exposures, "HepG2", n=20)
-    more = attach_decoys(model, tmp_path / "d")
-    test, opened = some(["chr22"], 60)
-    predicted = more.predict(test)
-    assert np.array_equal(predicted[:, :len(model.labels)], model.predict(test))
-    assert np.median([roc_auc_score(opened, y) for y in predicted[:, len(model.labels):].T]) > 0.8 and table.windows.min() >= 10
 
 
 # --- the radial table -----------------------------------------------------------------------------------------------------

@@ -368,8 +368,8 @@ also sees the maximum of each first filter over the middle of the window.
 
 ## Data
 - Sequence: hg19/GRCh37, 47 Mb around RefSeqGene/LRG loci (NCBI, EBI) and part of chr22. Disease genes: GC and promoter
-  content are above the genome's average, and so may the AUROCs be. Besides, {sites:,} DNase sites of 200 bp (DHS index) set into
-  windows without a label, for training alone.
+  content are above the genome's average, and so may the AUROCs be. Besides, {n_sites:,} DNase sites of 200 bp (DHS index) set into
+  windows without a label, for training alone; each epoch takes {sites:.0%} of them.
 - Labels: ENCODE peaks. A window of 1,000 bp (every 200 bp) is positive where at least half of its central 200 bp lie in a peak.
 - A window beside a weaker peak of a factor, or with another cell's peak of it, is no negative of that factor: it is left out of the loss.
 - HepG2 tracks with summits have no calls on chr1, chr8 and chr21: masked in loss and test, never negatives.
@@ -473,7 +473,7 @@ def _counts(data: TrainingData, cell: str, motifs: Mapping[str, np.ndarray]) -> 
     source = np.array(data.sources or ["peaks"] * len(data.labels))
     of = {s: int((data.focus & (source == s)).sum()) for s in ("peaks", "consensus", "pooled")}
     return {"cell": cell, "n_labels": len(data.labels), "n_focus": sum(of.values()), **of, "n_decoys": int((source == "decoy").sum()),
-            "n_others": int((~data.focus).sum()), "sites": int((~data.known.any(1)).sum()), "n_planted": len(motifs)}
+            "n_others": int((~data.focus).sum()), "n_sites": int((~data.known.any(1)).sum()), "n_planted": len(motifs)}
 
 # %% ../nbs/12c_evaluation.ipynb #b38f3318
 def judge(

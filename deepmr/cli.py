@@ -141,7 +141,7 @@ class _Question:
     draws: Annotated[int | None, typer.Option(show_default="none: weights as shipped", help=(
         "Sets of dropout masks per window, or members of an ensemble. With a number, --protocol is masks, if none is given."))] = None
 
-
+# %% ../nbs/14_cli.ipynb #78b53bce
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Details:
     "Options that few people change."

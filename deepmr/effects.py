@@ -383,7 +383,15 @@ def on_scale(draws: WindowDraws, asked: Asked | None, scale: str) -> ScaledDraws
         notes += (note("saturated", n=lost),)
     return ScaledDraws(draws.mutations, reference, effects, levels, shares, notes)
 
+# %% ../nbs/05_effects.ipynb #5ca1e031
+def _together(parts: Sequence[xr.Dataset], runner: Any, attrs: dict[str, Any]) -> xr.Dataset:
+    "The datasets of windows as one, with attributes. What the engine kept of the last windows is let go."
+    for each in getattr(runner, "engines", [runner]):
+        getattr(each, "forget", int)()
+    out = xr.concat(parts, "window", data_vars="minimal", join="exact")
+    return out.assign_attrs(attrs, engine=engine_name(runner), se="SD over draws / sqrt(n_draws)")
 
+# %% ../nbs/05_effects.ipynb #30659e55
 def as_dataset(draws: ScaledDraws, window: str, labels: Sequence[str], x: np.ndarray, keep_draws: bool = False, sums: bool = False,
                exposures: int | None = None, positions: np.ndarray | None = None) -> xr.Dataset:
     """A window as a dataset; labels: exposures, further causes (such as decoys), the outcome.
@@ -476,9 +484,8 @@ def mutation_effects(
 
     Variables `bx` ([exposure,] window, position, alt), `by` (window, position, alt), `ref` (window, position). With several draws
     also their standard errors and covariance, `bxse, byse, bxby_cov`, with `keep_draws` `draws_x`, `draws_y`, and without `n_draws` the
-    sums that `causal_effect` needs. `asked` says which substitutions were asked, where not all. Attributes: `draws_are` (shipped, members or
-    masks), `scale`, `output` (`networks.OUTPUTS`), `warnings` lists codes of notes, and CODE its windows. Raises InputError for bad shapes,
-    unknown labels, a scale that the model lacks, masks without dropout, a span or variants that do not fit the windows.
+    sums that `causal_effect` needs. `asked`: which were asked, where not all. Attributes: `draws_are`, `scale`, `output`, `warnings` (codes).
+    Raises InputError for bad shapes, unknown labels, a scale that the model lacks, masks without dropout, a span or variants that do not fit.
     """
     names, columns = _resolve(model, exposure, outcome)
     x, windows, shipped = model.check_input(x).numpy(), _check_windows(windows, len(x)), n_draws is None
@@ -493,11 +500,7 @@ def mutation_effects(
         noted[name] = draws.notes
         shares &= are_shares(draws.levels)
         progress(i + 1)
-    for each in getattr(runner, "engines", [runner]):
-        getattr(each, "forget", int)()
-    out = xr.concat(parts, "window", data_vars="minimal", join="exact")
-    out.attrs = {"model": model.name, "outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed, "scale": scale,
-                 "draws_are": kind_of(sampler), "same_masks": int(same_masks),
-                 "engine": engine_name(runner), "se": "SD over draws / sqrt(n_draws)", **_warnings_attrs(noted),
-                 "output": model.output if asked or shares or model.output != "probability" else "value"}
+    output = model.output if asked or shares or model.output != "probability" else "value"
+    attrs = {"outcome": model.addresses[columns[-1]], "n_draws": n_draws, "seed": seed, "scale": scale, "draws_are": kind_of(sampler)}
+    out = _together(parts, runner, {"model": model.name, **attrs, "same_masks": int(same_masks), "output": output, **_warnings_attrs(noted)})
     return out if not isinstance(exposure, (str, int, np.integer)) else out.isel(exposure=0)

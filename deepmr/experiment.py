@@ -237,7 +237,7 @@ def candidate_windows(experiment: Experiment, model: SequenceModel, sequences: S
         notes.append(note("chromosomes_matched", names=", ".join(pairs[:3]) + (", …" if len(pairs) > 3 else "")))
     return once_each(windows.reset_index(drop=True)), notes
 
-
+# %% ../nbs/08_experiment.ipynb #de2cb149
 def _sample(experiment: Experiment, model: SequenceModel, exposures: tuple[str, ...], candidates: pd.DataFrame) -> dict[str, pd.DataFrame]:
     "exposure -> its sample of windows, without those that were observed in none. InputError if one of them was asked for by name, or all are."
     at: dict[str, list[int]] = {}

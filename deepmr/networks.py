@@ -230,10 +230,8 @@ OUTPUTS = {  # what a model predicts: its name in texts and figures, and the num
 
 # %% ../nbs/01_networks.ipynb #00e7ab34
 class SequenceModel(Running):
-    """A multi-task sequence model with named outputs.
-
-    Raises InputError if a trial pass does not turn `(1, 4, length)` into `(1, n_labels)`, and for labels whose addresses could be confused.
-    """
+    """A multi-task sequence model with named outputs. InputError if a trial pass does not turn `(1, 4, length)` into `(1, n_labels)`, and
+    for labels whose addresses could be confused."""
     held_out: tuple[str, ...] = ()  # chromosomes that the weights were neither trained on nor chosen by; () where that is not known
 
     def __init__(

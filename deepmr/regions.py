@@ -812,24 +812,25 @@ class Sequences:
         held = [shipped_bases(c, s, e) if self.assembly == "hg19" else None for c, s, e, _, _ in rows]
         other = [(c, s, e, window_name(c, s, e), d) for (c, s, e, _, d), bases in zip(rows, held) if bases is None]
         found = ["that ships with deepmr"] if any(held) else []
-        known = self._elsewhere(other, found) if other else {}
+        known = _elsewhere(self, other, found) if other else {}
         self.source = f"genomic windows, {self.assembly} {' and '.join(found)}"
         return [check_sequence(n, bases or known[window_name(c, s, e)], e - s, d, "the package" if bases else "the cache", self.digests_of)
                 for bases, (c, s, e, n, d) in zip(held, rows)]
 
-    def _elsewhere(self, rows: list[tuple[Any, ...]], found: list[str]) -> dict[str, str]:
-        "Sequences by name from the cache or UCSC, and which of the two, added to `found`."
-        store = cache_dir() / f"{self.assembly}_windows.json"
-        known = _read_store(store)
-        missing = [r for r in rows if r[3] not in known]
-        found.append("fetched from UCSC" if missing else "from the cache")
-        if missing:
-            self.announce(f"fetching {len(missing)} windows of {self.assembly} from UCSC …")
-            try:
-                _fetch_missing(self, known, missing)
-            finally:
-                _write_store(store, known)
-        return known
+# %% ../nbs/00c_regions.ipynb #76ec4365
+def _elsewhere(sequences: "Sequences", rows: list[tuple[Any, ...]], found: list[str]) -> dict[str, str]:
+    "Sequences by name from the cache or UCSC, and which of the two, added to `found`."
+    store = cache_dir() / f"{sequences.assembly}_windows.json"
+    known = _read_store(store)
+    missing = [r for r in rows if r[3] not in known]
+    found.append("fetched from UCSC" if missing else "from the cache")
+    if missing:
+        sequences.announce(f"fetching {len(missing)} windows of {sequences.assembly} from UCSC …")
+        try:
+            _fetch_missing(sequences, known, missing)
+        finally:
+            _write_store(store, known)
+    return known
 
 # %% ../nbs/00c_regions.ipynb #c21c0004
 def left_out(windows: pd.DataFrame, sequences: Sequences) -> tuple[NDArray[np.bool_], list[Note]]:

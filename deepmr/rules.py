@@ -192,11 +192,10 @@ def banded(by_input: Tensor, size: int, dilation: int) -> Tensor:
     return out.flatten(2).flatten(0, 1)
 
 # %% ../nbs/04_rules.ipynb #127204a4
-class Weights:
-    "A network's weights, re-laid-out once for all threads. Of the fully connected layer `cut`, only the rows `outputs` are kept."
+class _Convolutions:
+    "A network's convolutions, re-laid-out once for all threads."
 
-    def __init__(self, cut: fx.Node | None = None, outputs: Sequence[int] = ()):
-        self._cut, self._outputs = cut, list(outputs)
+    def __init__(self) -> None:
         self._lock, self._made = threading.RLock(), dict[Any, Any]()
 
     def _once(self, key: Any, make: Callable[[], T]) -> T:
@@ -226,6 +225,14 @@ class Weights:
     def band(self, m: Conv, size: int) -> Tensor:
         "A convolution as a matrix to `size` neighbouring outputs: (inputs * C, size * O)."
         return self._once((m, "band", size), lambda: banded(self.by_input(m), size, taps_of(m)[2]))
+
+# %% ../nbs/04_rules.ipynb #127204a5
+class Weights(_Convolutions):
+    "A network's weights, re-laid-out once for all threads. Of the fully connected layer `cut`, only the rows `outputs` are kept."
+
+    def __init__(self, cut: fx.Node | None = None, outputs: Sequence[int] = ()):
+        super().__init__()
+        self._cut, self._outputs = cut, list(outputs)
 
     def matrix(self, node: Any, m: nn.Linear) -> tuple[Tensor, Tensor | None]:
         "Weights (O, I) and bias (O,) of the fully connected layer that the node calls."

@@ -104,7 +104,7 @@ def _against_shuffles(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 FIRST = ["exposure", "mean", "se", "ci_low", "ci_high", "training_low", "training_high", "n_windows", "protocol", "verdict"]
 
-
+# %% ../nbs/08c_tables.ipynb #a5b3f171
 def _answers(rows: dict[str, pd.DataFrame], record: dict[str, Any], doubts: dict[str, Sequence[str]]) -> pd.DataFrame:
     "The table of `default`: a row for each exposure from the records of its windows."
     scale, with_motif = record["experiment"]["scale"], set(record.get("motifs", []))

@@ -482,20 +482,18 @@ def mutation_effects(
 ) -> xr.Dataset:
     """Effects of mutations of every window on exposure(s) and outcome: all 3L, or those that `span` or `variants` ask for.
 
-    Variables `bx` ([exposure,] window, position, alt), `by` (window, position, alt), `ref` (window, position). With several draws
-    also their standard errors and covariance, `bxse, byse, bxby_cov`, with `keep_draws` `draws_x`, `draws_y`, and without `n_draws` the
-    sums that `causal_effect` needs. `asked`: which were asked, where not all. Attributes: `draws_are`, `scale`, `output`, `warnings` (codes).
-    Raises InputError for bad shapes, unknown labels, a scale that the model lacks, masks without dropout, a span or variants that do not fit.
-    """
+    Variables `bx` ([exposure,] window, position, alt), `by`, `ref`. With several draws also `bxse, byse, bxby_cov`, with `keep_draws` `draws_x`,
+    `draws_y`, without `n_draws` the sums for `causal_effect`. `asked`: which were, where not all. Attributes: `draws_are`, `scale`, `warnings`.
+    InputError for bad shapes, unknown labels, a scale that the model lacks, masks without dropout, a span or variants that do not fit."""
     names, columns = _resolve(model, exposure, outcome)
     x, windows, shipped = model.check_input(x).numpy(), _check_windows(windows, len(x)), n_draws is None
     (sampler, n_draws), parts, noted = draw_source(model, seed, n_draws, shipped), [], {}
     chosen, asked = asked_mutations(x, windows, span, variants), Asked(model) if shipped or scale == "log-odds" else None
-    scale, positions = scale_of(model, scale) if asked else scale or _plain_scale(model), _shared_grid(chosen)
-    runner, shares = make_engine(asked.model if asked else model, columns, engine, n_draws), True
+    scale, positions, shares = scale_of(model, scale) if asked else scale or _plain_scale(model), _shared_grid(chosen), True
+    runner = make_engine(asked.model if asked else model, columns, engine, n_draws)
     for i, name in enumerate(windows):
-        masks, mutations = ALL_WINDOWS if same_masks else name, None if chosen is None else chosen[i]
-        draws = on_scale(window_draws(runner, x[i], sampler, masks, n_draws, workers, mutations=mutations), asked, scale)
+        masks, here = ALL_WINDOWS if same_masks else name, None if chosen is None else chosen[i]
+        draws = on_scale(window_draws(runner, x[i], sampler, masks, n_draws, workers, mutations=here), asked, scale)
         parts.append(as_dataset(draws, name, [*names, model.addresses[columns[-1]]], x[i], keep_draws, shipped, positions=positions))
         noted[name] = draws.notes
         shares &= are_shares(draws.levels)

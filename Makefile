@@ -11,7 +11,10 @@ OUT ?= runs/table1
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 # A FASTA for `make table1`; without one the sequence is what ships, and for windows of your own the cache's or UCSC's.
 GENOME ?=
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Further options of pip. Where it would bring PyTorch with CUDA, several GB, give it PyTorch's index of CPU builds (see "Get started" on pytorch.org):
+# make table1 PIP_ARGS="--extra-index-url URL"
+PIP_ARGS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_ARGS)
 
 export MPLBACKEND := agg
 
@@ -54,7 +57,7 @@ $(VENV)/dev: $(VENV)/user
 	@touch $@
 
 table1: $(VENV)/user
-	@$(BIN)/deepmr table1 --out $(OUT) $(if $(GENOME),--genome $(GENOME)) $(ARGS)
+	@$(if $(ARGS),$(BIN)/deepmr table1 --out $(OUT) $(ARGS),$(BIN)/deepmr run experiments/table1.toml --out $(OUT))
 
 check: $(VENV)/dev
 	@$(BIN)/ruff check .

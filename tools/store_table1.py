@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepmr.experiment import PROTOCOLS
-from deepmr.rundir import file_stem
+from deepmr.experiment import PROTOCOLS, protocol_of
+from deepmr.rundir import file_stem, read_record
 from deepmr.tables import direct_effects, directions, effect_matrix, table1
 
 
@@ -19,12 +19,18 @@ def main(run: str, results: str, *windows: str) -> None:
     folder, stored = Path(run), Path(results)
     shutil.rmtree(stored, ignore_errors=True)
     (stored / "effects").mkdir(parents=True)
-    for protocol in PROTOCOLS:
-        table1(folder, protocol).to_csv(stored / f"table1_{protocol}.csv", index=False)
-    directions(folder).to_csv(stored / "directions.csv", index=False)
+    names = ["run.json", "windows.bed"]
+    if protocol_of(read_record(folder)["experiment"]).shipped:
+        names += ["table1.csv", "direct_effects.csv", "local_effects.parquet"]
+    else:
+        for protocol in PROTOCOLS.values():
+            if not protocol.shipped:
+                table1(folder, protocol.name).to_csv(stored / f"table1_{protocol.name}.csv", index=False)
+        directions(folder).to_csv(stored / "directions.csv", index=False)
+        compact(direct_effects(folder)).to_parquet(stored / "direct_effects.parquet", index=False)
+        names += ["local_effects.parquet"]
     effect_matrix(folder).to_csv(stored / "effect_matrix.csv", index=False)
-    compact(direct_effects(folder)).to_parquet(stored / "direct_effects.parquet", index=False)
-    for name in ("run.json", "local_effects.parquet", "windows.bed"):
+    for name in names:
         shutil.copy(folder / name, stored / name)
     for window in windows:
         shutil.copy(folder / "effects" / f"{file_stem(window)}.nc", stored / "effects")

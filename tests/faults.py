@@ -819,7 +819,7 @@ call("run", {"out": "new", "execution": lambda d: api.Execution(workers=1, annou
     name: {"experiment": experiment(**change)} for name, change in {
         "model none": {"model": None}, "exposures a string": {"exposures": "X_TF1_None"}, "exposures unknown": {"exposures": ("X_TF3_None",)}, "outcome none": {"outcome": None},
         "regions a number": {"regions": 3}, "windows text": {"windows": "2"}, "windows a fraction": {"windows": 2.5}, "draws text": {"draws": "5"}, "draws a fraction": {"draws": 2.5},
-        "seed negative": {"seed": -1}, "seed a fraction": {"seed": 0.5}, "seed text": {"seed": "0"}, "protocol unknown": {"protocol": "best"}, "protocol none": {"protocol": None},
+        "seed negative": {"seed": -1}, "seed a fraction": {"seed": 0.5}, "seed text": {"seed": "0"}, "protocol unknown": {"protocol": "best"}, "protocol a number": {"protocol": 3},
         "engine unknown": {"engine": "warp"}}.items()},
      experiment_none={"experiment": None}, workers_0={"experiment": experiment(), "execution": lambda d: api.Execution(workers=0, announce=lambda line: None)})
 call("table1", {"out": "run"}, protocol_unknown={"protocol": "best"}, out_no_run={"out": "."})

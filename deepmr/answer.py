@@ -23,7 +23,7 @@ from .core import InputError, did_you_mean
 from .draws_mr import draw_slopes, has_effect, mask_bootstrap
 from .meta import MeanEstimate, crossed_effects, fixed_network, two_level
 from .mr import from_effects
-from .notes import codes, table_notes
+from .notes import codes, note, table_notes
 from .own_sites import own_site_estimate, site_enrichment, site_positions, site_sums
 from .regions import ALPHABET
 
@@ -214,7 +214,7 @@ def pooled_answer(exposure: str, records: pd.DataFrame, scale: str, motif: bool,
         row["mean"], notes["single_study"] = float(usable.estimate.iloc[0]), None
     row |= _decoys(usable, row["mean"], scale == "probability") | _own(usable, motif, level)
     if _disagree(row):
-        notes["own_sites_disagree"] = None
+        notes |= dict.fromkeys(codes([note("own_sites_disagree")]))
     return CausalEffect(**row, warnings=table_notes(notes))
 
 # %% ../nbs/07e_answer.ipynb #7e000016

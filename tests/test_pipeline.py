@@ -40,6 +40,7 @@ from deepmr.tables import compare, direct_effects, directions, effect_matrix, op
 
 ROOT = Path(__file__).resolve().parents[1]
 quiet = Execution(announce=lambda line: None)
+SPREAD = {name: p for name, p in PROTOCOLS.items() if not p.shipped}  # protocols that need draws
 
 
 def quietly(**change):
@@ -607,7 +608,7 @@ def test_status_of_a_run(toy, toy_files):
 
 def test_both_protocols_from_one_run(toy, toy_files):
     run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
-    for name, protocol in PROTOCOLS.items():
+    for name, protocol in SPREAD.items():
         table = table1(toy_files / "run", name)
         assert set(table.protocol) == {name} and np.isfinite(table["mean"]).all()
         local = read_local(toy_files / "run")
@@ -645,7 +646,7 @@ def test_what_used_to_stand_by_its_place_is_refused(toy, toy_files):
 
 
 def test_an_ensemble_is_advised_of_the_median_and_gets_it(toy_files):
-    experiment = toy_experiment(Ensemble([toy_model(seed=s) for s in range(3)]), toy_files, draws=None)
+    experiment = toy_experiment(Ensemble([toy_model(seed=s) for s in range(3)]), toy_files, draws=None, protocol="masks")
     assert any("compare --protocol median" in str(note) and "3 members" in str(note) for note in plan(experiment, quiet).notes)
     assert not any("median" in str(note) for note in plan(replace(experiment, protocol="median"), quiet).notes)
     out = toy_files / "run"
@@ -674,7 +675,7 @@ def test_a_run_from_before_the_median_is_read_without_it(toy, toy_files, monkeyp
             run(toy_experiment(toy, toy_files), toy_files / "run", quiet)
         with pytest.raises(InputError, match=r"run: found windows without local estimates by weighted median in .*, expected a run of this version"):
             table1(toy_files / "run", "median")
-        assert set(compare(toy_files / "run").columns.unique(0)) == set(PROTOCOLS) - {"median"}
+        assert set(compare(toy_files / "run").columns.unique(0)) == set(SPREAD) - {"median"}
     assert read_local(toy_files / "run").method.eq("weighted median").any()
 
 
@@ -721,7 +722,7 @@ def test_matrix_directions_and_protocols_tell_the_same_story(toy, toy_files):
         assert 0 <= row.r2 <= 1 and 0 <= row.steiger_forward <= 1
     assert (matrix.q >= matrix.p).all() and (matrix.q <= 1).all()
     side = compare(out)
-    for name in PROTOCOLS:
+    for name in SPREAD:
         np.testing.assert_array_equal(side[name]["mean"], table1(out, name)["mean"])
     assert local.noise_correlation.between(-1, 1).all() and {"residual_se", "share_z2_x", "mean_f"} <= set(table.columns)
 
@@ -778,14 +779,14 @@ def test_another_run_in_the_directory_is_not_touched(toy, toy_files):
     assert (toy_files / "run" / "table1.csv").read_bytes() == before
 
 
-def test_the_default_experiment_is_19_factors_on_dnase_on_held_out_chromosomes():
+def test_the_default_experiment_is_all_factors_on_dnase_on_held_out_chromosomes():
     p = plan(Experiment(), quiet)
     assert p.source == "genomic windows, hg19 that ships with deepmr"
-    assert len(p.exposures) == 19 and set(p.windows.chrom) == {"chr9", "chr22"}
+    assert len(p.exposures) > 300 and len(p.decoys) == 24 and set(p.windows.chrom) == {"chr8", "chr9", "chr22"}
+    assert not set(p.exposures) & set(p.decoys) and p.protocol.name == "default" and p.draws == 5
     labels = dict(zip(read_windows().name, read_windows().labels))
     drawn = pd.Series([e for w in p.windows.exposures for e in w]).value_counts()
-    assert all(e in labels[n] for n, es in zip(p.windows.name, p.windows.exposures) for e in es)
-    assert drawn.max() == 25 and (drawn < 25).sum() == len(p.notes)
+    assert all(e in labels[n] for n, es in zip(p.windows.name, p.windows.exposures) for e in es) and drawn.max() == 25
 
 
 @pytest.mark.parametrize("change", [{}, {"seed": 3}, {"windows": 60}])
@@ -808,13 +809,13 @@ def test_an_exposure_without_a_window_is_left_out_only_where_none_was_named(toy)
 
 
 def test_table1_command_on_real_windows(hg19, tmp_path):
-    options = ["table1", "--exposures", "HepG2_CTCF_None", "--windows", "2", "--draws", "3", "--out", str(tmp_path / "run"),
+    options = ["table1", "--exposures", "HepG2_CTCF_None", "--windows", "2", "--out", str(tmp_path / "run"),
                "--genome", str(hg19 / "hg19_segments.fa.gz")]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0] == "windows: genomic windows, from hg19_segments.fa.gz"
     table = pd.read_csv(tmp_path / "run" / "table1.csv")
-    assert list(table.columns[:9]) == ["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows", "protocol"]
+    assert list(table.columns[:9]) == ["exposure", "mean", "se", "ci_low", "ci_high", "training_low", "training_high", "n_windows", "protocol"]
     assert table.n_windows[0] == 2 and np.isfinite(table["mean"][0])
     assert {f.name for f in (tmp_path / "run" / "figures").iterdir()} >= {"forest.png", "forest.pdf", "mutation_map.png"}
     record = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -689,6 +689,7 @@ class Ensemble(SequenceModel):
                 raise InputError(f"model {name}: found members with different labels or lengths ({first}, {other}), "
                                  "expected the same of all")
         thresholds = {k: float(np.mean([m.thresholds.get(k, 0.5) for m in members])) for k in first.thresholds}
+        self.held_out = first.held_out
         mean, kind = _Mean([m.module for m in members]), common_output(members)
         super().__init__(mean, first.labels, first.length, name, thresholds, first.label_warnings, kind)
 

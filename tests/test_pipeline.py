@@ -867,7 +867,7 @@ def test_own_model_by_name_from_the_command_line(monkeypatch, toy, toy_files):
 
 
 def test_model_without_dropout_from_the_command_line(monkeypatch, toy_files):
-    done = CliRunner().invoke(app, ["table1", "--model", "torch:own_model:still", *own_model(monkeypatch, toy_files),
+    done = CliRunner().invoke(app, ["table1", "--model", "torch:own_model:still", "--protocol", "masks", *own_model(monkeypatch, toy_files),
                                     "--out", str(toy_files / "run")])
     assert done.exit_code == 2 and "found no active dropout layer" in done.stderr and not (toy_files / "run").exists()
     assert len(done.stderr.strip().splitlines()) == 1

@@ -656,7 +656,7 @@ def test_any_order_and_any_subset(data):
     masks = draw_masks(model, data.draw(st.integers(0, 9)))
     _, whole = engine.draw(x, every, masks)
     _, part = engine.draw(x, every[rows], masks)
-    assert torch.equal(part, whole[rows])
+    torch.testing.assert_close(part, whole[rows], rtol=1e-9, atol=1e-12)  # sums are made in other blocks
 
 
 SHARED: dict = {}

@@ -16,6 +16,7 @@ from torch import nn
 from .core import InputError, check_choice
 from .dropout import kept
 from .networks import Ensemble, SequenceModel, trial_windows
+from .randomness import to_eval
 
 # %% ../nbs/04e_scale.ipynb #bf5fba1f
 @torch.no_grad()
@@ -25,7 +26,8 @@ def outputs_of(kind: type[nn.Module], module: nn.Module, x: torch.Tensor) -> tup
     hooks = [m.register_forward_hook(lambda m, args, y, name=name: seen.append((name, y)))
              for name, m in module.named_modules() if isinstance(m, kind)]
     try:
-        return seen, module.eval()(x)
+        to_eval(module)
+        return seen, module(x)
     finally:
         for hook in hooks:
             hook.remove()

@@ -87,7 +87,7 @@ def whole():
         for engine in ("plain", "propagate"):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                draws = None if kind == "ensemble" else 3
+                draws = 2 if kind == "ensemble" else 3
                 full = mutation_effects(model, x, LABELS[:2], LABELS[2], draws, 5, engine, windows=["a", "b"], keep_draws=True)
             made[kind, engine] = model, x, full
     return made

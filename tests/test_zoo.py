@@ -252,7 +252,7 @@ def test_what_an_exported_network_hides_is_said(two_files):
     specs, _ = two_files
     model = load_model(specs[0], trust_code=True)
     with pytest.raises(InputError, match="dropout"):
-        mutation_effects(model, dna(), LABELS[0], LABELS[2])
+        mutation_effects(model, dna(), LABELS[0], LABELS[2], 5)
 
 
 def test_a_file_for_one_window_at_a_time_says_how_to_export_it(tmp_path):

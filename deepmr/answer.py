@@ -8,7 +8,6 @@ __all__ = ['CausalEffect', 'causal_effect']
 # %% ../nbs/07e_answer.ipynb #7e000004
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .controls import MIN_DECOYS, decoy_test
+from .controls import MIN_DECOYS, decoy_test, is_decoy
 from .core import InputError, did_you_mean
 from .draws_mr import draw_slopes, has_effect, mask_bootstrap
 from .meta import MeanEstimate, crossed_effects, fixed_network, two_level
@@ -43,14 +42,6 @@ def intercept_t(bx: np.ndarray, by: np.ndarray, position: np.ndarray) -> float:
     return float(line[0] / np.sqrt(cov[0, 0])) if cov[0, 0] > 0 else float("nan")
 
 # %% ../nbs/07e_answer.ipynb #7e000009
-DECOY = re.compile(r".+_decoy\d+_None")
-
-
-def is_decoy(label: str) -> bool:
-    "Is a label a decoy, by its name?"
-    return DECOY.fullmatch(label.split("#")[0]) is not None
-
-
 def seed_of(*parts: object) -> int:
     "A seed that belongs to these parts, such as a run's seed and a window's name."
     return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "little")

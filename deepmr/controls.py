@@ -9,6 +9,7 @@ __all__ = ['decoy_test', 'q_values', 'decoy_labels', 'fit_decoys', 'attach_decoy
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from .core import InputError, as_vector, check_file, check_whole, from_extra, write_file
-from .networks import Ensemble, SequenceModel, first_line, last_line, trial_windows
+from .networks import Ensemble, SequenceModel, first_line, last_line, trial_windows, weights_digest
 from .regions import codes_to_one_hot
 from .scale import alias_copy, last_sigmoid, outputs_of
 
@@ -230,8 +231,16 @@ def _members(model: SequenceModel) -> tuple[SequenceModel, ...]:
     return model.members if isinstance(model, Ensemble) else (model,)
 
 
+DECOY = re.compile(r".+_decoy\d+_None")
+
+
 def _decoy_names(cell: str, n: int) -> tuple[str, ...]:
     return tuple(f"{cell}_decoy{i + 1:02d}_None" for i in range(n))
+
+
+def is_decoy(label: str) -> bool:
+    "Is a label a decoy, by its name?"
+    return DECOY.fullmatch(label.split("#")[0]) is not None
 
 
 def _check_new(model: SequenceModel, labels: Sequence[str]) -> Sequence[str]:
@@ -275,19 +284,10 @@ def fit_decoys(
     return _with_heads(model, heads, labels)
 
 # %% ../nbs/07d_controls.ipynb #dec00012
-def _weights_digest(model: SequenceModel) -> str:
-    "SHA-256 over the names and bytes of a network's parameters and buffers."
-    digest = hashlib.sha256()
-    for name, value in sorted(model.module.state_dict().items()):
-        tensor = isinstance(value, torch.Tensor)
-        digest.update(name.encode() + (value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor else repr(value).encode()))
-    return digest.hexdigest()
-
-
 def _write_decoys(path: str | os.PathLike[str], model: SequenceModel, heads: Sequence[_Head], labels: Sequence[str],
                   about: Mapping[str, Any]) -> None:
     "Write the heads and what they are. One entry of metadata, because safetensors writes several in any order."
-    networks = [{"layer": h.layer, "weights_sha256": _weights_digest(m)} for m, h in zip(_members(model), heads, strict=True)]
+    networks = [{"layer": h.layer, "weights_sha256": weights_digest(m)} for m, h in zip(_members(model), heads, strict=True)]
     tensors = {f"{i}.{name}": getattr(h, name).contiguous() for i, h in enumerate(heads) for name in ("weight", "bias")}
     entry = json.dumps({"labels": list(labels), "model": model.name, "networks": networks, **about}, sort_keys=True)
     write_file(path, save(tensors, {"decoys": entry}))
@@ -319,7 +319,7 @@ def attach_decoys(model: SequenceModel, path: str | os.PathLike[str]) -> Sequenc
     """
     about, found = _read_decoys(path)
     labels = _check_new(model, [str(label) for label in about["labels"]])
-    heads = [found.get(_weights_digest(m)) for m in _members(model)]
+    heads = [found.get(weights_digest(m)) for m in _members(model)]
     heads_here = [h for m, h in zip(_members(model), heads) if h is not None and h.layer == _last_linear(m)]
     if len(heads_here) < len(heads):
         raise InputError(f"decoys: found in {path} decoys of another network ({about.get('model')}) than {model.name}, expected a file that "

@@ -96,8 +96,10 @@ def os_errors_as_input_error(path: str | os.PathLike[str], what: str = "out", do
 
 def check_file(what: str, path: str | os.PathLike[str], expected: str) -> Path:
     "The path of a file that can be read. InputError names the argument, what was found and what was expected."
-    if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length and content
-        raise InputError(f"{what}: found {'a directory' if os.path.isdir(path) else 'no file'} {str(path) or repr('')}, expected {expected}")
+    named = isinstance(path, (str, os.PathLike))  # os.path also takes the number of an open file
+    if not named or not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length and content
+        found = "a directory" if named and os.path.isdir(path) else "no file"
+        raise InputError(f"{what}: found {found} {str(path) or repr('')}, expected {expected}")
     with os_errors_as_input_error(path, what, "read"), open(path, "rb"):
         return Path(path)
 

@@ -293,7 +293,7 @@ def engine_name(engine: Any) -> str:
     return "plain" if isinstance(getattr(engine, "engines", [engine])[0], PlainEngine) else "propagate"
 
 # %% ../nbs/05_effects.ipynb #5ca1e011
-def pair_sums(draws: WindowDraws, labels: Sequence[str], shares: np.ndarray | None = None) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+def pair_sums(draws: WindowDraws, shares: np.ndarray | None = None) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Variables of a dataset: sums over the mutations of one window, float64.
 
     `pair_xy` (window, draw, cause, effect): of b_cause b_effect; `pair_xx`: of b_cause squared, where the effect is finite, too;
@@ -401,7 +401,7 @@ def as_dataset(draws: ScaledDraws, window: str, labels: Sequence[str], x: np.nda
     """
     e = len(labels) - 1 if exposures is None else exposures
     data = window_dataset(WindowDraws(draws.mutations, draws.levels, draws.effects), window, labels[:e], x, keep_draws, positions)
-    return data.assign(pair_sums(draws, labels, draws.shares)).assign_coords(cause=list(labels), effect=list(labels)) if sums else data
+    return data.assign(pair_sums(draws, draws.shares)).assign_coords(cause=list(labels), effect=list(labels)) if sums else data
 
 # %% ../nbs/05_effects.ipynb #5a9c0200
 Span = tuple[int, int] | Sequence[tuple[int, int]] | None  # one stretch for all windows, or one for each

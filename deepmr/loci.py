@@ -241,5 +241,6 @@ def fit_loci(codes: np.ndarray, labels: np.ndarray, seeds: Sequence[int], epochs
 def locus_draws(net: nn.Module, codes: np.ndarray, draws: int, seed: int) -> np.ndarray:
     "Effects (draws, n, 3 LOCUS, F + 1) of the network in windows (n, LOCUS). All windows share the masks of a draw."
     model = SequenceModel(net, (*FACTORS, "open"), LOCUS, "simulated locus")
-    engine, (sampler, draws) = make_engine(model, list(range(len(FACTORS) + 1))), draw_source(model, seed, draws)
+    sampler, draws = draw_source(model, seed, draws)
+    engine = make_engine(model, list(range(len(FACTORS) + 1)), n_draws=draws)
     return np.stack([window_draws(engine, x.numpy(), sampler, ALL_WINDOWS, draws, 1).effects for x in as_input(codes)], 1)

@@ -9,6 +9,7 @@ __all__ = ['Labelled', 'memory_for', 'max_batch_size', 'SequenceModel', 'ConvNet
 # %% ../nbs/01_networks.ipynb #4f42d638
 import contextlib
 import copy
+import hashlib
 import io
 import json
 import math
@@ -692,6 +693,15 @@ class Ensemble(SequenceModel):
         self.held_out = first.held_out
         mean, kind = _Mean([m.module for m in members]), common_output(members)
         super().__init__(mean, first.labels, first.length, name, thresholds, first.label_warnings, kind)
+
+# %% ../nbs/01_networks.ipynb #01d19e57
+def weights_digest(model: SequenceModel) -> str:
+    "SHA-256 over the names and bytes of a model's parameters and buffers: which weights made a table."
+    digest = hashlib.sha256()
+    for name, value in sorted(model.module.state_dict().items()):
+        tensor = isinstance(value, torch.Tensor)
+        digest.update(name.encode() + (value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor else repr(value).encode()))
+    return digest.hexdigest()
 
 # %% ../nbs/01_networks.ipynb #6383d032
 def common_output(models: Sequence[SequenceModel]) -> str:

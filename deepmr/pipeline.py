@@ -42,6 +42,7 @@ from deepmr.effects import (
     make_engine,
     mutation_effects,
     on_scale,
+    pair_sums,
     summarise,
     window_draws,
 )
@@ -61,7 +62,7 @@ from deepmr.experiment import (
 )
 from .mr import MREstimate, egger, ivw, steiger
 from .mutagenesis import Mutations
-from .networks import SequenceModel
+from .networks import SequenceModel, weights_digest
 from .notes import codes
 from .own_sites import site_positions
 from .regions import codes_to_one_hot, one_hot
@@ -77,13 +78,13 @@ from deepmr.rundir import (
     netcdf_bytes,
     open_run,
     probe_windows,
+    read_record,
     same_probe,
     versions,
-    weights_digest,
     windows_left,
 )
 from .scale import Asked
-from .tables import direct_table, read_local, table1
+from .tables import direct_table, read_local, run_table
 from .variants import check_reference, few_positions, read_span, spans_of, variant_table
 
 # %% ../nbs/08d_pipeline.ipynb #282d7dfa
@@ -230,10 +231,11 @@ class Worker:
     def _add_shuffled(self, records: list[dict[str, Any]], row: pd.Series, x: np.ndarray, workers: int | None) -> None:
         "Add the slopes in a dinucleotide shuffle of the window to the records."
         y = shuffled(x[None], seed_of(self.experiment.seed, row["name"]) % 2**31)[0]
-        draws = on_scale(window_draws(self.engine, y, self.sampler, ALL_WINDOWS, self.draws, workers), self.asked, self.scale)
-        data = as_dataset(draws, row["name"], self.labels, y, False, True, self.n)
+        sums = pair_sums(on_scale(window_draws(self.engine, y, self.sampler, ALL_WINDOWS, self.draws, workers), self.asked, self.scale))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slopes = (sums["pair_xy"][1][0, :, :, -1] / sums["pair_xx"][1][0, :, :, -1]).mean(0)  # (O,)
         for record in records:
-            record["shuffled_slope"] = local_answer(data, record["exposure"])["estimate"]
+            record["shuffled_slope"] = float(slopes[self.labels.index(record["exposure"])])
 
 # %% ../nbs/08d_pipeline.ipynb #c0d20106
 SITE_CHUNK = 1000  # windows whose one-hot sequence is made at once
@@ -476,7 +478,7 @@ def _write_tables(out: Path, protocol: str) -> pd.DataFrame:
     local = read_local(out)
     with writing(out / "local_effects.parquet") as part:
         local.to_parquet(part, index=False)
-    table = table1(out, protocol)
+    table = run_table(out, local, read_record(out), protocol)
     write_file(out / "table1.csv", table.to_csv(index=False))
     if get_protocol(protocol).shipped and len(table) > 1:
         write_file(out / "direct_effects.csv", direct_table(out).to_csv(index=False))

@@ -28,7 +28,8 @@ from deepmr.experiment import PROTOCOLS
 from deepmr.meta import random_effects
 from deepmr.moderators import egger_test
 from deepmr.regions import ALPHABET
-from deepmr.tables import effect_matrix, open_effects, read_local, table1
+from deepmr.rundir import read_record
+from deepmr.tables import effect_matrix, open_effects, read_local, run_table
 
 # %% ../nbs/09_plots.ipynb #84bd75e3
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
@@ -497,7 +498,8 @@ def draw_figures(out: str | Path) -> list[Path]:
     Writes PNG and PDF to `figures/` in the run directory and returns their paths. InputError where `out` is not a run.
     """
     out = Path(out)
-    table, local = table1(out), read_local(out)
+    local = read_local(out)
+    table = run_table(out, local, read_record(out))
     method = PROTOCOLS[table.protocol.iloc[0]].method
     folder = make_folder(out / "figures")
     with plt.rc_context(PAPER):

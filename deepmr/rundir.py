@@ -38,8 +38,8 @@ from .dropout import MaskSampler, shared_masks
 from .experiment import Experiment, Plan, protocol_of
 from .formats import READERS
 from .mutagenesis import random_windows
-from .networks import Ensemble, SequenceModel
-from .regions import codes_to_one_hot
+from .networks import Ensemble, SequenceModel, weights_digest
+from .regions import SHIPPED, codes_to_one_hot
 
 # %% ../nbs/08b_rundir.ipynb #7e3292a7
 def file_stem(window: str) -> str:
@@ -128,15 +128,6 @@ def _files_of_window(run: RunFiles, window: str) -> tuple[str, str]:
     return older if own else names
 
 # %% ../nbs/08b_rundir.ipynb #a746e2a0
-def weights_digest(model: SequenceModel) -> str:
-    "SHA-256 over the names and bytes of a model's parameters and buffers: which weights made a table."
-    digest = hashlib.sha256()
-    for name, value in sorted(model.module.state_dict().items()):
-        tensor = isinstance(value, torch.Tensor)
-        digest.update(name.encode() + (value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor else repr(value).encode()))
-    return digest.hexdigest()
-
-
 def probe_windows(p: Plan) -> np.ndarray:
     "The windows of a probe: two of random DNA, and the first two of the run; codes (n, L)."
     return np.concatenate([random_windows(2, p.model.length, seed=0).numpy().argmax(1).astype(np.int8), p.codes[:2]])
@@ -222,7 +213,7 @@ def _weights_file(spec: str) -> str:
 def file_hashes(e: Experiment) -> dict[str, Any]:
     "Hashes of the files that an experiment reads; None for one that was fetched, or given as an object. Of weights one for each member."
     specs = [s.strip() for s in e.model.split(",") if s.strip()] if isinstance(e.model, str) else []
-    return {"genome_sha256": _file_sha256(e.genome), "regions_sha256": _file_sha256(e.regions or DATA / "hepg2_windows.bed.gz"),
+    return {"genome_sha256": _file_sha256(e.genome), "regions_sha256": _file_sha256(e.regions or SHIPPED),
             "weights_sha256": [_file_sha256(_weights_file(s)) for s in specs], **({} if e.vcf is None else {"vcf_sha256": _file_sha256(e.vcf)})}
 
 # %% ../nbs/08b_rundir.ipynb #21a83877

@@ -182,9 +182,11 @@ def _columns(file: _Lines) -> pd.DataFrame:
 
 # %% ../nbs/00c_regions.ipynb #c21a0003
 def _check_lines(file: _Lines) -> None:
-    "Give the file its columns. InputError for the first line that is wrong, and for a header of labels that does not fit."
+    "Give the file its columns. InputError for the first line that is wrong, and for a header of labels that does not fit, or of MACS' own table."
     if not file.texts:
         return
+    if "abs_summit" in file.header:
+        raise InputError(f"{file.name}: found MACS' table, whose starts and summits count from 1, expected its .narrowPeak")
     file.table = _columns(file)
     if file.header and len(file.header) != file.table.shape[1]:
         if {"labels", "digest"} & set(file.header):

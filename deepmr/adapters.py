@@ -268,7 +268,7 @@ def adapt(
     `labels`: `["CTCF", "DNase"]`, `{0: "CTCF", 1: "DNase"}` (`id2label`), or `"labels.txt"` with one label a line.
     What the network reads. `axes`, letter by letter: N batch, C bases, L positions, 1 an axis of length 1: `axes="NLC"` for
     (N, length, 4), `axes="NC1L"` for (N, 4, 1, length). `alphabet="AGCT"`: its second channel is G.
-    `encode=lambda x: x.argmax(1)`: it reads tokens (N, length); a dict names several inputs. `inputs=[atac]`: it reads further inputs, here one of shape
+    `encode=lambda x: x.argmax(1)`: it reads tokens (N, length); a dict names them. `inputs=[atac]`: it reads further inputs, here one of shape
     (1, length) without the batch, the same for all windows. `inputs=[tracks], windows=x`: tracks (W, 2, length) has a row for
     each of the windows x (W, 4, length); effects of other windows are refused.
 

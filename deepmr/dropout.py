@@ -227,8 +227,8 @@ def _refuse_by_hand(model: SequenceModel, trained: list[tuple[str, str, int]], s
 
 def _generators() -> tuple[Any, ...]:
     "The states of the generators that all share: Python's, numpy's and torch's."
-    _, keys, at, *_ = np.random.get_state()
-    return random.getstate(), keys.tobytes(), at, torch.get_rng_state().numpy().tobytes()
+    numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - it is what networks of others draw from
+    return random.getstate(), numpys["key"].tobytes(), numpys["pos"], torch.get_rng_state().numpy().tobytes()
 
 
 def _refuse_unnamed(model: SequenceModel, x: torch.Tensor, everywhere: list[str], source: str, most: int = 30) -> None:

@@ -515,9 +515,10 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
 
 # %% ../nbs/04c_propagate.ipynb #c550c314
 @torch.no_grad()
-def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None:
+def self_check(carrier: Carrier, block: int, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
     layers, rng = dropout_layers(carrier.model), np.random.default_rng(seed)
+    n = min(32, max(6, 64_000 // carrier.model.length))  # mutations, each a plain pass: of 10 kb, a pass can take seconds
     carrier, block = in_double(carrier, block)
     model, block = carrier.model, min(block, 4 * FEW)
     x = F.one_hot(torch.as_tensor(rng.integers(0, 4, model.length)), 4).T

@@ -338,7 +338,7 @@ class RareOrFew(Net):
             return x if random.random() < 0.8 else 0 * x
         if self.by == "nothing comes of it":
             return x if torch.rand([]) < 2 and random.random() < 2 else 0 * x
-        kept = (np.random.random(x.shape) if self.by == "numpy" else self.rng.random(x.shape)) > 0.5
+        kept = (np.random.random(x.shape) if self.by == "numpy" else self.rng.random(x.shape)) > 0.5  # noqa: NPY002
         return x * torch.from_numpy(kept).to(x.dtype)
 
 

@@ -686,7 +686,8 @@ def test_encode_may_name_inputs():
         assert np.allclose(model.predict(x), net(0.5, torch.ones(2, 40), tokens), atol=1e-6)
 
 
-@pytest.mark.parametrize("change, says", [(lambda y: y > 0, "type bool"), (lambda y: y.long(), "type int64"), (lambda y: torch.complex(y, y), "type complex64")])
+@pytest.mark.parametrize("change, says", [(lambda y: y > 0, "type bool"), (lambda y: y.long(), "type int64"),
+                                          (lambda y: torch.complex(y, y), "type complex64")])
 def test_predictions_are_floating_point_numbers(change, says):
     with pytest.raises(InputError, match=f"found predictions of {says}, expected floating-point numbers; say of which, as in outputs="):
         adapt(nn.Sequential(nn.Flatten(), nn.Linear(160, 2)), ["a", "b"], 40, outputs=change)
@@ -695,7 +696,7 @@ def test_predictions_are_floating_point_numbers(change, says):
 def test_what_numbers_are_called_must_suit_them():
     net = nn.Sequential(nn.Flatten(), nn.Linear(160, 2))
     nn.init.constant_(net[1].bias, -3)
-    with pytest.raises(InputError, match="output: found a prediction of -.* expected counts, which are not negative"):
+    with pytest.raises(InputError, match=r"output: found a prediction of -.* expected counts, which are not negative"):
         adapt(net, ["a", "b"], 40, output="count")
-    with pytest.raises(InputError, match="output: found 'probabilty', expected one of probability, .*did you mean probability"):
+    with pytest.raises(InputError, match=r"output: found 'probabilty', expected one of probability, .*did you mean probability"):
         adapt(net, ["a", "b"], 40, output="probabilty")

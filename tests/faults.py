@@ -757,7 +757,7 @@ def _(d, name):
 def _(d, name):
     (d / "s" / "rounds").mkdir(parents=True)
     (d / "s" / "networks").mkdir()
-    record = {"recipe": api.RECIPE, "seed": 1 if "seed" in name else 0, "options": {}}
+    record = {"recipe": api.RECIPE["protocols"], "seed": 1 if "seed" in name else 0, "options": {}}
     text = json.dumps(record).encode()
     (d / "s" / "simulation.json").write_bytes({"simulation.json truncated": text[:20], "simulation.json binary": bytes(range(256))}.get(name, text))
     (d / "s" / "rounds" / "none_000.json").write_bytes(bytes(range(256)) if name == "a round binary" else b'[{"scenario":')

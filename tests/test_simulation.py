@@ -224,7 +224,7 @@ def test_stored_table_is_that_of_the_stored_rounds():
     made = calibration(read_rounds(STORED / "rounds.csv.gz"))
     pd.testing.assert_frame_equal(stored, made, check_dtype=False, rtol=1e-5)
     about = json.loads((STORED / "simulation.json").read_text())
-    assert about["recipe"] == RECIPE and about["rounds"] == stored.groupby("scenario").rounds.max().to_dict()
+    assert about["recipe"] == RECIPE["protocols"] and about["rounds"] == stored.groupby("scenario").rounds.max().to_dict()
     for local in ("bootstrap", "weighted median"):
         both = stored[stored.scenario.isin([*SCENARIOS, *DRAWN]) & stored.local.eq(local)].groupby("meta").coverage.mean()
         assert both["two-level"] > both["DL, Wald"] + 0.2

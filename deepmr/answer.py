@@ -232,9 +232,13 @@ def causal_effect(
     return pooled_answer(name, pd.DataFrame(records), effects.attrs["scale"], motif is not None, level=level, skewness=skewness)
 
 # %% ../nbs/07e_answer.ipynb #7e000017
+OF_AN_EXPOSURE = ("bx", "bxse", "bxby_cov", "x_reference", "draws_x")  # of effects, what has an axis of exposures
+
+
 def _with_exposure(effects: xr.Dataset, exposure: str | None) -> tuple[xr.Dataset, str]:
     "The dataset with dimensions exposure and window, and the exposure asked for."
-    effects = effects if "exposure" in effects.dims else effects.expand_dims("exposure")
+    if "exposure" not in effects.dims:
+        effects = effects.drop_vars("exposure").assign({v: effects[v].expand_dims("exposure") for v in OF_AN_EXPOSURE if v in effects})
     effects = effects if "window" in effects.dims else effects.expand_dims("window")
     names = [str(v) for v in effects.exposure.values]
     factors = [name for name in names if not is_decoy(name)]

@@ -46,6 +46,8 @@ from deepmr.loci import (
     locus_truth,
     log_odds,
 )
+
+# %% ../nbs/11c_calibration.ipynb #f32500cb
 from deepmr.meta import crossed_effects, fixed_network, random_effects, t_to_unskewed, two_level
 from deepmr.mr import MREstimate, divw, egger, ivw
 from deepmr.mutagenesis import saturate

@@ -968,7 +968,7 @@ def test_raps_with_covariance_is_raps_of_rotated_data(loss):
 
 @pytest.mark.parametrize('n, tau, reps', [(10, 0, 300), (10, 0.15, 500), (28, 0, 300), (28, 0.15, 300), (3000, 0.15, 30)])
 def test_raps_covers_in_its_own_model(n, tau, reps):
-    "The fit knows whether there is over-dispersion, not how much. Ten mutations are few to learn that from: Student's interval holds, the normal one not."
+    "The fit knows whether there is over-dispersion, not how much. Ten mutations are few to learn that from: the normal interval fails there."
     rng, hits = np.random.default_rng(n), {'t': 0, 'normal': 0}
     for _ in range(reps):
         g, bxse, byse = rng.normal(0, 1, n), np.full(n, 0.1), rng.uniform(0.05, 0.2, n)

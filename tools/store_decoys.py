@@ -1,9 +1,9 @@
 """Decoys of the default model, and many more, fitted afterwards: `python tools/store_decoys.py DATA OUT [SEED]`.
 
-DATA is a directory as `deepmr train` takes it, with the peaks of HepG2. `hepg2-single` is asked: the decoys that it was trained with, 240 more that
-are fitted on its trunk in its training windows, and the factors of Table 1, on log-odds and with its dropout off, in open test windows, in dinucleotide
-shuffles of these, and in test windows that a factor binds. OUT gets `decoys.csv`, a row for each decoy, and `decoy_slopes.csv.gz`, a row for each
-window and a column for each label.
+DATA is a directory as `deepmr train` takes it, with the peaks of HepG2. `hepg2-single` is asked: the decoys that it was trained with, 240 more
+that are fitted on its trunk in its training windows, and the factors of Table 1, on log-odds and with its dropout off, in open test windows, in
+dinucleotide shuffles of these, and in test windows that a factor binds. OUT gets `decoys.csv`, a row for each decoy, and `decoy_slopes.csv.gz`,
+a row for each window and a column for each label.
 """
 import gzip
 import sys

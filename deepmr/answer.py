@@ -38,8 +38,7 @@ def intercept_t(bx: np.ndarray, by: np.ndarray, position: np.ndarray) -> float:
         return float("nan")
     line = np.linalg.solve(gram, design.T @ y)
     score = design * (y - design @ line)[:, None]
-    groups = np.unique(position, return_inverse=True)[1]
-    clustered = np.stack([np.bincount(groups, s) for s in score.T], 1)
+    clustered = np.stack([np.bincount(position - position.min(), s) for s in score.T], 1)
     cov = np.linalg.solve(gram, np.linalg.solve(gram, clustered.T @ clustered).T)
     return float(line[0] / np.sqrt(cov[0, 0])) if cov[0, 0] > 0 else float("nan")
 

@@ -347,7 +347,7 @@ def test_one_call_from_effects_gives_the_row_of_the_table(kind, scale, toy_files
             effects = mutation_effects(p.model, p.x[here], exposure, experiment.outcome, windows=list(p.windows.name[here]), scale=scale, **asked)
             for name, table in tables.items():
                 got, same = causal_effect(effects, protocol=PROTOCOLS[name]), ["mean", "se", "ci_low", "ci_high", "p", "n_windows"]
-                same += ["training_low", "training_high", "egger_share", "probability", "n_networks"] if shipped else ["prediction_low", "prediction_high"]
+                same += ["training_low", "training_high", "egger_share", "n_networks"] if shipped else ["prediction_low", "prediction_high"]
                 want = table.loc[exposure, same].astype(float)
                 np.testing.assert_allclose([getattr(got, k) for k in same], want, rtol=1e-4, atol=1e-6, err_msg=f"{name}, {exposure}")
         other = "masks" if shipped else "default"

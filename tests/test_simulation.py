@@ -188,7 +188,7 @@ def test_what_is_asked_must_be_known():
 def test_the_interval_over_windows_holds_on_the_default_model():
     stored = pd.read_csv(ROOT / "results" / "coverage" / "coverage.csv")
     many = stored[stored.windows >= 100]
-    assert len(many) >= 7 and many.shared_skewness.between(0.93, 0.97).all() and not many.t.between(0.93, 0.97).all()
+    assert len(many) >= 7 and many.shared_skewness.between(0.93, 0.97).all() and stored.shared_skewness.min() > 0.85
 
 
 def test_stored_rounds_of_estimands():

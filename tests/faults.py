@@ -883,6 +883,7 @@ call("causal_effect", {"effects": asked(), "exposure": "X_TF1_None"}, exposure_o
      level_95={"level": 95})
 call("crossed_effects", {"slopes": np.random.default_rng(0).normal(size=(6, 3))}, nothing_wrong={}, one_network={"slopes": np.ones((6, 1))}, one_window={"slopes": np.ones((1, 3))},
      one_dimension={"slopes": np.ones(6)}, NaN={"slopes": np.full((6, 3), np.nan)}, text={"slopes": [["a", "b"]]})
+call("Ensemble", {"members": lambda d: [toy_model(), toy_model(1)]}, one_member={"members": lambda d: [toy_model()]}, none={"members": []})
 call("fixed_network", {"slopes": [0.1, 0.3, 0.2]}, one_window={"slopes": [0.1]}, NaN={"slopes": [0.1, np.nan]}, skewness_NaN={"skewness": np.nan})
 
 SUMMARY = {"bx": [0.1, 0.2, -0.3, 0.4], "bxse": [0.01] * 4, "by": [0.05, 0.1, -0.1, 0.2], "byse": [0.02] * 4}
@@ -936,7 +937,7 @@ KINDS = {
     "wrong_format": r"not in MEME format|no probabilities of A, C|no whole matrix|cannot be read as|is not TOML|found no table|does not hold (a network|decoys)|does not fit the network|tensors by name",
     "missing": r"found no |found neither|found none|found nothing|is missing|^Missing |requires an argument|names no weights|found 0 FASTA",
     "empty": r"is empty|an empty",
-    "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|found 1 window, expected|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
+    "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|found 1 window, expected|found \d members, expected|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
                     r"|begin .* before|within it|covariance of|a size of -|at least two names|(open|closed) windows? among|windows in it",
     "wrong_type": r"whole number|valid integer|expected numbers|is not an array|found no array|array of numbers|matrix of numbers|expected a table"
                   r"|numbers of shape|found an? (str|NoneType|int)\b",

@@ -1298,7 +1298,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'deepmr.training_data._all_tracks': ('training_data.html#_all_tracks', 'deepmr/training_data.py'),
                                       'deepmr.training_data._choose_labels': ( 'training_data.html#_choose_labels',
                                                                                'deepmr/training_data.py'),
-                                      'deepmr.training_data._decoy': ('training_data.html#_decoy', 'deepmr/training_data.py'),
                                       'deepmr.training_data._decoys': ('training_data.html#_decoys', 'deepmr/training_data.py'),
                                       'deepmr.training_data._embed': ('training_data.html#_embed', 'deepmr/training_data.py'),
                                       'deepmr.training_data._gc': ('training_data.html#_gc', 'deepmr/training_data.py'),

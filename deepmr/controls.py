@@ -85,9 +85,10 @@ def decoy_labels(
         raise InputError(f"open: found {is_open.sum()} open windows, expected at least {MIN_WINDOWS} to draw decoys from")
     if bound.ndim != 2 or len(bound) != len(is_open) or not bound.any():
         raise InputError(f"factors: found shape {bound.shape} with {bound.sum()} bound windows, expected ({len(is_open)}, F) with some")
-    edges = np.quantile(share[is_open], np.linspace(0, 1, 11)[1:-1])
-    bins, rng = np.digitize(share, edges), np.random.default_rng(seed)
-    return np.stack([_draw_decoy(is_open, bins, bound[:, k], rng) for k in _templates(bound, n)], 1)
+    rows, rng, out = np.flatnonzero(is_open), np.random.default_rng(seed), np.zeros((len(is_open), n), bool)
+    for j, k in enumerate(_templates(bound, n)):
+        out[draw_decoy(rows, np.arange(len(rows)), share, np.flatnonzero(bound[:, k]), rng, most=0.5), j] = True
+    return out
 
 # %% ../nbs/07d_controls.ipynb #1030d58c
 MIN_WINDOWS = 20  # open, closed, and bound by a factor that decoys are to be like
@@ -100,15 +101,20 @@ def _templates(bound: np.ndarray, n: int) -> np.ndarray:
     return sizes[np.linspace(0, len(sizes) - 1, n).round().astype(int)]
 
 
-def _draw_decoy(is_open: np.ndarray, bins: np.ndarray, template: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    "One decoy (N,) bool: open windows with the template's numbers in each bin of GC content."
-    decoy = np.zeros(len(is_open), bool)
-    shrink = min(1.0, 0.5 * is_open.sum() / template.sum())
-    for b in range(10):
-        here = np.flatnonzero(is_open & (bins == b))
-        wanted = min(round(shrink * (template & (bins == b)).sum()), len(here))
-        decoy[rng.choice(here, wanted, replace=False)] = True
-    return decoy
+def draw_decoy(rows: np.ndarray, peak: np.ndarray, gc: np.ndarray, like: np.ndarray, rng: np.random.Generator, bins: int = 10,
+               most: float = 1.0) -> np.ndarray:
+    """Some of the open windows `rows`, as many in each tenth of GC content (N,) as there are of the windows `like`, at most a share of `rows`.
+
+    Windows of one peak, whose numbers 0, 1, ... are in `peak` (rows,), are taken together.
+    """
+    edges = np.quantile(gc[rows], np.arange(1, bins) / bins)
+    want, size = np.bincount(np.digitize(gc[like], edges), minlength=bins), np.bincount(peak)
+    want = np.round(min(1.0, most * len(rows) / len(like)) * want)
+    group, taken = np.digitize(np.bincount(peak, gc[rows]) / size, edges), [np.zeros(0, int)]
+    for b in range(bins):
+        peaks = rng.permutation(np.flatnonzero(group == b))
+        taken.append(peaks[np.cumsum(size[peaks]) - size[peaks] / 2 < want[b]])
+    return rows[np.isin(peak, np.concatenate(taken))]
 
 # %% ../nbs/07d_controls.ipynb #f0bd4fe1
 def _last_linear(model: SequenceModel) -> str:

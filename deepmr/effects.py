@@ -300,19 +300,20 @@ def pair_sums(draws: WindowDraws, shares: np.ndarray | None = None) -> dict[str,
     `mean_xy` (window, cause, effect): of the products of the means over draws. `shares` (K, M, O) are the effects on probabilities, for
     `probability_xy` and `probability_xx` (window, draw, cause): of each with the last output, and of its squares.
     """
-    b = draws.effects.astype(np.float64)
+    b, pairs, once = draws.effects.astype(np.float64), ("window", "draw", "cause", "effect"), ("window", "draw", "cause")
     there = np.isfinite(b)
-    b = np.where(there, b, 0.0)
+    whole = bool(there.all())
+    b = b if whole else np.where(there, b, 0.0)
     mean = np.where(there.all(0), b.mean(0), 0.0)
-    pairs, once = ("window", "draw", "cause", "effect"), ("window", "draw", "cause")
-    turned = b.transpose(0, 2, 1)
+    xy = b.transpose(0, 2, 1) @ b
+    own = np.diagonal(xy, axis1=1, axis2=2)[..., None]  # where all is finite, the sum of squares is the same for every effect
+    xx = np.broadcast_to(own, xy.shape) if whole else (b**2).transpose(0, 2, 1) @ there.astype(np.float64)
     data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
-        "pair_xy": (pairs, (turned @ b)[None]), "pair_xx": (pairs, (turned**2 @ there.astype(np.float64))[None]),
-        "mean_xy": (("window", "cause", "effect"), (mean.T @ mean)[None])}
+        "pair_xy": (pairs, xy[None]), "pair_xx": (pairs, xx[None]), "mean_xy": (("window", "cause", "effect"), (mean.T @ mean)[None])}
     if shares is not None:
         p = np.asarray(shares, np.float64)
-        data["probability_xy"] = (once, np.einsum("kmo,km->ko", p, p[..., -1])[None])
-        data["probability_xx"] = (once, np.einsum("kmo,kmo->ko", p, p)[None])
+        data["probability_xy"] = (once, (p[..., -1][:, None] @ p)[:, 0][None])
+        data["probability_xx"] = (once, (p**2).sum(1)[None])
     return data
 
 # %% ../nbs/05_effects.ipynb #5d763603
@@ -488,7 +489,7 @@ def mutation_effects(
     names, columns = _resolve(model, exposure, outcome)
     x, windows, shipped = model.check_input(x).numpy(), _check_windows(windows, len(x)), n_draws is None
     (sampler, n_draws), parts, noted = draw_source(model, seed, n_draws, shipped), [], {}
-    chosen, asked = asked_mutations(x, windows, span, variants), Asked(model) if shipped or scale == "log-odds" else None
+    chosen, asked = asked_mutations(x, windows, span, variants), Asked(model) if shipped or scale is not None else None
     scale, positions, shares = scale_of(model, scale) if asked else scale or _plain_scale(model), _shared_grid(chosen), True
     runner = make_engine(asked.model if asked else model, columns, engine, n_draws)
     for i, name in enumerate(windows):

@@ -45,7 +45,7 @@ class Protocol:
     "Where draws come from, and the estimators that make a table."
 
     name: str
-    method: str  # the local estimator: 'slope', or a key of `LOCAL_ESTIMATORS` in deepmr.pipeline
+    method: str  # the local estimator: 'slope', or a key of `LOCAL_ESTIMATORS` in deepmr.answer
     words: str  # the protocol in one phrase
     tau2: str = ""  # heterogeneity estimator of the meta-analysis, as `random_effects` takes it
     ci: str = ""  # 'HKSJ' or 'wald'

@@ -689,7 +689,7 @@ class Ensemble(SequenceModel):
 
     def __init__(self, members: Sequence[SequenceModel], name: str = "ensemble"):
         if len(members) < 2:
-            raise InputError(f"model {name}: found {len(members)} members, expected at least 2")
+            raise InputError(f"model {name}: found {len(members)} members, expected at least 2; one network alone needs no ensemble")
         self.members, first = tuple(members), members[0]
         for other in members[1:]:
             if (other.labels, other.length) != (first.labels, first.length):

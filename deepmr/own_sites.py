@@ -7,6 +7,7 @@ __all__ = ['read_motifs', 'site_positions', 'own_site_estimate', 'motif_of']
 
 # %% ../nbs/07c_own_sites.ipynb #82e01978
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,14 +25,18 @@ def read_motifs(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
         raise InputError(f"motifs: {path} is not in MEME format ({quoted(str(error).splitlines()[0] if str(error) else 'unreadable')}), "
                          "expected a file as MEME or JASPAR write it") from None
+    with open(path, encoding="utf-8") as f:
+        names = Counter(line.split()[1] for line in f if line.startswith("MOTIF ") and len(line.split()) > 1)
     motifs: dict[str, np.ndarray] = {}
     for line, matrix in found.items():
         name, values = line.split()[0], np.asarray(matrix, float)
-        if name in motifs:
+        if names[name] > 1:
             raise InputError(f"motifs: found {quoted(name)} twice in {path}, expected one motif for each name")
         if values.shape[0] != 4 or not np.isfinite(values).all() or (values < 0).any() or not np.allclose(values.sum(0), 1, atol=0.02):
             raise InputError(f"motifs: found numbers that are no probabilities of A, C, G and T in {quoted(name)} of {path}")
         motifs[name] = values / values.sum(0)
+    if cut := [name for name in names if motifs and name not in motifs]:
+        raise InputError(f"motifs: found no whole matrix for {quoted(cut[0])} in {path}, expected one for each line that begins with MOTIF")
     if not motifs:
         raise InputError(f"motifs: found no motif in {path}, expected at least one line that begins with MOTIF")
     return motifs

@@ -322,7 +322,7 @@ def _minima_notes(minima: list[tuple[float, float]]) -> list[Note]:
 # %% ../nbs/06b_robust.ipynb #d9ac5788
 @np.errstate(all='ignore')
 def raps(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = None, cov: Values = None,
-         loss: str = 'huber', over_dispersion: bool = True, level: float = 0.95) -> MREstimate:
+         loss: str = 'huber', over_dispersion: bool = True, distribution: str = 't', level: float = 0.95) -> MREstimate:
     """Robust adjusted profile score, for many weak instruments, some of them invalid.
 
     Parameters
@@ -331,12 +331,16 @@ def raps(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = Non
         As in `divw`.
     loss : {'huber', 'tukey', 'l2'}
         How much a mutation far off the line counts.
+    distribution : {'t', 'normal'}
+        For the interval: Student's with n - 2 degrees of freedom where an over-dispersion above zero was estimated, beside the slope,
+        and normal where none was; or normal always, as mr.raps has it.
 
     `diagnostics` adds `tau2`, `minima` (slope and loss of every minimum, the lowest first), and `q`, the heterogeneity around the line.
     Raises InputError as `divw`. Source: Zhao, Wang, Hemani, Bowden & Small 2020, Annals of Statistics 48:1742; the
     covariance is added here.
     """
     check_choice('loss', loss, ('huber', 'tukey', 'l2'))
+    check_choice('distribution', distribution, ('t', 'normal'))
     if cov is None and _is_dataset(bx):
         cov = from_effects(bx).cov
     data, diag, notes = _begin(bx, bxse, by, byse, level, cov=cov)
@@ -352,4 +356,5 @@ def raps(bx: Effects, bxse: Values = None, by: Values = None, byse: Values = Non
         return _nothing(n, method, diag, [*notes, note('not_finite', why='there is no slope without a minimum')])
     diag |= _q_diagnostics(float(np.sum(_off_line(angle, tau2, data)[0] ** 2)), n - 1)
     se = _raps_se(data, theta, tau2, loss, bool(over_dispersion)) * unit['slope']
-    return _result(theta * unit['slope'], se, _interval(theta * unit['slope'], se, level), n, method, diag, notes + _fit_notes(diag['q'], n - 1))
+    interval = _interval(theta * unit['slope'], se, level, n - 2 if tau2 > 0 and distribution == 't' else None)
+    return _result(theta * unit['slope'], se, interval, n, method, diag, notes + _fit_notes(diag['q'], n - 1))

@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .answer import in_words, pooled_answer, verdict
+from .answer import combine, in_words, pooled_answer, verdict
 from .controls import is_decoy, q_values, shuffle_test
 from .core import InputError, check_choice
 from .experiment import PROTOCOLS, Protocol, get_protocol, protocol_of
-from .meta import MetaEstimate, fixed_network, pooled_skewness, random_effects, two_level
+from .meta import fixed_network, pooled_skewness
 from .mr import mvmr
 from .notes import codes, table_notes
 from .rundir import DIAGNOSTICS, RunFiles, read_record
@@ -117,14 +117,6 @@ def _answers(rows: dict[str, pd.DataFrame], record: dict[str, Any], doubts: dict
     return table[FIRST + [c for c in table.columns if c not in FIRST and c != "warnings"] + ["warnings"]]
 
 # %% ../nbs/08c_tables.ipynb #c0c10009
-def combine(estimate: np.ndarray, se: np.ndarray, draws: np.ndarray | None, protocol: Protocol) -> MetaEstimate:
-    "The meta-analysis of a protocol. draws (k, K) are slopes, NaN where a draw has none."
-    if not protocol.network or draws is None:
-        return random_effects(estimate, se, tau2=protocol.tau2, ci=protocol.ci)
-    draws = np.where(np.isfinite(draws), draws, estimate[:, None])  # a draw that moves nothing adds no spread
-    return two_level(estimate, se, draws, tau2=protocol.tau2, shared_draws=True)  # a run draws for all windows at once
-
-
 def _row(exposure: str, rows: pd.DataFrame, protocol: Protocol, doubts: Sequence[str] = ()) -> dict[str, Any]:
     "One line of the table from the local effects of one exposure. doubts: codes that belong to its label."
     usable = rows[np.isfinite(rows.estimate) & np.isfinite(rows.se) & (rows.se > 0)]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .controls import draw_decoy
 from .core import InputError, check_file
 from deepmr.regions import (
     ALPHABET,
@@ -232,17 +233,6 @@ def _peak_of(windows: pd.DataFrame, rows: np.ndarray, stride: int) -> np.ndarray
     return np.cumsum(np.r_[False, (np.diff(chrom) != 0) | (np.diff(start) != stride)])
 
 
-def _decoy(rows: np.ndarray, peak: np.ndarray, gc: np.ndarray, like: np.ndarray, rng: np.random.Generator, bins: int = 10) -> np.ndarray:
-    "Some of the open windows `rows`, whole peaks at a time, as many in each tenth of GC content (N,) as there are of the windows `like`."
-    edges = np.quantile(gc[rows], np.arange(1, bins) / bins)
-    want, size = np.bincount(np.digitize(gc[like], edges), minlength=bins), np.bincount(peak)
-    group, taken = np.digitize(np.bincount(peak, gc[rows]) / size, edges), [np.zeros(0, int)]
-    for b in range(bins):
-        peaks = rng.permutation(np.flatnonzero(group == b))
-        taken.append(peaks[np.cumsum(size[peaks]) - size[peaks] / 2 < want[b]])
-    return rows[np.isin(peak, np.concatenate(taken))]
-
-
 def _sizes(counts: np.ndarray, n: int, least: int, most: int) -> np.ndarray:
     "Which of the factors the n decoys are like: spread evenly over the ranks of those with `least` to `most` positives."
     order = [k for k in np.argsort(counts, kind="stable") if least <= counts[k] <= most]
@@ -324,7 +314,7 @@ def _decoys(tracks: pd.DataFrame, cell: str, y: np.ndarray, windows: pd.DataFram
     opened, rng = np.flatnonzero(y[:, dnase[0]]), np.random.default_rng([options.seed, 1])
     peak, made = _peak_of(windows, opened, stride), np.zeros((len(windows), len(likes)), bool)
     for j, k in enumerate(likes):
-        made[_decoy(opened, peak, gc, np.flatnonzero(y[:, k]), rng), j] = True
+        made[draw_decoy(opened, peak, gc, np.flatnonzero(y[:, k]), rng), j] = True
     names = [f"decoy{j + 1:02}" for j in range(len(likes))]
     return pd.DataFrame({"cell": cell, "target": names, "track": names, "source": "decoy"}).reindex(columns=tracks.columns), made, dnase[:1]
 

@@ -751,13 +751,37 @@ def _(d, name):
     return arguments
 
 
+# --- motifs -----------------------------------------------------------------------------------------------------------
+
+def meme(name: str = "TF1", rows: int = 6, row: str = "0.97 0.01 0.01 0.01") -> str:
+    "A file of one motif in MEME format."
+    head = "MEME version 4\n\nALPHABET= ACGT\n\n"
+    return f"{head}MOTIF {name}\nletter-probability matrix: alength= 4 w= 6\n" + f"{row}\n" * rows
+
+
+MOTIFS: dict[str, str | bytes] = {
+    "nothing wrong": meme(), "empty": "", "text": "hello\n", "a FASTA": ">chr1\nACGT\n", "binary": bytes(range(256)), "of other factors": meme("CTCF"), "named twice": meme() + meme(),
+    "counts": meme(row="97 1 1 1"), "three columns": meme(row="0.5 0.25 0.25"), "negative": meme(row="1.2 -0.2 0 0"), "words in the matrix": meme(row="a c g t"),
+    "cut off": meme(rows=3), "the second cut off": meme() + meme("TF2", 3)}
+
+
+@fault("motifs", *MOTIFS, "missing", "a directory")
+def _(d, name):
+    if name in MOTIFS:
+        text = MOTIFS[name]
+        (d / "m.meme").write_bytes(text if isinstance(text, bytes) else text.encode())
+    options = {"model": "toy.safetensors", "exposures": "X_TF1_None", "outcome": "X_DNase_None", "regions": "sites.bed", "genome": "g.fa", "windows": 2,
+               "workers": 1, "out": "new", "motifs": d if name == "a directory" else "m.meme"}
+    return ["table1", *(str(t) for k, v in options.items() for t in (f"--{k}", v))]
+
+
 # --- directories of simulate ------------------------------------------------------------------------------------------
 
 @fault("simulation", "of another seed", "simulation.json truncated", "simulation.json binary", "a round truncated", "a round binary")
 def _(d, name):
     (d / "s" / "rounds").mkdir(parents=True)
     (d / "s" / "networks").mkdir()
-    record = {"recipe": api.RECIPE, "seed": 1 if "seed" in name else 0, "options": {}}
+    record = {"recipe": api.RECIPE["protocols"], "seed": 1 if "seed" in name else 0, "options": {}}
     text = json.dumps(record).encode()
     (d / "s" / "simulation.json").write_bytes({"simulation.json truncated": text[:20], "simulation.json binary": bytes(range(256))}.get(name, text))
     (d / "s" / "rounds" / "none_000.json").write_bytes(bytes(range(256)) if name == "a round binary" else b'[{"scenario":')
@@ -846,6 +870,22 @@ call("fit_decoys", {"model": toy, "x": dna(60), "decoys": np.arange(120).reshape
      a_network_of_counts={"model": lambda d: api.SequenceModel(
          torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(480, 3)), ["a", "b", "c"], 120, output="count")})
 
+def asked(n_draws: int | None = None, **change: object) -> Callable[[Path], object]:
+    "Effects of two windows on two exposures."
+    def make(d):
+        return api.mutation_effects(toy_model(), dna(2), [0, 1], 2, n_draws=n_draws, **change)
+    return make
+
+
+call("causal_effect", {"effects": asked(), "exposure": "X_TF1_None"}, exposure_of_two={"exposure": None}, exposure_unknown={"exposure": "X_TF3_None"},
+     no_dataset={"effects": 3}, draws_not_kept={"effects": asked(3, same_masks=True)}, other_masks_in_each_window={"effects": asked(3, keep_draws=True)},
+     protocol_of_draws={"protocol": api.PROTOCOLS["paper"]}, protocol_of_shipped_weights={"effects": asked(3, keep_draws=True, same_masks=True), "protocol": api.PROTOCOLS["default"]},
+     level_95={"level": 95})
+call("crossed_effects", {"slopes": np.random.default_rng(0).normal(size=(6, 3))}, nothing_wrong={}, one_network={"slopes": np.ones((6, 1))}, one_window={"slopes": np.ones((1, 3))},
+     one_dimension={"slopes": np.ones(6)}, NaN={"slopes": np.full((6, 3), np.nan)}, text={"slopes": [["a", "b"]]})
+call("Ensemble", {"members": lambda d: [toy_model(), toy_model(1)]}, one_member={"members": lambda d: [toy_model()]}, none={"members": []})
+call("fixed_network", {"slopes": [0.1, 0.3, 0.2]}, one_window={"slopes": [0.1]}, NaN={"slopes": [0.1, np.nan]}, skewness_NaN={"skewness": np.nan})
+
 SUMMARY = {"bx": [0.1, 0.2, -0.3, 0.4], "bxse": [0.01] * 4, "by": [0.05, 0.1, -0.1, 0.2], "byse": [0.02] * 4}
 WRONG = {"lengths differ": {"by": [1.0]}, "NaN": {"bx": [0.1, np.nan, -0.3, 0.4]}, "infinite": {"by": [np.inf, 0.1, -0.1, 0.2]}, "SE zero": {"byse": [0.02, 0, 0.02, 0.02]},
          "SE negative": {"byse": [0.02, -0.02, 0.02, 0.02]}, "empty": {k: [] for k in SUMMARY}, "two dimensions": {k: np.ones((2, 2)) for k in SUMMARY}, "text": {"bx": list("abcd")},
@@ -889,15 +929,15 @@ KINDS = {
     "not_finite": r"\bnan\b|\binf\b|not( a)? finite",
     "not_dna": r"only A, C, G and T|expected A, C, G or T|lengths .* all to be equal|expected text of A, C, G",
     "duplicate": r"\btwice\b|values, expected one$|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
-    "conflict": r"which is the outcome|found both|without decoys|peaks, chromosomes and genome together",
+    "conflict": r"protocol: found .* for effects|found other masks in each|which is the outcome|found both|without decoys|peaks, chromosomes and genome together",
     "unknown_name": r"does not predict|found no chromosome|which .* does not have|no label of .* begins|unknown key|[Dd]id you mean|No such (command|option)"
                     r"|expected one of [^s]|expected a list of [a-z]+,|found no track|no column|expected '\w+' or '\w+'|which cannot be used here|expected \S+#1 to"
                     r"|number -?\d+, expected 0 to",
     "not_a_model": r"expected 'hepg2'|cannot be loaded|, expected a (deepmr\.|SequenceModel|model\b)|without labels|is defined as|expected 'torch:|expected a torch",
-    "wrong_format": r"cannot be read as|is not TOML|found no table|does not hold (a network|decoys)|does not fit the network|tensors by name",
+    "wrong_format": r"not in MEME format|no probabilities of A, C|no whole matrix|cannot be read as|is not TOML|found no table|does not hold (a network|decoys)|does not fit the network|tensors by name",
     "missing": r"found no |found neither|found none|found nothing|is missing|^Missing |requires an argument|names no weights|found 0 FASTA",
     "empty": r"is empty|an empty",
-    "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
+    "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|found 1 window, expected|found \d members, expected|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
                     r"|begin .* before|within it|covariance of|a size of -|at least two names|(open|closed) windows? among|windows in it",
     "wrong_type": r"whole number|valid integer|expected numbers|is not an array|found no array|array of numbers|matrix of numbers|expected a table"
                   r"|numbers of shape|found an? (str|NoneType|int)\b|found an output that is a ",

@@ -9,15 +9,21 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from conftest import toy_model
+from conftest import toy_experiment, toy_model
 from deepmr import propagate
-from deepmr.core import InputError
+from deepmr.answer import causal_effect
+from deepmr.core import Execution, InputError
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.effects import make_engine, mutation_effects, replica, summarise, window_draws
+from deepmr.experiment import PROTOCOLS, plan
 from deepmr.mutagenesis import saturate
 from deepmr.networks import ConvNet, Ensemble, SequenceModel, max_batch_size, memory_for
+from deepmr.pipeline import run
 from deepmr.propagate import Propagator, Window
 from deepmr.regions import one_hot
+from deepmr.tables import table1
+
+QUIET = Execution(announce=lambda line: None)
 
 
 def dna(length, seed):
@@ -324,3 +330,28 @@ def test_an_operation_that_fails_in_a_draw_is_named(monkeypatch):
         warnings.simplefilter("error")
         want = window_draws(make_engine(model, [0, 1], "plain"), dna(300, 0), MaskSampler(model), "w", 2)
     np.testing.assert_array_equal(got.effects, want.effects)
+
+
+@pytest.mark.parametrize("kind", ["one network", "three members"])
+@pytest.mark.parametrize("scale", ["log-odds", "probability", None])
+def test_one_call_from_effects_gives_the_row_of_the_table(kind, scale, toy_files):
+    "For every protocol, scale and kind of model; None: the scale that the command takes."
+    model = toy_model() if kind == "one network" else Ensemble([toy_model(seed=s) for s in range(3)])
+    for shipped in (True, False):
+        draws = dict(draws=None) if shipped else dict(draws=6 if kind == "one network" else 3, protocol="masks")
+        experiment = toy_experiment(model, toy_files, scale=scale, **draws)
+        out, p = toy_files / f"run {shipped}", plan(experiment, QUIET)
+        run(experiment, out, QUIET)
+        asked = {} if shipped else dict(n_draws=draws["draws"], same_masks=True, keep_draws=True, seed=experiment.seed)
+        tables = {name: table1(out, name).set_index("exposure") for name, p_ in PROTOCOLS.items() if p_.shipped == shipped}
+        for exposure in tables["default" if shipped else "masks"].index:
+            here = [exposure in e for e in p.windows.exposures]
+            effects = mutation_effects(p.model, p.x[here], exposure, experiment.outcome, windows=list(p.windows.name[here]), scale=scale, **asked)
+            for name, table in tables.items():
+                got, same = causal_effect(effects, protocol=PROTOCOLS[name]), ["mean", "se", "ci_low", "ci_high", "p", "n_windows"]
+                same += ["training_low", "training_high", "egger_share", "n_networks"] if shipped else ["prediction_low", "prediction_high"]
+                want = table.loc[exposure, same].astype(float)
+                np.testing.assert_allclose([getattr(got, k) for k in same], want, rtol=1e-4, atol=1e-6, err_msg=f"{name}, {exposure}")
+        other = "masks" if shipped else "default"
+        with pytest.raises(InputError, match=f"^protocol: found {other} for effects"):
+            causal_effect(effects, protocol=PROTOCOLS[other])

@@ -188,7 +188,7 @@ def test_what_is_asked_must_be_known():
 def test_the_interval_over_windows_holds_on_the_default_model():
     stored = pd.read_csv(ROOT / "results" / "coverage" / "coverage.csv")
     many = stored[stored.windows >= 100]
-    assert len(many) >= 7 and many.shared_skewness.between(0.93, 0.97).all() and not many.t.between(0.93, 0.97).all()
+    assert len(many) >= 7 and many.shared_skewness.between(0.93, 0.97).all() and stored.shared_skewness.min() > 0.85
 
 
 def test_stored_rounds_of_estimands():
@@ -224,7 +224,7 @@ def test_stored_table_is_that_of_the_stored_rounds():
     made = calibration(read_rounds(STORED / "rounds.csv.gz"))
     pd.testing.assert_frame_equal(stored, made, check_dtype=False, rtol=1e-5)
     about = json.loads((STORED / "simulation.json").read_text())
-    assert about["recipe"] == RECIPE and about["rounds"] == stored.groupby("scenario").rounds.max().to_dict()
+    assert about["recipe"] == RECIPE["protocols"] and about["rounds"] == stored.groupby("scenario").rounds.max().to_dict()
     for local in ("bootstrap", "weighted median"):
         both = stored[stored.scenario.isin([*SCENARIOS, *DRAWN]) & stored.local.eq(local)].groupby("meta").coverage.mean()
         assert both["two-level"] > both["DL, Wald"] + 0.2

@@ -1,87 +1,85 @@
-"""Decoys of the default model and their slopes: `python tools/store_decoys.py DATA OUT [SEED]`.
+"""Decoys of the default model, and many more, fitted afterwards: `python tools/store_decoys.py DATA OUT [SEED]`.
 
-DATA is a directory as `deepmr train` takes it, with the peaks of HepG2. `deepmr decoys` fits in training windows. Decoys and factors are asked
-in 60 open test windows, and in dinucleotide shuffles of these, with the weights as shipped and on log-odds. OUT gets `decoys.csv` and
-`decoy_slopes.csv`.
+DATA is a directory as `deepmr train` takes it, with the peaks of HepG2. `hepg2-single` is asked: the decoys that it was trained with, 240 more
+that are fitted on its trunk in its training windows, and the factors of Table 1, on log-odds and with its dropout off, in open test windows, in
+dinucleotide shuffles of these, and in test windows that a factor binds. OUT gets `decoys.csv`, a row for each decoy, and `decoy_slopes.csv.gz`,
+a row for each window and a column for each label.
 """
-import json
+import gzip
 import sys
-import tempfile
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
 
-from deepmr.cli import decoys as decoys_command
-from deepmr.controls import attach_decoys, shuffled
+from deepmr.controls import decoy_labels, fit_decoys, is_decoy, shuffled
+from deepmr.core import write_file
+from deepmr.draws_mr import draw_slopes
 from deepmr.effects import make_engine
 from deepmr.models import load_model
 from deepmr.mutagenesis import saturate
 from deepmr.networks import SequenceModel
-from deepmr.regions import ALPHABET, sample_bound, sequence_digest, window_name, write_windows
+from deepmr.regions import sample_bound, window_name
 from deepmr.scale import logit_model
 from deepmr.training_data import TrainingData, load_data
 
-OUTCOME = "HepG2_DNase_None"
+OUTCOME, FITTED = "HepG2_DNase_None", 240
+BOUND = ("HepG2_CTCF_None", "HepG2_HNF4A_None", "HepG2_Max_None")
 
 
-def training_windows(data: TrainingData, seed: int, closed: int = 2) -> pd.DataFrame:
+def training_rows(data: TrainingData, seed: int, closed: int = 2) -> np.ndarray:
     "Open training windows and `closed` times as many closed ones, on chromosomes where every label of the cell is known."
     focus, is_open = np.flatnonzero(data.focus), data.y[:, data.labels.index(OUTCOME)]
     rows = data.rows("train")
     rows = rows[data.known[rows][:, focus].all(1)]
     some = np.random.default_rng(seed).choice(rows[~is_open[rows]], closed * is_open[rows].sum(), replace=False)
-    rows = np.sort(np.r_[rows[is_open[rows]], some])
-    windows, letters = data.windows.iloc[rows].reset_index(drop=True), np.array(list(ALPHABET))
-    sequences = ["".join(letters[data.codes[at:at + data.length]]) for at in data.offset[rows]]
-    return windows.assign(name=[window_name(*w) for w in windows[["chrom", "start", "end"]].itertuples(index=False)],
-                          labels=[tuple(data.labels[k] for k in focus if data.y[row, k]) or (".",) for row in rows],
-                          digest=[sequence_digest(s) for s in sequences])
+    return np.sort(np.r_[rows[is_open[rows]], some])
 
 
-def asked_windows(data: TrainingData, seed: int, n: int = 60) -> tuple[list[str], np.ndarray]:
-    "Names and one-hot sequence (n, 4, L) of open test windows that do not overlap."
+def with_fitted(model: SequenceModel, data: TrainingData, seed: int) -> tuple[SequenceModel, pd.DataFrame]:
+    "The model with further decoys, and their numbers of windows and GC content."
+    rows = training_rows(data, seed)
+    x, factors = data.batch(rows).numpy(), [k for k in np.flatnonzero(data.focus) if data.labels[k] != OUTCOME]
+    gc = x[:, 1:3].sum((1, 2)) / x.shape[2]
+    decoys = decoy_labels(data.y[rows, data.labels.index(OUTCOME)], data.y[rows][:, factors], gc, FITTED, seed)
+    wider = fit_decoys(model, x, decoys, "Fitted")
+    return wider, pd.DataFrame({"decoy": wider.labels[-FITTED:], "windows": decoys.sum(0), "gc": [gc[d].mean() for d in decoys.T]})
+
+
+def asked_windows(data: TrainingData, label: str, n: int, seed: int) -> tuple[list[str], np.ndarray]:
+    "Names and one-hot sequence (n, 4, L) of test windows with a label that do not overlap."
     rows = data.rows("test")
     windows = data.windows.iloc[rows].reset_index(drop=True)
     windows["name"] = [window_name(*w) for w in windows[["chrom", "start", "end"]].itertuples(index=False)]
-    names = list(sample_bound(windows, data.y[rows, data.labels.index(OUTCOME)], n, seed).name)
-    at = pd.Series(rows, windows.name).loc[names].to_numpy()
-    return names, data.batch(at).numpy()
+    names = list(sample_bound(windows, data.y[rows, data.labels.index(label)], n, seed).name)
+    return names, data.batch(pd.Series(rows, windows.name).loc[names].to_numpy()).numpy()
 
 
-def slopes(model: SequenceModel, x: np.ndarray, columns: list[int]) -> np.ndarray:
-    "Slope of the last of some outputs on each of the others over the mutations of each window: sum of bx by over sum of bx squared, (N, O - 1)."
-    engine, out = make_engine(model, columns), []
+def slopes(model: SequenceModel, x: np.ndarray, labels: list[str]) -> np.ndarray:
+    "Slopes (N, O) of the outcome on each label over the mutations of each window."
+    engine, out = make_engine(model, [model.index(label) for label in (*labels, OUTCOME)]), []
     for window in x:
-        _, effects = engine.draw(torch.as_tensor(window), saturate(window), {})
-        e = effects.double().numpy()
-        out.append((e[:, :-1] * e[:, -1:]).sum(0) / (e[:, :-1] ** 2).sum(0))
+        effects = engine.draw(torch.as_tensor(window), saturate(window), {})[1].double().numpy()
+        out.append(draw_slopes(effects[:, :-1].T, effects[:, -1]))
     return np.array(out)
 
 
 def main(directory: str, out: str, seed: str = "0") -> None:
     torch.set_num_threads(1)
-    data, model = load_data(directory), load_model("hepg2")
-    with tempfile.TemporaryDirectory() as folder:
-        regions, file = f"{folder}/training.bed", f"{folder}/decoys.safetensors"
-        write_windows(training_windows(data, int(seed)), regions)
-        genome, = Path(directory).glob("*.fa.gz")
-        decoys_command(regions=regions, openness=f"{directory}/peaks/HepG2/DNase.narrowPeak.gz", genome=str(genome), seed=int(seed), out=file)
-        wider = attach_decoys(model, file)
-        with safe_open(file, "pt") as f:
-            about = json.loads(f.metadata()["decoys"])
-    table = pd.DataFrame(about["table"]).set_index("decoy").assign(penalty=about["penalty"][0]).reset_index()
-    labels = [label for label in wider.labels if label.startswith("HepG2_") and label != OUTCOME]
-    columns = [wider.index(label) for label in (*labels, OUTCOME)]
-    logits, (names, x) = logit_model(wider), asked_windows(data, int(seed))
-    found = [slopes(logits, windows, columns) for windows in (x, shuffled(x, int(seed)))]
-    frame = pd.DataFrame({"window": np.repeat(names, len(labels)), "label": labels * len(names),
-                          "slope": found[0].ravel(), "shuffled": found[1].ravel()})
+    data, recipe = load_data(directory), tomllib.loads((Path(__file__).parents[1] / "experiments" / "table1.toml").read_text())
+    wider, table = with_fitted(load_model("hepg2-single"), data, int(seed))
+    labels, logits, frames = [*filter(is_decoy, wider.labels), *recipe["exposures"]], logit_model(wider), []
+    for what, n in ((OUTCOME, 60), *((label, 25) for label in BOUND)):
+        names, x = asked_windows(data, what, n, int(seed))
+        places = {what: x} | ({"shuffled": shuffled(x, int(seed))} if what == OUTCOME else {})
+        frames += [pd.DataFrame(slopes(logits, z, labels), columns=labels).assign(place=place, window=names) for place, z in places.items()]
+    frame = pd.concat(frames).set_index(["place", "window"])
+    trained = pd.DataFrame({"decoy": [label for label in labels if is_decoy(label) and label not in set(table.decoy)]})
     head = f"# python tools/store_decoys.py ../shared/hg19 nbs/data {seed}\n"
-    (Path(out) / "decoys.csv").write_text(head + table.to_csv(index=False, float_format="%.4f"))
-    (Path(out) / "decoy_slopes.csv").write_text(head + frame.to_csv(index=False, float_format="%.5f"))
+    write_file(Path(out) / "decoys.csv", head + pd.concat([trained, table]).to_csv(index=False, float_format="%.4f"))
+    write_file(Path(out) / "decoy_slopes.csv.gz", gzip.compress((head + frame.to_csv(float_format="%.4g")).encode(), mtime=0))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ def main(results: str, *runs: str) -> None:
     old = json.loads(about.read_text()) if about.exists() and path.exists() else {}
     what = [json.loads((Path(run) / "simulation.json").read_text()) for run in runs]
     what += [{k: old[k] for k in what[0]}] if old else []
-    if any(w != {"recipe": RECIPE} | what[0] for w in what):
-        raise InputError(f"runs: found rounds of {'; '.join(map(str, what))}, expected one seed and options, and recipe {RECIPE}")
+    recipe = RECIPE[what[0]["options"].get("ask", "protocols")]
+    if any(w != what[0] | {"recipe": recipe} for w in what):
+        raise InputError(f"runs: found rounds of {'; '.join(map(str, what))}, expected one seed and options, and recipe {recipe}")
     frame = read_rounds(path) if old else pd.DataFrame()
     for run in runs:
         frame = merged(frame, read(Path(run)))

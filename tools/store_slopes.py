@@ -1,12 +1,14 @@
-"""How often the interval over windows holds, for a model's held-out windows: `python tools/store_slopes.py GENOME RESULTS [MODEL]`.
+"""How often the interval over windows holds, for a model's held-out windows: `python tools/store_slopes.py RESULTS [MODEL]`.
 
-RESULTS gets `slopes.csv.gz` (exposure, window, slope: the log-odds slope over all mutations on DNase, dropout off, six digits),
-`coverage.csv` (samples of 25 of each exposure's windows, drawn with replacement) and `slopes.json` (what made them). The windows of an
-exposure are those of the package in which it is bound and that do not overlap. With `-` for GENOME the slopes there are kept.
+RESULTS gets `slopes.csv.gz` (exposure, window, slope: the log-odds slope over all mutations on DNase, dropout off, six digits; of several
+members their mean), `coverage.csv` (samples of 25 of each exposure's windows, drawn with replacement) and `slopes.json` (what made them). The
+exposures are those of experiments/table1.toml, and their windows those of the package in which they are bound and that do not overlap. With `-`
+for MODEL the slopes there are kept.
 """
 import gzip
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +21,27 @@ from deepmr.draws_mr import draw_slopes
 from deepmr.meta import pooled_skewness
 from deepmr.models import load_model
 from deepmr.mutagenesis import saturate
+from deepmr.networks import Ensemble
 from deepmr.propagate import Propagator
-from deepmr.regions import Genome, one_hot, read_windows, sample_bound
+from deepmr.regions import one_hot, read_windows, sample_bound, shipped_bases
 from deepmr.scale import logit_model
 
 OUTCOME, SEED, N, RESAMPLES = "HepG2_DNase_None", 0, 25, 10_000
 
 
-def measured(genome: str, name: str) -> pd.DataFrame:
+def measured(name: str) -> pd.DataFrame:
     "The slopes of every exposure in its windows."
     torch.set_num_threads(1)
-    model, windows, fasta = load_model(name), read_windows(), Genome(genome)
-    exposures = sorted({label for row in windows.labels for label in row} & set(model.labels) - {OUTCOME})
+    model, windows = load_model(name), read_windows()
+    exposures = tomllib.loads((Path(__file__).parents[1] / "experiments" / "table1.toml").read_text())["exposures"]
     chosen = {e: set(sample_bound(windows, [e in row for row in windows.labels], len(windows), SEED).name) for e in exposures}
-    bare = logit_model(model)
-    engine, rows = Propagator(bare, [bare.index(e) for e in (*chosen, OUTCOME)]), []
+    columns = [model.index(e) for e in (*exposures, OUTCOME)]
+    engines = [Propagator(logit_model(m), columns) for m in (model.members if isinstance(model, Ensemble) else (model,))]
+    rows = []
     for w in windows[windows.name.isin(set.union(*chosen.values()))].itertuples():
-        x = one_hot(fasta.fetch(w.chrom, w.start, w.end))[0]
-        effects = engine.draw(torch.tensor(x), saturate(x), {})[1].double().numpy()
-        slopes = draw_slopes(effects[:, :-1].T, effects[:, -1])
+        x = one_hot([shipped_bases(w.chrom, w.start, w.end)])[0]
+        effects = [engine.draw(torch.tensor(x), saturate(x), {})[1].double().numpy() for engine in engines]
+        slopes = np.mean([draw_slopes(e[:, :-1].T, e[:, -1]) for e in effects], 0)
         rows += [{"exposure": e, "window": w.name, "slope": s} for e, s in zip(chosen, slopes) if w.name in chosen[e]]
     return pd.DataFrame(rows).sort_values("exposure", kind="stable")
 
@@ -52,12 +56,12 @@ def bootstrap_t(slopes: np.ndarray, resamples: int = 1000, replicates: int = 600
     return held / resamples
 
 
-def main(genome: str, results: str, name: str = "hepg2") -> None:
+def main(results: str, name: str = "hepg2") -> None:
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
-    if genome != "-":
-        write_file(folder / "slopes.csv.gz", gzip.compress(measured(genome, name).to_csv(index=False, float_format="%.6g").encode(), mtime=0))
-    slopes = {e: f.slope.to_numpy() for e, f in pd.read_csv(folder / "slopes.csv.gz").groupby("exposure")}
+    if name != "-":
+        write_file(folder / "slopes.csv.gz", gzip.compress(measured(name).to_csv(index=False, float_format="%.6g").encode(), mtime=0))
+    slopes = {e: y for e, f in pd.read_csv(folder / "slopes.csv.gz").groupby("exposure") if len(y := f.slope.to_numpy()) >= 10}
     rows = []
     for e, y in slopes.items():
         shared = pooled_skewness(v for other, v in slopes.items() if other != e)
@@ -65,7 +69,7 @@ def main(genome: str, results: str, name: str = "hepg2") -> None:
                      "t": resampled_coverage(y, N, RESAMPLES, SEED), "bootstrap_t": bootstrap_t(y),
                      "shared_skewness": resampled_coverage(y, N, RESAMPLES, SEED, shared)})
     write_file(folder / "coverage.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
-    about = {"command": f"python tools/store_slopes.py ../shared/hg19/hg19_segments.fa.gz results/coverage {name}", "outcome": OUTCOME, "seed": SEED,
+    about = {"command": f"python tools/store_slopes.py results/coverage {name}", "outcome": OUTCOME, "seed": SEED,
              "windows": N, "resamples": RESAMPLES, "of bootstrap-t": 1000, "torch": torch.__version__}
     write_file(folder / "slopes.json", json.dumps(about, indent=1) + "\n")
 

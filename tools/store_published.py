@@ -48,8 +48,9 @@ class Asker:
             seen = has_effect(on_x, on_y)
             s, root = summarise(on_x[:, seen], on_y[:, seen]), np.sqrt(self.draws)
             m = egger(s["bx"], s["bxse"] * root, s["by"], s["byse"] * root)
+            moved = s["bxse"] > 0
             rows.append({"exposure": e, "window": p.windows.name.iloc[i], "estimate": m.estimate, "se": m.se, "n": m.n,
-                         "bx_over_spread": float(np.median(np.abs(s["bx"]) / (s["bxse"] * root)))})
+                         "signal": float(np.median(np.abs(s["bx"][moved]) / (s["bxse"][moved] * root)))})
         return rows
 
 

@@ -384,7 +384,12 @@ class _Run:
     net: ConvNet
     average: ConvNet  # follows `net` as an exponential moving average
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    schedule: torch.optim.lr_scheduler.OneCycleLR
+
+    @property
+    def end(self) -> int:
+        "The number of steps after which the learning rate's cycle ends."
+        return int(self.schedule.total_steps)
 
     def step(self, loss: torch.Tensor, decay: float) -> None:
         "One step of the optimizer, of the schedule and of the average."
@@ -411,16 +416,18 @@ def train_epoch(run: _Run, data: TrainingData, drawn: tuple[np.ndarray, np.ndarr
                 recipe: Recipe, decay: float, tick: Callable[[], None] = lambda: None) -> float:
     "One pass over the drawn windows (rows, shifts, strands). The mean loss."
     run.net.train()
-    total, size, (rows, shift, flip) = 0.0, recipe.batch_size, drawn
+    total, size, (rows, shift, flip), begun = 0.0, recipe.batch_size, drawn, run.schedule.last_epoch
     half = has_bfloat16() if recipe.half is None else recipe.half
     for i in range(0, len(rows) - size + 1, size):
+        if run.schedule.last_epoch == run.end:  # epochs differ by some of the short sites; the last ends with the cycle
+            break
         now = slice(i, i + size)
         y, known = (torch.from_numpy(a).float() for a in (data.y[rows[now]], data.in_loss(rows[now])))
         loss = masked_loss(fast_logits(run.net, data.batch(rows[now], shift[now], flip[now]), half), y, known, *weights)
         run.step(loss, decay)
         total += loss.item()
         tick()
-    return total / max(1, len(rows) // size)
+    return total / max(1, run.schedule.last_epoch - begun)
 
 # %% ../nbs/12b_training.ipynb #02c16c27
 def save_checkpoint(path: Path, **state: Any) -> None:

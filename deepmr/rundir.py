@@ -169,10 +169,11 @@ def describe(p: Plan) -> dict[str, Any]:
     for codes in p.codes:
         content.update(codes_to_one_hot(codes).tobytes())
     content.update("".join(p.windows.name).encode())
+    served = json.dumps([[name, *exposures] for name, exposures in zip(p.windows.name, p.windows.exposures)])
     kind = "members" if isinstance(p.model, Ensemble) else "shipped" if p.protocol.shipped else "masks"
     described = {"experiment": experiment, "draws_are": kind, "source": p.source,
                  "model_sha256": weights_digest(p.model), "model_probe": model_probe(p.model, columns_of(p), probe_windows(p), kind == "masks"),
-                 "windows_sha256": content.hexdigest()}
+                 "windows_sha256": content.hexdigest(), "exposures_of_windows_sha256": sha256(served.encode()), "output": p.model.output}
     if p.asked is not None:
         described["mutations_sha256"] = sha256("".join(f"{m.names()}" for m in p.asked).encode())
     if p.protocol.shipped:
@@ -244,6 +245,9 @@ def _check_links(out: Path) -> None:
                 raise InputError(f"run: found {path}, a link to a place outside the run, expected a run directory of deepmr")
 
 
+LATER = {"exposures_of_windows_sha256", "output"}  # records of older versions lack them
+
+
 def _check_same(described: dict[str, Any], out: Path) -> None:
     "Raise InputError where the directory holds another run."
     found = read_record(out)
@@ -251,7 +255,7 @@ def _check_same(described: dict[str, Any], out: Path) -> None:
     asked = older | found["experiment"]
     asked["protocol"] = protocol_of(found["experiment"]).name
     changed = [k for k, v in described["experiment"].items() if json.dumps(asked[k]) != json.dumps(v)]
-    changed += [k for k in described if k not in ("experiment", "model_probe") and found.get(k) != described[k]]
+    changed += [k for k in described if k not in ("experiment", "model_probe") and (k in found or k not in LATER) and found.get(k) != described[k]]
     probe = described["model_probe"]
     columns = len(described["experiment"]["exposures"]) + len(described.get("decoys", [])) + 1
     if not changed and not same_probe(found.get("model_probe", probe), probe, columns):  # older runs have none
@@ -306,8 +310,7 @@ def open_run(p: Plan, out: Path, command: str = "") -> None:
     write_file(out / "windows.bed", _bed(p))
     doubts = {e: found for e in p.exposures if (found := p.model.label_warnings.get(p.model.labels[p.model.index(e)]))}
     described |= {**file_hashes(p.experiment), "command": command, "versions": versions(), "notes": [n.sentence for n in p.notes],
-                  "doubts": doubts, "output": p.model.output,
-                  "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+                  "doubts": doubts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_file(record, json.dumps(described, indent=1))
 
 # %% ../nbs/08b_rundir.ipynb #29d00001

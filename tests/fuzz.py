@@ -28,7 +28,7 @@ from deepmr.core import Execution, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS: dict[str, tuple[tuple, Callable[..., Any]]] = {}
-SLOW = {"windows of a plan": 2000, "VCF": 3000, "raps": 200, "egger_test": 300, "meta_regression": 300, "ivw, robust": 800}  # cases at most, where one takes long
+SLOW = {"windows of a plan": 1000, "VCF": 1000, "raps": 200, "egger_test": 300, "meta_regression": 300, "ivw, robust": 800}  # cases at most, where one takes long
 LONGEST = 20  # seconds of computing: what takes longer hangs
 
 

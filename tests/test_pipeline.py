@@ -25,6 +25,7 @@ from hypothesis import given, strategies as st
 from typer.testing import CliRunner
 
 from conftest import toy_experiment, toy_model
+from deepmr.adapters import adapt
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
 from deepmr.experiment import PROTOCOLS, Experiment, default_exposures, plan
@@ -88,6 +89,7 @@ def test_no_process_outlives_a_killed_run(named, toy_files):
 KILLED = """
 import sys; sys.path.insert(0, {tests!r})
 from conftest import toy_experiment, toy_model
+from deepmr.adapters import adapt
 from pathlib import Path
 from deepmr.core import Execution
 from deepmr.pipeline import run
@@ -268,6 +270,35 @@ def test_a_model_whose_code_has_changed_is_another_run(code, toy_files, change):
         run(toy_experiment(made(""), toy_files, **draws), out, quiet)
         with pytest.raises(InputError, match="what the model predicts"):
             run(toy_experiment(made(change), toy_files, **draws), out, quiet)
+
+
+def test_windows_that_serve_other_exposures_are_another_run(toy, toy_files):
+    def asked(labels):
+        lines = (f"chr1\t{s}\t{s + 120}\t{labels[i % 2]}\n" for i, s in enumerate(range(200, 1800, 200)))
+        (toy_files / "labels.bed").write_text("#chrom\tstart\tend\tlabels\n" + "".join(lines))
+        return toy_experiment(toy, toy_files, regions=str(toy_files / "labels.bed"), windows=8)
+
+    out = toy_files / "run"
+    table = run(asked(("X_TF1_None", "X_TF2_None")), out, quiet)
+    with pytest.raises(InputError, match=r"holds another run \(it differs in exposures_of_windows_sha256\)"):
+        run(asked(("X_TF2_None", "X_TF1_None")), out, quiet)  # the same windows, each for the other factor
+    assert run(asked(("X_TF1_None", "X_TF2_None")), out, quiet).equals(table)
+    other = run(asked(("X_TF2_None", "X_TF1_None")), toy_files / "other", quiet)
+    assert not np.allclose(other["mean"], table["mean"])
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({k: v for k, v in record.items() if k not in ("exposures_of_windows_sha256", "output")}))
+    (out / "SHA256SUMS").unlink()
+    run(asked(("X_TF1_None", "X_TF2_None")), out, quiet)  # an older version's record
+
+
+def test_a_model_that_calls_its_outputs_something_else_is_another_run(toy_files):
+    def made(output):
+        return adapt(toy_model().module, list(toy_model().labels), 120, output=output)
+
+    out = toy_files / "run"
+    run(toy_experiment(made("logit"), toy_files), out, quiet)
+    with pytest.raises(InputError, match=r"holds another run \(it differs in .*output\)"):
+        run(toy_experiment(made("probability"), toy_files), out, quiet)
 
 
 def test_rounding_and_older_records_are_no_other_model(toy, toy_files):

@@ -6,7 +6,8 @@
 Writes benchmarks/results/networks.csv. A ratio compares CPU seconds of one thread with batched forward passes at the batch size that
 is fastest for them, of which a second's worth is measured and the rest extrapolated. Building an engine is not counted. `at 1` is one
 draw of a new window, `at 50` is fifty of them, from the median of five. Networks without dropout have no second draw of their own.
-`off` is the largest difference to plain passes for 90 mutations, as a share of the largest effect.
+`work` is how many times fewer multiply-adds the fast way takes for one draw, as counted (`04d_choice`): what arithmetic alone allows, before
+the numbers that do not move are left out. `off` is the largest difference to plain passes for 90 mutations, as a share of the largest effect.
 """
 
 import importlib
@@ -22,6 +23,7 @@ from propagate import plain_batch, plain_seconds, seconds
 from torch import nn
 
 from deepmr.adapters import adapt
+from deepmr.choice import WHOLE, fast_work, plain_work
 from deepmr.dropout import MaskSampler
 from deepmr.effects import engine_name, make_engine
 from deepmr.models import DeepSEA, load_model
@@ -50,11 +52,21 @@ def splice(channels=32):
 
 
 def hepg2():
-    return "load_model('hepg2')", "built in", load_model("hepg2")
+    return "load_model('hepg2')", "built in", load_model("hepg2").members[0]
 
 
 def deepsea():
     return "load_model('deepsea')", "independent port", adapt(DeepSEA(), [f"l{i}" for i in range(919)], 1000, "DeepSEA", alphabet="AGCT")
+
+
+def beluga():
+    "Beluga's published shape, of 2,002 labels and 2 kb (Zhou et al. 2018), with random weights."
+    conv = lambda a, b: [nn.Conv2d(a, b, (1, 8)), nn.ReLU()]
+    end = lambda p: [nn.Dropout(p), nn.MaxPool2d((1, 4))]
+    net = nn.Sequential(*conv(4, 320), *conv(320, 320), *end(.2), *conv(320, 480), *conv(480, 480), *end(.2), *conv(480, 640), *conv(640, 640),
+                        nn.Dropout(.5), nn.Flatten(), nn.Linear(67840, 2003), nn.ReLU(), nn.Linear(2003, 2002), nn.Sigmoid())
+    line = "adapt(net, 'labels.txt', 2000, axes='NC1L', alphabet='AGCT')"
+    return line, "published shape", adapt(net, [f"l{i}" for i in range(2002)], 2000, "Beluga", axes="NC1L", alphabet="AGCT")
 
 
 def dragonn():
@@ -117,8 +129,15 @@ def spliceai():
                                      outputs=lambda y: torch.stack([y[:, 1, 240], y[:, 2, 360]], 1))
 
 
-NETWORKS = {"default (hepg2)": hepg2, "DeepSEA": deepsea, "MPRA-DragoNN (Keras)": dragonn, "BPNet": bpnet, "ChromBPNet": chrombpnet,
+NETWORKS = {"default (hepg2)": hepg2, "DeepSEA": deepsea, "Beluga": beluga, "MPRA-DragoNN (Keras)": dragonn, "BPNet": bpnet, "ChromBPNet": chrombpnet,
             "gReLU, dilated": grelu, "SpliceAI-like": spliceai, "BERT on bases": bert, "Enformer, small": enformer, "Borzoi, small": borzoi}
+
+
+def multiply_adds(engine):
+    "Multiply-adds of one draw of a window: plain passes, and propagated differences. The reference passes in full, in both."
+    one, mutants = plain_work(engine.model)
+    once, each = fast_work(engine.carrier, engine.block)
+    return (one.products + mutants.products) / WHOLE, one.products / WHOLE + once.products + each.products
 
 
 def row(name, runs=3, draws=5):
@@ -128,7 +147,7 @@ def row(name, runs=3, draws=5):
     x = random_windows(2, model.length, seed=1)
     mutations, some = saturate(x[0].numpy()), np.random.default_rng(0).permutation(3 * model.length)[:90]
     try:
-        sampler = MaskSampler(model)
+        sampler = None if name.startswith("default") else MaskSampler(model)  # an ensemble's members pass without masks
     except ValueError:
         sampler = None
     masks = lambda draw: sampler("window", draw) if sampler else {}
@@ -146,9 +165,11 @@ def row(name, runs=3, draws=5):
         first = seconds(lambda: engine.draw(window, other, masks(0)))
         more = statistics.median(seconds(lambda: engine.draw(window, other, masks(d))) for d in range(1, draws + 1))
         at.append((one / first, 50 * one / (first + 49 * more)))
+    plain_products, fast_products = multiply_adds(engine.fast) if fast else (1, 1)
     ratio = lambda i: round(statistics.median(a[i] for a in at), 1) if at else 1.0
     return {"network": name, "window_bp": model.length, "line": line, "lines": 1, "right_to": f"{by}; {off:.0e}", "engine": engine_name(engine),
-            "at_1": ratio(0), "at_50": ratio(1) if sampler else np.nan, "draws": "masks" if sampler else "members or backgrounds"}
+            "at_1": ratio(0), "at_50": ratio(1) if sampler else np.nan,
+            "work": round(plain_products / fast_products, 1), "draws": "masks" if sampler else "members or backgrounds"}
 
 
 def main():

@@ -2,7 +2,7 @@
 
 The names below are what one begins with. Each is loaded when it is first used, so `import deepmr` is quick (PEP 562).
 """
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from typing import TYPE_CHECKING, Any
 

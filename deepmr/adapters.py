@@ -6,6 +6,7 @@
 __all__ = ['adapt', 'stack', 'background_ensemble']
 
 # %% ../nbs/01b_adapters.ipynb #d64241f4
+import copy
 import functools
 import re
 import types
@@ -83,8 +84,8 @@ class Adapter(nn.Module):
         "Both strands if asked for, the network, the part of its output, and one number per label."
         layout = self.layout
         if not layout.reverse_complement:
-            return reduced(self.part(self.network(*self.arranged(x))), layout)
-        y = self.part(self.network(*self.arranged(torch.cat([x, x.flip(1, 2)]))))
+            return reduced(self.part(given_to(self.network, self.arranged(x))), layout)
+        y = self.part(given_to(self.network, self.arranged(torch.cat([x, x.flip(1, 2)]))))
         if layout.positions == layout.mirrored:
             forward, backward = reduced(y, layout).chunk(2)
         else:  # the other strand's profile runs backwards
@@ -105,6 +106,12 @@ class Adapter(nn.Module):
         return arranged(x, self.layout, self.order), *given
 
 # %% ../nbs/01b_adapters.ipynb #f49f5e65
+def given_to(network: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    "What a network makes of its inputs. A dict that `encode` made names them, as tokenizers do."
+    first, *more = inputs
+    return network(*more, **first) if isinstance(first, Mapping) else network(first, *more)
+
+
 def repeated(value: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     "A further input once for each sequence of x, written so that the engine can follow it."
     ones = torch.ones(x.shape[0], *[1] * value.dim(), dtype=value.dtype, device=value.device)
@@ -216,8 +223,8 @@ def _try_out(adapter: Adapter, length: int, name: str) -> Any:
     shape = tuple(windows.shape)
     try:
         x = adapter.to(tensor.device).arranged(windows)
-        shape = tuple(x[0].shape)
-        return adapter.network(*x)
+        shape = tuple(getattr(x[0], "shape", ()))
+        return given_to(adapter.network, x)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
         raise InputError(f"model {name}: the network does not take input of shape {shape} (axes {adapter.layout.axes}, "
                          f"length {length}): {first_line(error)}") from None
@@ -261,7 +268,7 @@ def adapt(
     `labels`: `["CTCF", "DNase"]`, `{0: "CTCF", 1: "DNase"}` (`id2label`), or `"labels.txt"` with one label a line.
     What the network reads. `axes`, letter by letter: N batch, C bases, L positions, 1 an axis of length 1: `axes="NLC"` for
     (N, length, 4), `axes="NC1L"` for (N, 4, 1, length). `alphabet="AGCT"`: its second channel is G.
-    `encode=lambda x: x.argmax(1)`: it reads tokens (N, length). `inputs=[atac]`: it reads further inputs, here one of shape
+    `encode=lambda x: x.argmax(1)`: it reads tokens (N, length); a dict names them. `inputs=[atac]`: it reads further inputs, here one of shape
     (1, length) without the batch, the same for all windows. `inputs=[tracks], windows=x`: tracks (W, 2, length) has a row for
     each of the windows x (W, 4, length); effects of other windows are refused.
 
@@ -381,6 +388,40 @@ def _options(given: Mapping[str, Any]) -> Options:
     return made
 
 # %% ../nbs/01b_adapters.ipynb #2dce5443
+def _check_function(y: Any, layout: Layout, output: Any, length: int, name: str) -> None:
+    "InputError for an unknown `output`, and for a function of some positions of a profile, which it would not find on the other strand."
+    if isinstance(y, torch.Tensor) and isinstance(output, str) and output not in OUTPUTS:
+        raise InputError(f"output: found {output!r}, expected one of {', '.join(OUTPUTS)}" + did_you_mean(output, OUTPUTS))
+    if not callable(layout.output) or not layout.reverse_complement:
+        return
+    try:
+        one, other = layout.output(y), layout.output(mirrored(y, length))
+        moved = not torch.allclose(one, other, 1e-4, 1e-6)
+    except Exception:  # `_check_output` says what is wrong with the function
+        return
+    if moved:
+        raise InputError(f"outputs: found a function of some positions of a profile with reverse_complement in model {name}, expected "
+                         "output_axes, reduce and positions, which are turned for the other strand")
+
+
+def mirrored(y: Any, length: int) -> Any:
+    "An output with every profile in it turned round: along the longest axis where there is more than one, or that of the window's length."
+    if isinstance(y, torch.Tensor):
+        longest = max(range(1, y.dim()), key=lambda i: y.shape[i], default=0)
+        return y.flip(longest) if y.dim() > 2 or (longest and y.shape[longest] == length) else y
+    if isinstance(y, (tuple, list)):
+        parts = [mirrored(v, length) for v in y]
+        return type(y)(*parts) if hasattr(y, "_fields") else type(y)(parts)
+    if isinstance(y, Mapping) and not hasattr(y, "to_tuple"):
+        return {k: mirrored(v, length) for k, v in y.items()}
+    if hasattr(y, "__dict__"):
+        other = copy.copy(y)
+        for k, v in vars(y).items():
+            setattr(other, k, mirrored(v, length))
+        return other
+    return y
+
+
 def _known_windows(asked: Options, length: int) -> torch.Tensor | None:
     "The windows to which rows of the further inputs belong. InputError unless they are DNA, told apart by their bases, with one row each."
     if asked.windows is None:
@@ -416,6 +457,7 @@ def _adapted(network: Any, labels: Any, length: int, name: str, asked: Options) 
     network = as_float32(network if isinstance(network, nn.Module) else _Function(network), name)
     windows = _known_windows(asked, length)
     y = _try_out(Adapter(network, layout, asked.inputs, windows), length, name)
+    _check_function(y, layout, asked.output, length, name)
     if part is None and isinstance(y, Mapping) and kind in y:  # a part that has the name of a kind
         layout, kind = replace(layout, output=kind), None
     size = _check_output(y, layout, len(labels), name)

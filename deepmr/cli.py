@@ -216,10 +216,18 @@ def _listed(given: Iterable[str] | str | None) -> tuple[str, ...]:
     return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
 
 
-def _peaks(given: Iterable[str] | None) -> dict[str, str] | str | None:
+def _some(option: str, given: list[str] | None) -> tuple[str, ...]:
+    "`_listed`, without which the default holds. InputError: the option was given, and nothing with it, as an empty variable of a shell does."
+    from deepmr.core import InputError
+    if given and not _listed(given):
+        raise InputError(f"{option}: found --{option} without a value, expected at least one; leave the option out for its default")
+    return _listed(given)
+
+
+def _peaks(given: list[str] | None) -> dict[str, str] | str | None:
     "Files by label from LABEL=FILE, or the one file that serves all. InputError: neither."
     from deepmr.core import InputError
-    if not (parts := _listed(given)):
+    if not (parts := _some("peaks", given)):
         return None
     pairs = [part.partition("=") for part in parts]
     bare = [label for label, equals, _ in pairs if not equals]
@@ -471,10 +479,10 @@ def table1(
     _say_idle(machine, question.model, details.trust_code)
     protocols = list(dict.fromkeys(get_protocol(name.strip()).name for text in protocol or [] for name in text.split(",")))
     check_together(protocols)
-    asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions,
-                       windows=windows, protocol=protocols[0] if protocols else None, scale=scale, motifs=motifs, decoys=decoys, controls=controls)
+    asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_some("exposures", exposures),
+                       regions=regions, windows=windows, protocol=protocols[0] if protocols else None, scale=scale, motifs=motifs, decoys=decoys, controls=controls)
     with _own_labels(question.model, question.outcome, details.trust_code):
-        asked = _with_windows(asked, _peaks(peaks), _listed(chromosomes), machine.execution().announce)
+        asked = _with_windows(asked, _peaks(peaks), _some("chromosomes", chromosomes), machine.execution().announce)
         _carry_out(asked, protocols, out, machine, directions)
 
 # %% ../nbs/14_cli.ipynb #b7c438b8
@@ -528,10 +536,12 @@ def effects(
         raise _UsageError("Missing option '--regions' (or '--vcf').")
     _check_model(question.model)
     _say_idle(machine, question.model, details.trust_code)
-    asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_listed(exposures), regions=regions, scale=scale)
-    if details.seed and len(_listed(question.model)) > 1:
-        machine.execution().announce("note: --seed has no effect: the draws are the ensemble's members, in all windows")
-    asked = _with_windows(asked, None, _listed(chromosomes), machine.execution().announce)
+    asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_some("exposures", exposures), regions=regions,
+                       scale=scale)
+    if details.seed and (question.draws is None or len(_listed(question.model)) > 1):
+        machine.execution().announce("note: --seed has no effect: nothing is drawn from the weights as shipped, or from an ensemble's members, "
+                                     "and all windows are asked")
+    asked = _with_windows(asked, None, _some("chromosomes", chromosomes), machine.execution().announce)
     with _own_labels(question.model, question.outcome, details.trust_code), _Bar() as bar:
         n = write_effects(asked, out, machine.execution(bar))
     _print_model(question.model)

@@ -9,6 +9,7 @@ __all__ = ['dropout_layers', 'MaskSampler', 'shared_masks']
 import contextlib
 import hashlib
 import json
+import random
 import re
 import threading
 import zlib
@@ -142,9 +143,9 @@ def _training(module: nn.Module, paths: list[str]) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def _keeps_statistics(part: nn.Module) -> bool:
-    "Does a layer compute something else in training mode, as normalisation does?"
-    return isinstance(part, nn.modules.batchnorm._NormBase) or any(True for _ in part.buffers(recurse=False))
+def _normalises(part: nn.Module) -> bool:
+    "Does a layer take the statistics of the batch in training mode, so that it computes something else?"
+    return isinstance(part, nn.modules.batchnorm._NormBase)
 
 # %% ../nbs/03_dropout.ipynb #b1d1767a
 def _sites(passes: list[list[Met]], name: str) -> dict[str, Site]:
@@ -223,6 +224,28 @@ def _refuse_by_hand(model: SequenceModel, trained: list[tuple[str, str, int]], s
             raise InputError(f"model {model.name}: found {function} in {path or kind} ({kind}) in training mode, which looks like dropout "
                              "written by hand, expected F.dropout or nn.Dropout, which can be put under masks")
 
+
+def _generators() -> tuple[Any, ...]:
+    "The states of the generators that all share: Python's, numpy's and torch's."
+    numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - it is what networks of others draw from
+    return random.getstate(), numpys["key"].tobytes(), numpys["pos"], torch.get_rng_state().numpy().tobytes()
+
+
+def _refuse_unnamed(model: SequenceModel, x: torch.Tensor, everywhere: list[str], source: str, most: int = 30) -> None:
+    "InputError where a network in training mode, with its dropout off, gives now this and now that: it drops by numbers from elsewhere."
+    def once() -> list[torch.Tensor]:
+        with _training(model.module, everywhere):  # each time from the same buffers
+            given = _pass(model.module, x)[2]
+        return [t for t in (given if isinstance(given, (tuple, list)) else [given]) if isinstance(t, torch.Tensor)]
+
+    before = _generators()
+    first = once()
+    for _ in range(most if _generators() != before else 1):  # a rare event takes many passes to be seen
+        again = once()
+        if len(again) != len(first) or not all(a.shape == b.shape and torch.allclose(a, b, 1e-4, 1e-6, True) for a, b in zip(first, again)):
+            raise InputError(f"model {model.name}: found random numbers {source} in training mode that change predictions, which looks like "
+                             "dropout written by hand, expected F.dropout or nn.Dropout, which can be put under masks")
+
 # %% ../nbs/03_dropout.ipynb #012c3f0f
 @dataclass(frozen=True)
 class Found:
@@ -250,13 +273,17 @@ def _look_for_dropout(model: SequenceModel) -> Found:
             raise
         x = x[:1]  # the batch is then taken to be the first axis
         met, seen, y = _pass(module, x)
-    everywhere = [path for path, part in module.named_modules() if not _keeps_statistics(part)]
+    everywhere = [path for path, part in module.named_modules() if not _normalises(part)]
     try:
         with _training(module, everywhere):
-            trained, random, _ = _pass(module, x)
+            trained, drawn, _ = _pass(module, x)
     except Exception:  # a network that cannot be trained on two windows shows what eval mode shows
-        trained, random = met, seen
-    _refuse_by_hand(model, random, seen)
+        trained, drawn = met, seen
+    else:
+        _refuse_by_hand(model, drawn, seen)
+        if not any(function.startswith("rrelu") for _, function, _ in drawn):  # a random slope drops nothing
+            others = [f"of {function} in {path or type(module).__name__}" for path, function, n in drawn if (path, function, n) not in seen]
+            _refuse_unnamed(model, x, everywhere, (others or ["from outside torch"])[0])
     on = {op.name for op, _ in trained if op.acts and op.p > 0}
     off = {op.name for op, _ in trained if not op.acts}
     usual = {op.name for op, _ in met if (op.p > 0 and op.kind != "weights") or op.acts}

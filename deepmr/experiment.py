@@ -328,6 +328,17 @@ def asked_model(experiment: Experiment, device: str) -> SequenceModel:
     return attach_decoys(model, experiment.decoys) if experiment.decoys else model
 
 
+def _check_idle(experiment: Experiment, model: SequenceModel, protocol: Protocol) -> None:
+    "InputError for a file of motifs or decoys that the protocol would not read."
+    if protocol.shipped:
+        return
+    if experiment.motifs not in (None, "none"):
+        raise InputError(f"motifs: found {quoted(experiment.motifs)} for protocol {protocol.name}, expected none; protocol default has own sites")
+    if experiment.decoys and not any(is_decoy(model.labels[model.index(e)]) for e in experiment.exposures):
+        raise InputError(f"decoys: found {quoted(experiment.decoys)} for protocol {protocol.name}, expected decoys among the exposures; "
+                         "protocol default compares with them")
+
+
 def _settled(experiment: Experiment, model: SequenceModel, outcome: str) -> Experiment:
     "The experiment with protocol, draws, scale, controls and engine as they follow from the model. InputError for what it cannot do."
     masks = experiment.protocol is None and experiment.draws is not None and not isinstance(model, Ensemble)
@@ -339,6 +350,7 @@ def _settled(experiment: Experiment, model: SequenceModel, outcome: str) -> Expe
     decoys, controls = decoys_of(model, outcome), experiment.controls
     if not protocol.shipped and controls not in (None, "none"):
         raise InputError(f"controls: found {controls!r} for protocol {protocol.name}, expected none; protocol default has them")
+    _check_idle(experiment, model, protocol)
     if controls == "decoys" and not decoys:
         raise InputError(f"controls: found no decoys in model {model.name}, expected labels named like {model.labels[0].split('_')[0]}_decoy01_None; "
                          "add some with deepmr decoys, or use shuffled windows")

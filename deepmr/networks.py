@@ -321,6 +321,9 @@ def _kind(model: SequenceModel, output: str | None, tried: torch.Tensor) -> str:
     if kind == "probability" and not inside:
         raise InputError(f"output: found predictions from {float(tried.min()):.3g} to {float(tried.max()):.3g} of model {model.name}, expected "
                          "probabilities between 0 and 1, or output='logit', 'count', 'log count' or 'value'")
+    if kind == "count" and float(tried.min()) < 0:
+        raise InputError(f"output: found a prediction of {float(tried.min()):.3g} of model {model.name}, expected counts, which are not negative, or "
+                         "output='log count' or 'value'")
     if kind == "probability" and (wrong := [k for k, v in model.thresholds.items() if not 0 <= v <= 1]):
         raise InputError(f"model {model.name}: found the threshold {model.thresholds[wrong[0]]!r} of {wrong[0]!r}, expected a probability")
     return kind
@@ -369,7 +372,7 @@ def _take_up(model: SequenceModel) -> torch.Tensor:
     if not _same(once, again, 1e-6):
         raise InputError(f"model {model.name}: found two different predictions for the same window, expected the same; "
                          "draw no random numbers, or draw them with F.dropout, which can be put under masks")
-    if not _same(first[0], once[0], 1e-3):
+    if not all(_same(alone[0], both, 1e-3) for alone, both in zip([first, *(model.forward(w[None].clone()) for w in x[1:])], once)):
         raise InputError(f"model {model.name}: found different predictions for a window alone and in a batch, expected the same; let no layer "
                          "mix the windows of a batch, as BatchNorm without running statistics does")
     return once
@@ -394,6 +397,9 @@ def _try_one(model: SequenceModel, x: torch.Tensor) -> torch.Tensor:
     if got != want:
         raise InputError(f"model {model.name}: found an output of shape {got} for one sequence, "
                          f"expected {want}, one number for each of the {len(model.labels)} labels")
+    if not y.is_floating_point():
+        raise InputError(f"model {model.name}: found predictions of type {str(y.dtype).removeprefix('torch.')}, expected floating-point numbers; "
+                         "say of which, as in outputs=lambda y: y.float()")
     if not bool(torch.isfinite(y).all()):
         raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
     model.always_on = any(op.acts and op.p > 0 for op in ran)

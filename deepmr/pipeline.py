@@ -143,9 +143,9 @@ def with_slopes(data: xr.Dataset, draws: WindowDraws, labels: Sequence[str], see
 
 def _base(data: xr.Dataset, row: pd.Series, exposure: str) -> dict[str, Any]:
     "What all records of an exposure in a window begin with."
-    one = data.isel(window=0)
+    column = data.indexes["exposure"].get_loc(exposure)
     return {"exposure": exposure, "window": row["name"], "chrom": row.chrom, "start": int(row.start), "end": int(row.end),
-            "x_reference": float(one.x_reference.sel(exposure=exposure)), "y_reference": float(one.y_reference)}
+            "x_reference": float(data.x_reference.values[column, 0]), "y_reference": float(data.y_reference.values[0])}
 
 # %% ../nbs/08d_pipeline.ipynb #29d00002
 def shipped_records(data: xr.Dataset, row: pd.Series, sites: dict[str, np.ndarray], noted: str) -> list[dict[str, Any]]:

@@ -7,12 +7,12 @@ __all__ = ['BLUE', 'ORANGE', 'GREY', 'short', 'forest', 'local_effects', 'funnel
            'mutation_map', 'effect_heatmap', 'calibration_plot', 'draw_figures']
 
 # %% ../nbs/09_plots.ipynb #24268c54
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import logomaker
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,7 +20,12 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator
+from matplotlib.transforms import Affine2D
 from scipy.stats import chi2, gaussian_kde
 
 from deepmr.core import InputError, make_folder, write_file
@@ -354,12 +359,29 @@ def _strongest(bx: np.ndarray, width: int) -> tuple[int, int]:
     return start, start + width
 
 
-def _map_one(values: np.ndarray, reference: Sequence[str], place: np.ndarray, name: str, logo: Axes, heat: Axes) -> None:
-    "Draw logo and heat map of effects (W, 4) at positions (W,)."
-    weights = np.zeros_like(values)
-    codes = [ALPHABET.index(b) for b in reference]
-    weights[np.arange(len(codes)), codes] = -np.nansum(values, axis=1) / np.isfinite(values).sum(1)
-    logomaker.Logo(pd.DataFrame(weights, columns=list(ALPHABET)), ax=logo, color_scheme=BASES)
+@functools.cache
+def _letter(base: str) -> Outline:
+    "The outline of a letter, in the unit square."
+    path = TextPath((0, 0), base, size=1, prop=FontProperties(family="DejaVu Sans", weight="bold"))
+    box = path.get_extents()
+    return path.transformed(Affine2D().translate(-box.x0, -box.y0).scale(1 / box.width, 1 / box.height))
+
+
+def _logo(heights: np.ndarray, bases: Sequence[str], ax: Axes) -> None:
+    "Draw a letter of each height (W,), upside down below zero: one patch for each base, where logomaker makes one for each letter."
+    for base, colour in BASES.items():
+        letters = [_letter(base).transformed(Affine2D().scale(0.95, h).translate(i - 0.475, 0))
+                   for i, (h, b) in enumerate(zip(heights, bases)) if b == base and np.isfinite(h) and h]
+        if letters:
+            ax.add_patch(PathPatch(Outline.make_compound_path(*letters), facecolor=colour, linewidth=0))
+    ax.axhline(0, color="black", linewidth=0.5)
+    low, high = min(0.0, np.nanmin(heights)), max(0.0, np.nanmax(heights))
+    ax.set(xlim=(-0.5, len(heights) - 0.5), ylim=(low, high) if high > low else (0, 1))
+
+
+def _map_one(values: np.ndarray, reference: Sequence[str], place: np.ndarray, name: str, logo: Axes, heat: Axes, bar: Axes) -> None:
+    "Draw logo, heat map and colour bar of effects (W, 4) at positions (W,)."
+    _logo(-np.nansum(values, axis=1) / np.isfinite(values).sum(1), reference, logo)
     sns.despine(ax=logo, bottom=True)
     logo.set_ylabel("importance", fontsize=8)
     logo.set_title(name, loc="left", fontsize=10, weight="bold")
@@ -370,7 +392,7 @@ def _map_one(values: np.ndarray, reference: Sequence[str], place: np.ndarray, na
     whole = len(place) >= 10 and np.ptp(place) == len(place) - 1  # a stretch without gaps
     ticks = np.flatnonzero(place % 10 == 0) if whole else np.arange(0, len(place), len(place) // 12 + 1)
     heat.set_xticks(ticks, [f"{p:,}" for p in place[ticks]])
-    heat.figure.colorbar(image, ax=heat, location="right", shrink=0.95, aspect=10, pad=0.01, label="effect")
+    heat.figure.colorbar(image, cax=bar, label="effect")
 
 # %% ../nbs/09_plots.ipynb #051db06a
 def mutation_map(
@@ -389,9 +411,14 @@ def mutation_map(
     start, end = _strongest(effects.bx.values, 60) if span is None else np.searchsorted(place, span)
     if start >= end or (span is not None and not place[0] <= span[0] < span[1] <= place[-1] + 1):
         raise InputError(f"span: found {'-'.join(map(str, span or ()))}, expected positions within {place[0]}-{place[-1] + 1}")
-    figure, axes = plt.subplots(4, 1, figsize=(8, 5), layout="constrained", height_ratios=[1, 1.1, 1, 1.1], sharex=True)
+    figure = plt.figure(figsize=(8, 5))
+    grid = figure.add_gridspec(5, 2, width_ratios=[1, 0.012], height_ratios=[1, 1.1, 0.1, 1, 1.1], wspace=0.015, hspace=0.16, left=0.08,
+                               right=0.92, top=0.95, bottom=0.09)  # of one size, so that no layout has to be worked out
+    axes = [figure.add_subplot(grid[0, 0])]
+    axes += [figure.add_subplot(grid[k, 0], sharex=axes[0]) for k in (1, 3, 4)]
     for i, (key, name) in enumerate((("bx", short(exposure) if exposure else "exposure"), ("by", "outcome"))):
-        _map_one(effects[key].values[start:end], effects.ref.values[start:end], place[start:end], name, *axes[2 * i:2 * i + 2])
+        _map_one(effects[key].values[start:end], effects.ref.values[start:end], place[start:end], name, *axes[2 * i:2 * i + 2],
+                 figure.add_subplot(grid[3 * i + 1, 1]))
     for ax in axes[:3]:
         ax.tick_params(bottom=False, labelbottom=False)
     axes[3].set_xlim(-0.5, end - start - 0.5)

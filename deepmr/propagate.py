@@ -182,7 +182,7 @@ def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict
         return concatenated(ctx, v, *rest, **kwargs)
     if not isinstance(v, LocalDelta) or any(isinstance(a, (LocalDelta, Dense)) for a in leaves([rest, kwargs])):
         return None
-    simple = [a.ref if isinstance(a, BothValues) else a for a in rest]
+    simple = list(mapped(rest, lambda a: a.ref if isinstance(a, BothValues) else a))
     if name in VIEWS:
         return viewed(v, call(node, None, [v.native().contiguous(), *simple], kwargs))
     if name in ELEMENTWISE_NAMES:
@@ -237,7 +237,7 @@ def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequen
 # %% ../nbs/04c_propagate.ipynb #2e0aa824
 def paired(ref: Any, mutant: Any) -> Any:
     "What an operation gave for the reference and for the mutants, as a value; a nest of them where it gave several."
-    if isinstance(ref, Tensor):
+    if isinstance(ref, Tensor) and ref.dtype != torch.bool:
         return Dense(ref, mutant - ref)
     return tuple(map(paired, ref, mutant)) if isinstance(ref, (tuple, list)) else BothValues(ref, mutant)
 
@@ -515,14 +515,15 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
 
 # %% ../nbs/04c_propagate.ipynb #c550c314
 @torch.no_grad()
-def self_check(carrier: Carrier, block: int, n: int = 32, seed: int = 0) -> None:
+def self_check(carrier: Carrier, block: int, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
     layers, rng = dropout_layers(carrier.model), np.random.default_rng(seed)
+    n = min(32, max(6, 64_000 // carrier.model.length))  # mutations, each a plain pass: of 10 kb, a pass can take seconds
     carrier, block = in_double(carrier, block)
     model, block = carrier.model, min(block, 4 * FEW)
     x = F.one_hot(torch.as_tensor(rng.integers(0, 4, model.length)), 4).T
     x, mutations = x.to(model.device, model.dtype), saturate(x.numpy())
-    masks = {name: torch.as_tensor(rng.random(shape) >= p).to(x) / (1 - p)
+    masks = {name: torch.as_tensor(rng.random(shape) >= p).to(x) / ((1 - p) or 1)
              for name, (p, shape) in layers.items()}
     some = mutations[spots(model.length, block, n, rng)]
     reference, effects = Window(carrier, x, some, block).draw(masks)

@@ -121,31 +121,35 @@ _aside = re.compile(r"#|(track|browser)(\s|$)").match  # a line that holds no re
 _CHROM, _START, _END = {"chrom", "chr", "chromosome"}, {"start", "chromstart"}, {"end", "chromend"}
 
 
+def _header(line: str) -> tuple[str, ...]:
+    "Names of columns in lower case, if a line gives them, with or without # before; else ()."
+    names = tuple(f.lower() for f in _split(line.removeprefix("#")))
+    return names if len(names) > 2 and names[0] in _CHROM and names[1] in _START and names[2] in _END else ()
+
+
+def _split(line: str) -> list[str]:
+    return [f.strip() for f in line.split("\t")] if "\t" in line else line.split()
+
+
 def _read_lines(path: Path) -> _Lines:
     "The lines of a file. InputError if it cannot be read as text or gzip."
     kinds = [s[1:].lower() for s in path.suffixes if s.lower().endswith("peak")]
     file = _Lines(path.name, kind=kinds[0] if kinds else "")
     try:
         for number, line in _lines(path):
-            if not _aside(line):
+            if not file.texts and (names := _header(line)):
+                file.header = names
+            elif not _aside(line):
                 if not line.isspace():
                     file.texts.append(line)
                     file.numbers.append(number)
-            elif not file.texts:
-                names = tuple(f.strip().lower() for f in (line[1:].split("\t") if "\t" in line else line[1:].split()))
-                if line[0] == "#" and len(names) > 2 and names[0] in _CHROM and names[1] in _START and names[2] in _END:
-                    file.header = names
-                elif said := re.search(r"\btype=[\"']?(\w+)", line):
-                    file.kind = said[1].lower()
+            elif not file.texts and (said := re.search(r"\btype=[\"']?(\w+)", line)):
+                file.kind = said[1].lower()
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"regions: {path} cannot be read as text or gzip ({error})") from None
     return file
 
 # %% ../nbs/00c_regions.ipynb #c21a0001
-def _split(line: str) -> list[str]:
-    return [f.strip() for f in line.split("\t")] if "\t" in line else line.split()
-
-
 def _check_line(fields: list[str], where: str, width: int) -> None:
     "InputError for the first thing that is wrong with a line."
     if len(fields) < 3:
@@ -178,9 +182,11 @@ def _columns(file: _Lines) -> pd.DataFrame:
 
 # %% ../nbs/00c_regions.ipynb #c21a0003
 def _check_lines(file: _Lines) -> None:
-    "Give the file its columns. InputError for the first line that is wrong, and for a header of labels that does not fit."
+    "Give the file its columns. InputError for the first line that is wrong, and for a header of labels that does not fit, or of MACS' own table."
     if not file.texts:
         return
+    if "abs_summit" in file.header:
+        raise InputError(f"{file.name}: found MACS' table, whose starts and summits count from 1, expected its .narrowPeak")
     file.table = _columns(file)
     if file.header and len(file.header) != file.table.shape[1]:
         if {"labels", "digest"} & set(file.header):
@@ -188,6 +194,7 @@ def _check_lines(file: _Lines) -> None:
         file.header = ()  # a comment
 
 
+_SUMMIT = {"peak", "summit", "pointsource", "point_source"}  # narrowPeak's column 10, as headers call it
 _real = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?inf|nan", re.IGNORECASE).fullmatch
 _colour = re.compile(r"0|\.|[0-9]{1,3},[0-9]{1,3},[0-9]{1,3}").fullmatch
 
@@ -209,13 +216,15 @@ def _is_blocks(fields: Sequence[str]) -> bool:
 # %% ../nbs/00c_regions.ipynb #c21a0002
 def _summit_column(file: _Lines) -> int | None:
     "Which column holds the offset of the summit, by header, name or content. InputError: two readings are possible."
-    if "peak" in file.header:
-        return file.header.index("peak")
+    if named := [k for k, name in enumerate(file.header) if name in _SUMMIT and k > 5]:  # column 4 holds the peak's own name
+        return named[0]
     t = file.table
-    if "labels" in file.header or t.shape[1] < 10 or file.kind in ("broadpeak", "gappedpeak", "bed", "beddetail"):
+    if t.shape[1] < 10 or "labels" in file.header or file.kind in ("broadpeak", "gappedpeak", "bed", "beddetail"):
         return None
     if file.kind == "narrowpeak":
         return 9
+    if file.header:  # it names column 10, and not as a summit
+        return None
     if any(all(map(fits, t.itertuples(index=False, name=None))) for fits in (_is_thick, _is_blocks)):
         return None
     if not all(map(_real, pd.unique(t[[6, 7, 8]].to_numpy().ravel()))) or not any(map(_whole, t[9])):
@@ -400,7 +409,7 @@ class Genome:
         self._fasta = _open_fasta(self.path)
         self.segments = pd.DataFrame([_segment(record.name, len(record), self.path) for record in self._fasta],
                                      columns=["chrom", "start", "end", "record", "strand"])
-        self.matched, self._keys = dict[str, str](), dict[str, list[str]]()
+        self.matched, self._keys, self._even = dict[str, str](), dict[str, list[str]](), set[str]()
         self._places = {chrom: _Places(rows) for chrom, rows in self.segments.groupby("chrom", sort=False)}
 
     def fetch(self, chrom: str, start: int, end: int) -> str:
@@ -414,10 +423,7 @@ class Genome:
             raise InputError(f"{name}: found a region that is not wholly inside {places.words} ({self.path.name})")
         segment = self.segments.iloc[row]
         here = (segment.end - end, segment.end - start) if segment.strand == "-" else (start - segment.start, end - segment.start)
-        try:
-            bases = str(self._fasta[segment.record][here[0]:here[1]])
-        except UnicodeDecodeError:
-            raise InputError(f"{name}: found bytes that are no letters in {self.path.name}, expected bases") from None
+        bases = _letters(self, segment.record, here, name)
         return reverse_complement(bases) if segment.strand == "-" else bases
 
     def name_of(self, chrom: str) -> str | None:
@@ -469,6 +475,35 @@ def _match_name(genome: Genome, chrom: str) -> str | None:
     return fits[0]
 
 # %% ../nbs/00c_regions.ipynb #c21b0005
+def _letters(genome: Genome, record: str, here: tuple[int, int], name: str) -> str:
+    "Bases of a stretch of a record, in upper case. InputError: its last line is too long, or holds what is no letter; `name` is the region's."
+    if record not in genome._even:
+        _check_last_line(genome, record)
+        genome._even.add(record)
+    try:
+        bases = str(genome._fasta[record][here[0]:here[1]])
+    except UnicodeDecodeError:
+        bases = ""
+    if len(bases) != here[1] - here[0] or not (bases.isascii() and bases.isalpha()):
+        odd = sorted({c for c in bases if not (c.isascii() and c.isalpha())})
+        what = " and ".join(map(quoted, odd[:3])) if odd else "bytes that are no letters"
+        raise InputError(f"{name}: found {what} in {genome.path.name}, expected letters of bases")
+    return bases
+
+
+def _check_last_line(genome: Genome, record: str) -> None:
+    "InputError where the last line of a record is longer than the others, which an index of lines of one length does not see."
+    entry = genome._fasta.faidx.index[record]
+    if not entry.lenc or entry.rlen <= entry.lenc:
+        return
+    whole, rest = divmod(entry.rlen - 1, entry.lenc)
+    with open(genome._fasta.filename, "rb") as file:
+        file.seek(entry.offset + whole * entry.lenb - 1)
+        line = file.read(rest + 2)
+    if line[:1] != b"\n" or len(line) < rest + 2 or {b"\n"[0], b">"[0]} & set(line[1:]):
+        raise InputError(f"genome: {genome.path} cannot be read as FASTA (the last line of {record} is longer than those before)")
+
+
 def assembly_of(genome: Genome, name: str) -> str:
     "The assembly of a chromosome of a genome, by its name or its length, '' if neither tells."
     key, assembly = chromosome_key(name)
@@ -572,8 +607,8 @@ def _label_columns(file: _Lines, known: Collection[str]) -> tuple[int | None, in
     "Which columns hold labels and digests, and what says so: 'header', 'deepmr' (which wrote the file), 'names' (of labels), or ''."
     t, width = file.table, file.table.shape[1]
     if file.header:
-        at = [file.header.index(name) if name in file.header else None for name in ("labels", "digest")]
-        return at[0], at[1], "header"
+        at = {name: k for k, name in enumerate(file.header)}
+        return at.get("labels", at.get("label")), at.get("digest"), "header"
     if width not in (7, 8) or (width == 8 and not all(map(_digest, t[7]))):
         return None, None, ""
     digest = 7 if width == 8 else None

@@ -558,10 +558,21 @@ def combined(ctx: Context, f: Callable[..., Tensor], a: LocalDelta, b: LocalDelt
     return replace(a, ref=ref, delta=value - ref[here, None])
 
 
+def as_unmoved(ctx: Context, a: Any, like: LocalDelta) -> Any:
+    "A constant map, the same for every row, such as a further input, as one that no mutation moves; anything else as it is."
+    if not isinstance(a, BothValues) or not isinstance(a.ref, Tensor) or a.ref.dim() != 3 or like.form != 3 or like.flat:
+        return a
+    if len(a.ref) != 1 or a.ref.shape[2] != like.length or not torch.equal(a.mutant, a.ref.expand_as(a.mutant)):
+        return a
+    return replace(like, ref=a.ref[0].T, delta=ctx.zeros((*like.delta.shape[:2], a.ref.shape[1]), like.delta), owned=True)
+
+
 def concatenated(ctx: Context, values: Sequence[Any], dim: int = 0) -> LocalDelta | Strands | None:
     "Values side by side in their channels, or stacked in the batch."
     if dim == 0:
         return Strands(list(values))
+    like = next((v for v in values if isinstance(v, LocalDelta)), None)
+    values = [v if like is None else as_unmoved(ctx, v, like) for v in values]
     if not all(isinstance(v, LocalDelta) and not v.flat for v in values) or dim not in (1, 1 - values[0].form):
         return None
     if len({(v.length, v.form) for v in values}) > 1:

@@ -27,7 +27,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import h5netcdf
+import h5py
 import numpy as np
 import torch
 import xarray as xr
@@ -340,11 +340,36 @@ def netcdf_bytes(data: xr.Dataset) -> bytes:
 
 # %% ../nbs/08b_rundir.ipynb #c0b1000e
 def _write_netcdf(data: xr.Dataset) -> bytes:
-    compress = {v: {"zlib": True, "complevel": 1, "shuffle": True} for v in data.data_vars if data[v].dtype == np.float32}
-    buffer = io.BytesIO()
-    with h5netcdf.File(buffer, "w") as file:  # in memory: where HDF5 finds a disk full, it can take the process down with it
-        data.dump_to_store(xr.backends.H5NetCDFStore(file), encoding=compress)
+    variables, attributes = xr.conventions.cf_encoder(*xr.conventions.encode_dataset_coordinates(data))
+    buffer, scales = io.BytesIO(), dict[str, Any]()
+    with h5py.File(buffer, "w") as file:  # in memory: where HDF5 finds a disk full, it can take the process down with it
+        for i, (dim, size) in enumerate(data.sizes.items()):
+            scales[dim] = scale = _variable(file, dim, variables[dim]) if dim in variables else file.create_dataset(dim, (size,), ">f4")
+            scale.make_scale(dim if dim in variables else f"This is a netCDF dimension but not a netCDF variable.{size:>10d}")
+            scale.attrs["_Netcdf4Dimid"] = np.int32(i)
+        for name, v in variables.items():
+            if name not in scales:
+                stored = _variable(file, name, v)
+                for axis, dim in enumerate(v.dims):
+                    stored.dims[axis].attach_scale(scales[dim])
+        file.attrs.update(attributes)
     return buffer.getvalue()
+
+
+def _variable(file: h5py.File, name: str, v: Any) -> h5py.Dataset:
+    "A variable with its attributes, as xarray encodes it; float32 compressed."
+    values, more = v.values, {}
+    if values.dtype.kind in "UO":
+        return _attributed(file.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype()), v.attrs)
+    if values.dtype == np.float32 and values.size and values.ndim:
+        more = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+    return _attributed(file.create_dataset(name, data=values, fillvalue=v.attrs.get("_FillValue"), **more), v.attrs)
+
+
+def _attributed(stored: h5py.Dataset, attributes: dict[str, Any]) -> h5py.Dataset:
+    for key, value in attributes.items():
+        stored.attrs[key] = np.atleast_1d(value) if key == "_FillValue" else value
+    return stored
 
 # %% ../nbs/08b_rundir.ipynb #c470703d
 @contextlib.contextmanager

@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../nbs/04b_stages.ipynb #bfdeb37d
+import builtins
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -168,17 +170,19 @@ def tried(tracer: Tracer, kind: str, target: Any, args: Any, kwargs: Any) -> tup
 @contextlib.contextmanager
 def followed(module: nn.Module) -> Iterator[None]:
     "While it lasts, the network's code finds a `len` and makers of tensors that take values in tracing."
-    code = [getattr(type(m).forward, "__globals__", {}) for m in module.modules()]
-    homes = [(g, "len") for g in code if not g.get("__name__", "torch").startswith("torch")]
+    homes: list[tuple[dict[str, Any], str]] = [(vars(builtins), "len")]  # the network's code may call helpers from anywhere
     homes += [(vars(torch), name) for name in ("zeros", "ones", "full", "empty", "arange")]
-    before = [(g, name, g.get(name)) for g, name in homes]
+    if "einops" in sys.modules:  # it asks of what library a tensor is
+        einops: Any = sys.modules["einops"]._backends
+        einops._type2backend[StandIn] = einops.get_backend(torch.zeros(()))
+    before = [(home, name, home[name]) for home, name in homes]
     try:
-        for g, name, f in before:
-            g[name] = following(f or len)
+        for home, name, f in before:
+            home[name] = following(f)
         yield
     finally:
-        for g, name, f in reversed(before):
-            g.update({name: f}) if f is not None else g.pop(name, None)
+        for home, name, f in before:
+            home[name] = f
 
 
 def recorded(module: nn.Module, x: Tensor) -> fx.GraphModule:

@@ -245,6 +245,34 @@ def masked_loss(logits: torch.Tensor, y: torch.Tensor, known: torch.Tensor, weig
     each = F.binary_cross_entropy_with_logits(logits, y, reduction="none", pos_weight=positive)
     return (each * known * weight).sum(1).mean()
 
+# %% ../nbs/12b_training.ipynb #6be0c4d7
+def own_motif_weights(data: TrainingData, rows: np.ndarray, motifs: dict[str, np.ndarray], most: int = 20_000, centre: int = 300,
+                      rate: float = 0.05, prior: float = 10.0) -> dict[int, tuple[int, float]]:
+    "Label -> (its own motif, log of how much more often its windows have a hit than other labelled ones), where that is above 0."
+    rows = np.unique(rows[data.y[rows].any(1)])
+    rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+    own = {k: [i for i, name in enumerate(motifs) if target in name.split("::")] for k, target in enumerate(data.targets)}
+    if not len(rows) or not any(own.values()):
+        return {}
+    hits, taught, out = motif_hits(data, rows, list(motifs.values()), centre=centre), data.in_loss(rows), {}
+    for k, which in own.items():
+        y, known = data.y[rows, k], taught[:, k]
+        for i in which if y.any() and (known & ~y).any() else ():
+            share = ((hits[y, i] > np.quantile(hits[known & ~y, i], 1 - rate)).sum() + prior * rate) / (y.sum() + prior)
+            if (weight := math.log(share / rate)) > max(0.0, out.get(k, (0, 0.0))[1]):
+                out[k] = i, weight
+    return out
+
+
+def trust_own_motifs(net: ConvNet, weights: dict[int, tuple[int, float]]) -> None:
+    "Set the last layer's weights on each label's own motif, both strands, where `start_from_motifs` has put it."
+    last, first = net.head[4], net.features[0].out_channels
+    with torch.no_grad():
+        for k, (i, weight) in weights.items() if net.skip is not None else ():
+            if 2 * i + 1 < first:
+                at = last.in_features - first + 2 * i
+                last.weight[k, at:at + 2] = weight
+
 # %% ../nbs/12b_training.ipynb #c32120db
 @torch.no_grad()
 def predict_logits(net: ConvNet, data: TrainingData, rows: np.ndarray, size: int = 64) -> np.ndarray:
@@ -322,13 +350,13 @@ def call_thresholds(net: ConvNet, data: TrainingData) -> dict[str, float]:
 class Recipe:
     "How a network is trained. The defaults are those of the model that ships."
 
-    epochs: int = 3  # passes over the windows that carry a label, and some others
+    epochs: int = 5  # passes over the windows that carry a label, and some others
     batch_size: int = 128
     rate: float = 2e-3  # highest learning rate of the one-cycle schedule, which ends with the last epoch
     weight_decay: float = 0.02
     share: float = 0.6  # of the loss for the focus labels
     dnase: float = 0.08  # of the loss for the focus cell's DNase besides
-    negatives: float = 1.0  # windows without any label per window with one: half of a batch are hard negatives, open or bound by another factor
+    negatives: float = 0.5  # windows without any label per window with one: the others are hard negatives, open or bound by another factor
     sites: float = 0.1  # of the short sites that take part in an epoch: many of them mislead, as their surroundings are not their own
     windows: int | None = 84_000  # of an epoch at most; None: all
     jitter: int = 48  # bp by which a crop moves at most
@@ -336,6 +364,7 @@ class Recipe:
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
     motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: `first_motifs` of JASPAR
     n_motifs: int = 112  # of JASPAR
+    trust: bool = True  # a label's weight on its own motif starts where its windows say (`own_motif_weights`)
     architecture: dict[str, Any] = field(default_factory=lambda: dict(ARCHITECTURE))  # arguments of ConvNet, but for n_labels
     half: bool | None = None  # convolutions in bfloat16 while training; None: where the processor has units for it
     threads: int = 1  # of the arithmetic; the weights' last bits depend on it
@@ -367,11 +396,12 @@ class _Run:
             torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - decay)
 
 
-def _begin(config: dict[str, Any], motifs: dict[str, np.ndarray], recipe: Recipe, seed: int, steps: int) -> _Run:
-    "A run before its first step, a function of the seed. `steps` are those of an epoch."
+def _begin(config: dict[str, Any], motifs: dict[str, np.ndarray], own: dict[int, tuple[int, float]], recipe: Recipe, seed: int, steps: int) -> _Run:
+    "A run before its first step, a function of the seed. `own`: the weights of own motifs; `steps` are those of an epoch."
     torch.manual_seed(seed)
     net = ConvNet(**config)
     start_from_motifs(net, motifs)
+    trust_own_motifs(net, own)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, recipe.epochs * steps, pct_start=0.15)
     return _Run(net, copy.deepcopy(net), optimizer, schedule)
@@ -470,7 +500,8 @@ def train(
     pool = bootstrap_rows(data, seed, recipe.block) if recipe.block else None
     config, steps = {"n_labels": len(data.labels), **recipe.architecture}, _steps(data, recipe, seed, pool)
     motifs = first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs
-    run, log, best = _begin(config, motifs, recipe, seed, steps), list[dict[str, Any]](), None
+    own = own_motif_weights(data, data.rows("train") if pool is None else pool, motifs) if recipe.trust else {}
+    run, log, best = _begin(config, motifs, own, recipe, seed, steps), list[dict[str, Any]](), None
     if checkpoint.exists():
         log, best = load_checkpoint(checkpoint, **vars(run))
     done, total, report = itertools.count(len(log) * steps + 1), recipe.epochs * steps, execution.progress

@@ -7,13 +7,14 @@ __all__ = ['read_variants', 'place_variants', 'windows_around', 'variant_table']
 
 # %% ../nbs/05d_variants.ipynb #5d000004
 import contextlib
+import functools
 import itertools
 import os
 import re
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from deepmr.core import InputError, check_file, from_extra, quoted
 from deepmr.effects import asked_mutations
 from deepmr.mutagenesis import Mutations, check_span
 from deepmr.notes import Note, note
-from deepmr.regions import ALPHABET, Genome, _blocks, centred, codes_to_one_hot
+from deepmr.regions import ALPHABET, Genome, _blocks, assembly_of, centred, chromosome_key, codes_to_one_hot
 
 # %% ../nbs/05d_variants.ipynb #5d000006
 MAX_RECORDS = 5_000_000  # of a VCF, as lines of a BED
@@ -127,17 +128,24 @@ def read_variants(path: str | os.PathLike[str]) -> Variants:
     return found
 
 # %% ../nbs/05d_variants.ipynb #5d000014
-def _renamed(names: pd.Series, known: Collection[str]) -> tuple[pd.Series, list[Note]]:
-    "Chromosomes of a VCF by the names that others have for them, and a note. InputError where none of them is known."
-    known, swap = set(known), {}
-    for name in names.unique():
-        other = name.removeprefix("chr") if name.startswith("chr") else f"chr{name}"
-        if name not in known and other in known:
-            swap[name] = other
+def _renamed(names: pd.Series, known: Collection[str],
+             assembly: Callable[[str], str] = lambda name: chromosome_key(name)[1]) -> tuple[pd.Series, list[Note]]:
+    """Chromosomes of a VCF by the names that others have for them, and a note; `assembly` of a known name, '' if it does not tell.
+
+    InputError where none of them is known.
+    """
+    known, swap, keys = set(known), dict[str, str](), dict[str, list[str]]()
+    for name in known:
+        keys.setdefault(chromosome_key(name)[0], []).append(name)
+    for name in set(names.unique()) - known:
+        key, told = chromosome_key(name)
+        fits = [other for other in keys.get(key, []) if not told or assembly(other) in ("", told)]
+        if len(fits) == 1:
+            swap[name] = fits[0]
     if not known & {swap.get(name, name) for name in names.unique()}:
         raise InputError(f"vcf: found variants on {', '.join(map(str, names.unique()[:5]))}, and none on {', '.join(sorted(known)[:5])} "
                          "of the windows or the genome, expected the same names; bcftools annotate --rename-chrs changes them")
-    what = ", ".join(f"{a} is {b}" for a, b in itertools.islice(swap.items(), 3)) + (", …" if len(swap) > 3 else "")
+    what = ", ".join(f"{a} is {b}" for a, b in itertools.islice(sorted(swap.items()), 3)) + (", …" if len(swap) > 3 else "")
     return names.replace(swap), [note("chromosomes_renamed", what=what)] if swap else []
 
 
@@ -200,7 +208,8 @@ def windows_around(variants: Variants, length: int, genome: Genome | None = None
     With `alone` a window's only variants are those of its middle; otherwise all that it holds, at `least` positions. Windows that would
     leave the genome's sequence, or hold an N, are left out and counted. InputError where none is left.
     """
-    names, notes = _renamed(variants.table.chrom, UCSC_NAMES if genome is None else genome.segments.chrom.unique())
+    names, notes = (_renamed(variants.table.chrom, UCSC_NAMES) if genome is None else
+                    _renamed(variants.table.chrom, genome.segments.chrom.unique(), functools.partial(assembly_of, genome)))
     table, why = variants.table.assign(chrom=names), Counter[str]()
     places = table[["chrom", "position"]].drop_duplicates()
     wrong = [_fits(genome, c, p - length // 2, p - length // 2 + length) for c, p in zip(places.chrom, places.position)]
@@ -295,12 +304,13 @@ def asked_of(windows: pd.DataFrame, codes: np.ndarray, span: Asked, placed: pd.D
 def variant_table(effects: xr.Dataset, placed: pd.DataFrame) -> pd.DataFrame:
     """The effects of placed variants, one row for each variant, window and exposure.
 
-    Columns: chrom, pos (1-based, as in the VCF), id, ref, alt, window, exposure, bx, bxse, by, byse, bxby_cov, x_reference, y_reference.
-    `effects` comes from `mutation_effects`, with all exposures in a list. InputError where it lacks a window or a position.
+    Columns: chrom, pos (1-based, as in the VCF), id, ref, alt, window, exposure, bx, by, x_reference, y_reference, and with several draws or
+    members bxse, byse, bxby_cov. `effects` comes from `mutation_effects`, with all exposures in a list. InputError where it lacks a window or a position.
     """
     where = {d: xr.DataArray(placed[c].to_numpy(), dims="variant") for d, c in (("window", "window"), ("position", "position"), ("alt", "alt"))}
     try:
-        found = effects[["bx", "bxse", "by", "byse", "bxby_cov", "x_reference", "y_reference"]].sel(where)
+        columns = ["bx", "bxse", "by", "byse", "bxby_cov", "x_reference", "y_reference"]
+        found = effects[[c for c in columns if c in effects or not c.endswith(("se", "cov"))]].sel(where)  # one pass has no standard errors
     except KeyError as error:
         raise InputError(f"effects: found none at {error}, expected those of the placed variants") from None
     rows = found.drop_vars(["window", "position", "alt"]).to_dataframe(dim_order=["variant", "exposure"]).reset_index()

@@ -28,7 +28,7 @@ from deepmr.core import Execution, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS: dict[str, tuple[tuple, Callable[..., Any]]] = {}
-SLOW = {"windows of a plan": 2000, "raps": 200, "egger_test": 300, "meta_regression": 300, "ivw, robust": 800}  # cases at most, where one takes long
+SLOW = {"windows of a plan": 2000, "VCF": 3000, "raps": 200, "egger_test": 300, "meta_regression": 300, "ivw, robust": 800}  # cases at most, where one takes long
 LONGEST = 20  # seconds of computing: what takes longer hangs
 
 
@@ -67,7 +67,8 @@ def _(data):
 COLUMN = st.sampled_from(["name", "X_TF1_None", "X_TF1_None, X_TF2_None", "0", "1", "255,0,0", "+", "-", ".", "", "-1", "2.5", "{s}", "{e}", "{s},", "40", "0" * 16, "x;y"])
 PLACE = st.tuples(st.sampled_from(["chr1"] * 8 + ["1", "NC_000001.10", "NC_000001.11", "chrUn_1", "tracker", "GRCh38#0#chr1"]), st.integers(0, 640), st.integers(1, 300))
 HEADERS = st.sampled_from(["", "", "track type=narrowPeak\n", "#chrom\tstart\tend\n", "#chrom\tstart\tend\tlabels\n", "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\n",
-                           "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\tdigest\n", "#chr\tstart\tend\tpeak\tstrand\n"])
+                           "#chrom\tstart\tend\tname\tscore\tstrand\tlabels\tdigest\n", "#chr\tstart\tend\tpeak\tstrand\n", "chrom\tstart\tend\tname\tscore\tstrand\tlabels\n",
+                           "Chr\tStart\tEnd\tname\tscore\tstrand\tsignal\tp\tq\tsummit\n"])
 FURTHER = st.one_of(st.lists(COLUMN, max_size=17), st.sampled_from([["p", "0", "+"], ["p", "0", "-", "9", "-1", "4", "7"], ["p", "0", "+", "{s}", "{e}", "0", "1", "40", "0"]]))
 
 
@@ -107,6 +108,23 @@ FASTA = st.lists(st.one_of(st.sampled_from([">chr1", ">chr1:0-8", ">chr1:5-9", "
 def _(data, start, end):
     bases = api.Genome(written(data, "x.fa")).fetch("chr1", start, end)
     assert start >= 0 and len(bases) == end - start and bases == bases.upper()
+
+
+VCF_START = st.sampled_from(["##fileformat=VCFv4.2\n"] * 5 + ["##fileformat=VCFv4.2\n##contig=<ID=chr1,length=700>\n", ""])
+VCF_COLUMNS = st.sampled_from(["#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"] * 6 + ["#CHROM\tPOS\tID\tREF\tALT\n", ""])
+ALLELE = st.one_of(*[st.sampled_from("ACGT")] * 4, st.sampled_from(["a", "N", "*", ".", "<DEL>", "R", "A,C", "A,<NON_REF>", "G]chr1:5]", ""]), st.text("ACGT", min_size=1, max_size=3))
+RECORD = st.tuples(st.sampled_from(["chr1"] * 6 + ["1", "NC_000001.10", "NC_000001.11", "chr2"]), st.one_of(st.integers(1, 700), st.integers(1, 700), st.integers(1, 700), st.integers(-1, 10**12)).map(str),
+                   st.sampled_from([".", "rs1", "rs1", "x;y"]), ALLELE, ALLELE, st.just("."), st.sampled_from([".", "PASS"]), st.just(".")).map("\t".join)
+
+
+@target("VCF", st.builds(lambda *parts: "".join(parts), VCF_START, VCF_COLUMNS, st.lists(RECORD, max_size=6).map("\n".join)).map(str.encode), st.booleans())
+def _(data, alone):
+    variants = api.read_variants(written(data, "x.vcf"))
+    assert len(variants.table) and (variants.table.ref != variants.table.alt).all() and not variants.table.duplicated(["chrom", "position", "ref", "alt"]).any()
+    placed = api.windows_around(variants, 120, api.Genome(written(f">chr1\n{DNA}\n".encode(), "v.fa")), alone)
+    starts = dict(zip(placed.windows.name, placed.windows.start))
+    assert all(starts[v.window] + v.position == v.place and 0 <= v.position < 120 for v in placed.table.itertuples()) and set(placed.windows.chrom) == {"chr1"}
+    assert not alone or (placed.table.position == 60).all()
 
 
 @target("sequence", st.one_of(st.text(max_size=9), st.lists(st.text("ACGTNacgtn", max_size=5), max_size=4)))

@@ -192,6 +192,14 @@ def test_an_option_with_one_value_is_refused_twice(option, values, tmp_path, mon
     assert (code, shown, said) == (2, "", f"deepmr: {option}: found 2 values, expected one\n") and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["exposures", "peaks", "chromosomes"])
+@pytest.mark.parametrize("value", ["", " , "])
+def test_an_option_without_a_value_is_not_the_default(named, option, value, tmp_path):
+    code, shown, said = invoke(*asked(named), f"--{option}", value, "--out", tmp_path / "run")
+    assert (code, shown) == (2, "") and said.startswith(f"deepmr: {option}: found --{option} without a value, expected at least one")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_flag_may_stand_twice():
     assert invoke("labels", "hepg2", "--trust-code", "--trust-code", "--cell", "HepG2")[0] == 0
 
@@ -317,3 +325,16 @@ def test_options_that_do_nothing_are_named(named, tmp_path, quick):
     assert code == 2 and "note: --workers has no effect" in said and "note: --trust-code has no effect" in said
     code, _, said = invoke(*asked(named, "--out", tmp_path / "run"))
     assert code == 0 and "has no effect" not in said
+
+
+@pytest.mark.parametrize("option, says", [("--motifs", "motifs: found 'x.meme' for protocol masks"), ("--decoys", "decoys: found no file x.meme")])
+def test_files_that_a_protocol_does_not_read_are_refused(named, option, says, tmp_path):
+    code, shown, said = invoke(*asked(named, option, "x.meme"), "--out", tmp_path / "run")
+    assert (code, shown, said.splitlines()[-1][:len(says) + 8]) == (2, "", f"deepmr: {says}")
+
+
+@pytest.mark.parametrize("draws, idle", [((), True), (("--draws", "3"), False)])
+def test_a_seed_of_effects_that_decides_nothing_is_named(named, draws, idle, tmp_path):
+    options = ["--model", named.model, "--outcome", named.outcome, "--genome", named.genome, "--regions", named.regions, "--exposures", "X_TF1_None"]
+    code, _, said = invoke("effects", *options, "--seed", "5", *draws, "--out", tmp_path / "e.nc")
+    assert code == 0 and ("--seed has no effect" in said) == idle

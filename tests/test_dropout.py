@@ -3,6 +3,7 @@ import copy
 import functools
 import hashlib
 import math
+import random
 import re
 from typing import NamedTuple
 
@@ -318,6 +319,63 @@ class Path(Net):
         return self.drop(self.path(x))
 
 
+class RareOrFew(Net):
+    "Drops by few numbers, or by numbers that torch's functions do not give, beside an nn.Dropout."
+
+    def __init__(self, how):
+        super().__init__("module")
+        self.by, self.rng = how, np.random.default_rng(0)
+
+    def dropped(self, x):
+        x = self.drop(x)
+        if not self.training:
+            return x
+        if self.by == "a window at a time":
+            return x * x.new_empty(len(x), 1).bernoulli_(0.5)
+        if self.by == "one number":
+            return x if torch.rand(1) < 0.8 else 0 * x
+        if self.by == "python":
+            return x if random.random() < 0.8 else 0 * x
+        if self.by == "nothing comes of it":
+            return x if torch.rand([]) < 2 and random.random() < 2 else 0 * x
+        kept = (np.random.random(x.shape) if self.by == "numpy" else self.rng.random(x.shape)) > 0.5  # noqa: NPY002
+        return x * torch.from_numpy(kept).to(x.dtype)
+
+
+@pytest.mark.parametrize("by, says", [("a window at a time", "of bernoulli_ in network"), ("one number", "of rand in network"),
+                                      ("python", "from outside torch"), ("numpy", "from outside torch"), ("a generator", "from outside torch")])
+def test_dropout_by_other_random_numbers_is_refused(by, says):
+    model = adapt(RareOrFew(by), ["a", "b"], LENGTH)
+    with pytest.raises(InputError, match=f"found random numbers {says} in training mode that change predictions"):
+        mutation_effects(model, dna(), "a", "b", n_draws=2)
+
+
+def test_random_numbers_of_which_nothing_comes_are_left_alone():
+    assert list(dropout_layers(adapt(RareOrFew("nothing comes of it"), ["a", "b"], LENGTH))) == ["network.drop"]
+
+
+def test_functional_dropout_beside_a_buffer():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("code", torch.linspace(-1, 1, 5))
+
+        def forward(self, x):
+            return F.dropout(x + self.code[0], 0.5, self.training)
+
+    class Both(Net):
+        def __init__(self):
+            super().__init__("module")
+            self.positions = Positions()
+
+        def dropped(self, x):
+            return self.drop(self.positions(x))
+
+    net = Both()
+    found = {name: p for name, (p, _) in dropout_layers(adapt(net, ["a", "b"], LENGTH)).items()}
+    assert found == {"network.positions:dropout": 0.5, "network.drop": 0.5}
+
+
 @pytest.mark.parametrize("net, says", [
     (lambda: ByHand("module"), r"found rand_like in network \(ByHand\) in training mode, which looks like dropout written by hand"),
     (lambda: Alpha("module"), "found alpha dropout in network, expected nn.Dropout"),
@@ -342,6 +400,8 @@ class Bad(Net):
             return y + torch.randn(len(x), 1)
         if self.how == "batch":
             return y - y.mean(0)
+        if self.how == "largest":
+            return y / y.abs().max()
         if self.how == "input":
             x.zero_()
         if self.how == "weights":
@@ -357,6 +417,7 @@ class Bad(Net):
 
 @pytest.mark.parametrize("how, says", [
     ("noise", "two different predictions for the same window"), ("batch", "different predictions for a window alone and in a batch"),
+    ("largest", "different predictions for a window alone and in a batch"),
     ("input", "a network that writes to its input"), ("weights", "changes network.out.bias in a forward pass"),
     ("buffer", "changes network.seen in a forward pass")])
 def test_a_network_that_would_give_wrong_numbers_is_refused(how, says):

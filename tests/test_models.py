@@ -635,3 +635,68 @@ def test_no_module_opens_a_pickle():
         text = path.read_text()
         assert text.count("torch.load(") == text.count("weights_only=True)") + trusted.get(path.name, 0), path.name
         assert not re.search(r"pickle\.loads?\(|shell=True|os\.system|joblib", text), path.name
+
+
+# --- functions of outputs, and inputs by name ---------------------------------------------------------------------------
+
+class Profile(nn.Module):
+    "Two tracks of a window's length, in a form that `how` names."
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.conv = how, nn.Conv1d(4, 2, 9, padding=4)
+
+    def forward(self, x):
+        y = self.conv(x)
+        whole = {"tensor": y, "positions first": y.transpose(1, 2), "one track": y[:, 0], "dict": {0: y}, "tuple": (y, y.sum(2))}
+        return whole.get(self.how, SimpleNamespace(tracks=y))
+
+
+@pytest.mark.parametrize("how, some, whole", [
+    ("tensor", lambda y: y[:, :, 10], lambda y: y.mean(2)), ("positions first", lambda y: y[:, 10], lambda y: y.mean(1)),
+    ("one track", lambda y: y[:, 10:12], lambda y: torch.stack([y.amax(1), y.sum(1)], 1)), ("dict", lambda y: y[0][:, :, 10], lambda y: y[0].mean(2)),
+    ("tuple", lambda y: y[0][:, :, 10], lambda y: y[1]), ("object", lambda y: y.tracks[:, :, 10], lambda y: y.tracks.sum(2))])
+def test_a_function_of_some_positions_is_refused_on_both_strands(how, some, whole):
+    x = np.ascontiguousarray(np.eye(4, dtype=np.float32)[np.random.default_rng(0).integers(0, 4, (2, 40))].transpose(0, 2, 1))
+    net = Profile(how)
+    with pytest.raises(InputError, match="outputs: found a function of some positions of a profile with reverse_complement"):
+        adapt(net, ["a", "b"], 40, outputs=some, reverse_complement=True)
+    assert adapt(net, ["a", "b"], 40, outputs=some).predict(x).shape == (2, 2)
+    both = adapt(net, ["a", "b"], 40, outputs=whole, reverse_complement=True)
+    with torch.no_grad():
+        want = (whole(net(torch.from_numpy(x))) + whole(net(torch.from_numpy(x).flip(1, 2)))) / 2
+    assert np.allclose(both.predict(x), want, atol=1e-6)
+
+
+def test_encode_may_name_inputs():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.out = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, shift, attention_mask, input_ids):
+            return self.out((self.embed(input_ids) * attention_mask[..., None]).sum(1)) + shift
+
+    net, x = Masked(), np.ascontiguousarray(np.eye(4, dtype=np.float32)[np.random.default_rng(0).integers(0, 4, (2, 40))].transpose(0, 2, 1))
+    encode = lambda x: {"input_ids": x.argmax(1) + 5, "attention_mask": torch.ones(len(x), 40)}
+    model = adapt(net, ["a", "b"], 40, encode=encode, inputs=[torch.tensor([0.5])])
+    with torch.no_grad():
+        tokens = torch.from_numpy(x).argmax(1) + 5
+        assert np.allclose(model.predict(x), net(0.5, torch.ones(2, 40), tokens), atol=1e-6)
+
+
+@pytest.mark.parametrize("change, says", [(lambda y: y > 0, "type bool"), (lambda y: y.long(), "type int64"),
+                                          (lambda y: torch.complex(y, y), "type complex64")])
+def test_predictions_are_floating_point_numbers(change, says):
+    with pytest.raises(InputError, match=f"found predictions of {says}, expected floating-point numbers; say of which, as in outputs="):
+        adapt(nn.Sequential(nn.Flatten(), nn.Linear(160, 2)), ["a", "b"], 40, outputs=change)
+
+
+def test_what_numbers_are_called_must_suit_them():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(160, 2))
+    nn.init.constant_(net[1].bias, -3)
+    with pytest.raises(InputError, match=r"output: found a prediction of -.* expected counts, which are not negative"):
+        adapt(net, ["a", "b"], 40, output="count")
+    with pytest.raises(InputError, match=r"output: found 'probabilty', expected one of probability, .*did you mean probability"):
+        adapt(net, ["a", "b"], 40, output="probabilty")

@@ -648,18 +648,95 @@ def deepsea():
 @QUICK
 @given(st.data())
 def test_any_order_and_any_subset(data):
+    "The order changes no byte. A subset is rounded otherwise, as only its stretches are computed; so is a window beside its whole."
     model, length = deepsea()
     x = window(length, seed=data.draw(st.integers(0, 99)))
     every = saturate(x.numpy())
     rows = np.array(data.draw(st.lists(st.integers(0, len(every) - 1), min_size=1, max_size=30)))
+    order = np.random.default_rng(data.draw(st.integers(0, 99))).permutation(len(every))
     engine = SHARED.setdefault("engine", Propagator(model))
     masks = draw_masks(model, data.draw(st.integers(0, 9)))
     _, whole = engine.draw(x, every, masks)
+    _, mixed = engine.draw(x, every[order], masks)
+    assert torch.equal(mixed, whole[order])
     _, part = engine.draw(x, every[rows], masks)
-    torch.testing.assert_close(part, whole[rows], rtol=1e-9, atol=1e-12)  # sums are made in other blocks
+    again = np.random.default_rng(0).permutation(np.repeat(np.arange(len(rows)), 2))
+    _, twice = engine.draw(x, every[rows][again], masks)
+    assert torch.equal(twice, part[again])
+    torch.testing.assert_close(part, whole[rows], rtol=1e-11, atol=1e-13)
 
 
 SHARED: dict = {}
+
+
+class Tracked(nn.Module):
+    "As bpnet-lite's BPNet: a control track beside the map, and its sum beside the mean."
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.body, self.profile, self.count = nn.Conv1d(4, 6, 5, padding=2), Residual(6, 2), nn.Conv1d(8, 1, 7), nn.Linear(7, 1)
+        self.register_buffer("track", torch.linspace(0, 3, 80).reshape(2, 40))
+
+    def forward(self, x):
+        track = torch.ones(len(x), 1, 1, dtype=x.dtype) * self.track
+        y = self.body(self.conv(x).relu())
+        counts = self.count(torch.cat([y.mean(2), torch.log(track.sum((1, 2)) + 1)[:, None]], 1))
+        return torch.cat([self.profile(torch.cat([y, track], 1))[:, 0, 10:14], counts], 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*computed in full")
+def test_a_constant_track_is_carried_beside_the_map():
+    compare(Tracked(), 40, fallbacks=("getitem",))  # where positions become outputs, beside the count
+    count_alone = compare(Tracked(), 40, outputs=[4], fallbacks=("getitem",))
+    assert not any("cat" in f for f in count_alone.fallbacks)
+
+
+@pytest.mark.filterwarnings("ignore:.*computed in full")
+def test_what_einops_makes_is_carried():
+    rearrange, reduce = pytest.importorskip("einops").rearrange, pytest.importorskip("einops").reduce
+
+    class Rearranged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool, self.out = nn.Conv1d(4, 6, 5), nn.MaxPool1d(4), nn.Linear(54, 2)
+
+        def forward(self, x):
+            return self.out(rearrange(self.pool(self.conv(x).relu()), "n c l -> n (c l)"))
+
+    class Reduced(Rearranged):
+        def forward(self, x):
+            y = rearrange(self.conv(x).relu(), "n c (l k) -> n (c k) l", k=4)
+            return self.out(reduce(y, "n (c k) l -> n (c l)", "max", k=4))
+
+    compare(Rearranged(), 40)
+    compare(Reduced(), 40, fallbacks=("reshape",))
+
+
+def test_a_helper_that_asks_for_a_length():
+    class Helped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 6, 5), nn.Linear(7, 2)
+
+        def forward(self, x):
+            return self.out(elsewhere["beside"](self.conv(x).relu().mean(2)))
+
+    elsewhere = {"torch": torch}
+    exec("def beside(y):\n    return torch.cat([y, torch.ones(len(y), 1, dtype=y.dtype)], 1)", elsewhere)  # a module of its own
+    compare(Helped(), 40)
+
+
+@pytest.mark.filterwarnings("ignore:.*computed in full")
+def test_a_truth_value_is_carried():
+    class Where(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.out = nn.Conv1d(4, 6, 5, padding=2), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.out(self.conv(x).masked_fill(x[:, :1] > 0, 0).mean(2))
+
+    compare(Where(), 40, fallbacks=("gt", "masked_fill"))
 
 
 def test_threads_do_not_change_a_byte():

@@ -366,8 +366,13 @@ def test_a_window_around_each_variant(files):
         windows_around(read_variants(vcf([3, 2999])), 120, genome)
     other = windows_around(read_variants(vcf([500], chrom="1")), 120, genome)
     assert other.windows.chrom.tolist() == ["chr1"] and "1 is chr1" in other.notes[0].sentence
-    with pytest.raises(InputError, match=r"variants on NC_000001.10, and none on chr1"):
-        windows_around(read_variants(vcf([500], chrom="NC_000001.10")), 120, genome)
+    refseq = windows_around(read_variants(vcf([500], chrom="NC_000001.10")), 120, genome)
+    assert refseq.windows.chrom.tolist() == ["chr1"] and "NC_000001.10 is chr1" in refseq.notes[0].sentence
+    with pytest.raises(InputError, match=r"variants on NC_000002.12, and none on chr1"):
+        windows_around(read_variants(vcf([500], chrom="NC_000002.12")), 120, genome)
+    (folder / "r.fa").write_text((folder / "g.fa").read_text().replace(">chr1", ">NC_000001.11"))
+    with pytest.raises(InputError, match=r"variants on NC_000001.10, and none on NC_000001.11"):  # of two assemblies
+        windows_around(read_variants(vcf([500], chrom="NC_000001.10")), 120, Genome(folder / "r.fa"))
     text = (folder / "g.fa").read_text()
     (folder / "n.fa").write_text(text[:6 + 495] + "N" + text[6 + 496:])
     found = windows_around(read_variants(vcf([500, 1500])), 120, Genome(folder / "n.fa"))
@@ -381,8 +386,8 @@ def command(files, toy):
     config = dict(n_labels=3, channels=(16, 16), kernels=(7, 3), pools=(4, 2), conv_dropout=(0.2, 0.2), hidden=16, hidden_dropout=0.4, length=120)
     save_model(toy, config, folder / "toy.safetensors")
 
-    def invoke(name, *options, exposures="X_TF1_None,X_TF2_None", out="e.nc", workers=1):
-        known = ["--model", folder / "toy.safetensors", "--outcome", "X_DNase_None", "--genome", folder / "g.fa", "--draws", 6, "--workers", workers]
+    def invoke(name, *options, exposures="X_TF1_None,X_TF2_None", out="e.nc", workers=1, draws=("--draws", 6)):
+        known = ["--model", folder / "toy.safetensors", "--outcome", "X_DNase_None", "--genome", folder / "g.fa", "--workers", workers, *draws]
         done = CliRunner().invoke(app, [name, *map(str, known), "--exposures", exposures, "--out", str(folder / out), *map(str, options)])
         return done.exit_code, done.stdout, done.stderr
 
@@ -404,6 +409,24 @@ def test_effects_of_a_vcf_on_the_command_line(files, command, toy):
     assert data.position.values.tolist() == [60] and data.asked.dtype == bool and data.asked.sum() == 3
     code, out, err = command("effects", "--vcf", vcf([505, 700, 701]), "--regions", folder / "sites.bed")
     assert code == 0 and pd.read_csv(folder / "e.csv").window.nunique() == 1 and "2 of 3" in err  # 505 alone lies in a window
+
+
+def test_effects_of_a_vcf_with_the_weights_as_shipped(files, command, toy):
+    folder, vcf = files.folder, files.vcf
+    code, _, err = command("effects", "--vcf", vcf([500, 510, 1500]), draws=())
+    assert code == 0, err
+    table = pd.read_csv(folder / "e.csv")
+    assert table.pos.tolist() == [501, 501, 511, 511, 1501, 1501] and not {"bxse", "byse", "bxby_cov"} & set(table.columns)  # one pass has none
+    x = one_hot(files.bases[440:560])
+    full = mutation_effects(toy, x, LABELS[:2], LABELS[2], None, windows=["w"])
+    cell = full.sel(window="w", position=60, alt=table.alt[0])
+    np.testing.assert_allclose(table.bx[:2], cell.bx, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table.by[:2], float(cell.by), rtol=1e-4, atol=1e-6)
+    two = ",".join([str(folder / "toy.safetensors")] * 2)  # members give standard errors again
+    done = CliRunner().invoke(app, ["effects", "--model", two, "--outcome", "X_DNase_None", "--genome", str(folder / "g.fa"), "--exposures", "X_TF1_None",
+                                    "--vcf", str(vcf([500, 510])), "--out", str(folder / "m.nc")])
+    assert done.exit_code == 0, done.stderr
+    assert {"bxse", "byse"} <= set(pd.read_csv(folder / "m.csv").columns)
 
 
 def test_span_on_the_command_line(files, command):

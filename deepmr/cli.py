@@ -8,7 +8,6 @@ __all__ = ['app', 'main']
 # %% ../nbs/14_cli.ipynb #52b90dac
 import codecs
 import dataclasses
-import functools
 import inspect
 import io
 import shlex
@@ -157,6 +156,14 @@ class _Details:
         "Let a model's files run code: Kipoi's models, and files of kind bpnet, pt2 or torchscript."))] = False
 
 # %% ../nbs/14_cli.ipynb #3e99dee8
+def _beside_bar(line: str) -> None:
+    "A line on the error stream, above a progress bar if there is one."
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+    else:
+        typer.echo(line, err=True)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Machine:
     "Options that say how the work is done. No number depends on them."
@@ -168,7 +175,7 @@ class _Machine:
         "These options as the other chapters take them."
         from deepmr.core import Execution
         return Execution(device=self.device, workers=self.workers, scheduler=getattr(self, "scheduler", None),
-                         announce=functools.partial(typer.echo, err=True), progress=progress)
+                         announce=_beside_bar, progress=progress)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

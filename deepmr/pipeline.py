@@ -413,6 +413,26 @@ def _by_cluster(client: Any, p: Plan, left: Sequence[int], execution: Execution)
     except ImportError as error:
         raise InputError(f"{where}: a worker has no {error.name}, expected deepmr {versions()['deepmr']} and what it needs") from None
 
+# %% ../nbs/08d_pipeline.ipynb #37000011
+SPEAK_OF = 100  # windows of a run that is long enough for its first rows to be told
+
+
+class _FirstRows:
+    "Tells, at each quarter of a long run with the weights as shipped, the means so far of the six exposures with most windows."
+
+    def __init__(self, windows: int, announce: Callable[[str], None]):
+        self.windows, self.announce, self.done, self.found = windows, announce, 0, dict[str, list[float]]()
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> None:
+        self.done += 1
+        for r in records:
+            if r["method"] == "slope" and np.isfinite(r["estimate"]):
+                self.found.setdefault(r["exposure"], []).append(r["estimate"])
+        if self.windows >= SPEAK_OF and self.found and self.done * 4 // self.windows > (self.done - 1) * 4 // self.windows and self.done < self.windows:
+            most = sorted(self.found.items(), key=lambda item: -len(item[1]))[:6]
+            self.announce(f"after {self.done} of {self.windows} windows, effect (windows): "
+                          + ", ".join(f"{e} {np.mean(v):.2f} ({len(v)})" for e, v in most))
+
 # %% ../nbs/08d_pipeline.ipynb #37000001
 def _elsewhere(p: Plan, left: Sequence[int], execution: Execution, workers: int, client: Any) -> Generator[WindowResult] | None:
     "Windows done by other processes; None where this one does better alone."
@@ -427,17 +447,20 @@ def _do_windows(p: Plan, out: Path, execution: Execution, client: Any) -> None:
     "The windows of a run that are not done yet, each kept as it is finished."
     left, draws, total = windows_left(p, out, execution.announce), p.draws, len(p.windows) * p.draws
     done, workers, progress = total - len(left) * draws, execution.workers or torch.get_num_threads(), execution.progress
+    told = _FirstRows(len(left), execution.announce)
     if results := _elsewhere(p, left, execution, workers, client):
         with contextlib.closing(results):
             for result in results:
                 keep_window(out, result)
+                told(result.records)
                 progress(done := done + draws, total, result.window)
     elif left:
         worker, ticks, sites = Worker(p.model, p.exposures, p.decoys, p.experiment), itertools.count(done + 1), own_sites(p, left)
         for i in left:
             tick = functools.partial(lambda name: progress(next(ticks), total, name), p.windows.name[i])
             here, asked = unpacked(sites[i], p.model.length), p.asked[i] if p.asked else None
-            keep_window(out, worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), here, workers, tick, asked))
+            keep_window(out, result := worker(p.windows.iloc[i], codes_to_one_hot(p.codes[i]), here, workers, tick, asked))
+            told(result.records)
 
 
 def _write_tables(out: Path, protocol: str) -> pd.DataFrame:

@@ -70,7 +70,8 @@ class Asker:
             c, noted = p.labels.index(e), ",".join(codes(draws.notes))
             ok = slice(None) if whole else np.isfinite(mean[:, c]) & np.isfinite(mean[:, -1])
             bx, by, position = mean[ok, c], mean[ok, -1], draws.mutations.position[ok]
-            row = {"exposure": e, "window": name, "egger_t": intercept_t(bx, by, position), "site_xy": np.nan, "site_xx": np.nan, "enrichment": np.nan}
+            row = {"exposure": e, "window": name, "egger_t": intercept_t(bx, by, position), "site_xy": np.nan, "site_xx": np.nan,
+                   "enrichment": np.nan}
             if e in sites:
                 row["site_xy"], row["site_xx"] = site_sums(bx, by, position, sites[e])
                 row["enrichment"] = site_enrichment(bx, position, sites[e])
@@ -95,7 +96,8 @@ def table(records: pd.DataFrame, slopes: dict[str, np.ndarray], p: Plan, network
     at, decoys = {e: i for i, e in enumerate(p.labels)}, [i for i, e in enumerate(p.labels[:-1]) if is_decoy(e)]
     found = [slopes[w][networks] for w in frame.window]
     own = [s[:, at[e]] for s, e in zip(found, frame.exposure)]
-    frame = frame.assign(draw_slopes=[s.tolist() for s in own], estimate=[s.mean() for s in own], decoy_slopes=[s[:, decoys].mean(0).tolist() for s in found])
+    frame = frame.assign(draw_slopes=[s.tolist() for s in own], estimate=[s.mean() for s in own],
+                         decoy_slopes=[s[:, decoys].mean(0).tolist() for s in found])
     doubts = {e: list(p.model.label_warnings[e]) for e in p.exposures if p.model.label_warnings.get(e)}
     record = {"experiment": {"scale": "log-odds", "controls": "decoys"}, "motifs": list(p.motifs)}
     return _answers({e: f for e in p.exposures if len(f := frame[frame.exposure == e])}, record, doubts)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from store_four_hundred import keep
 
 from deepmr.core import write_file
 from deepmr.draws_mr import has_effect
@@ -24,7 +25,6 @@ from deepmr.mr import egger
 from deepmr.networks import weights_digest
 from deepmr.regions import codes_to_one_hot
 from deepmr.rundir import versions
-from store_four_hundred import keep
 
 ROOT, SEED = Path(__file__).resolve().parents[1], 0
 
@@ -87,7 +87,8 @@ def main(name: str = "hepg2-single", results: str = "results/published", workers
     keep(pd.DataFrame(rows), folder / "table.csv")
     keep(local, folder / "local.csv.gz")
     about = {"command": " ".join(["python", "tools/store_published.py", *sys.argv[1:]]), "outcome": asked["outcome"], "seed": SEED,
-             "windows": len(p.windows), "windows of a factor": int(windows), "draws": int(draws), "source": p.source, "notes": [n.sentence for n in p.notes],
+             "windows": len(p.windows), "windows of a factor": int(windows), "draws": int(draws), "source": p.source,
+             "notes": [n.sentence for n in p.notes],
              "weights_sha256": weights_digest(p.model), "seconds": round(time.time() - begun), "workers": int(workers), "versions": versions()}
     write_file(folder / "run.json", json.dumps(about, indent=1) + "\n")
     print(f"{about['seconds']} s")

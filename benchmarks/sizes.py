@@ -78,7 +78,8 @@ def measure(exposures: int, windows: int) -> dict[str, float]:
         seconds["plan"], planned = timed(lambda: plan(asked, quiet))
         seconds["windows and tables"], _ = timed(lambda: run(planned, out, quiet))
         seconds["nothing left to do"], _ = timed(lambda: run(planned, out, quiet))
-        for stage, work in (("status", status), ("read_local", read_local), ("table1", table1), ("read_slopes", read_slopes), ("effect_matrix", effect_matrix),
+        for stage, work in (("status", status), ("read_local", read_local), ("table1", table1), ("read_slopes", read_slopes),
+                            ("effect_matrix", effect_matrix),
                             ("direct_effects", direct_effects), ("figures", draw_figures), ("report", report)):
             seconds[stage], _ = timed(lambda: work(out))
         seconds["command: --help"] = command("--help")

@@ -487,7 +487,8 @@ def table1(
     protocols = list(dict.fromkeys(get_protocol(name.strip()).name for text in protocol or [] for name in text.split(",")))
     check_together(protocols)
     asked = Experiment(**dataclasses.asdict(question), **dataclasses.asdict(details), exposures=_some("exposures", exposures),
-                       regions=regions, windows=windows, protocol=protocols[0] if protocols else None, scale=scale, motifs=motifs, decoys=decoys, controls=controls)
+                       regions=regions, windows=windows, protocol=protocols[0] if protocols else None, scale=scale, motifs=motifs,
+                       decoys=decoys, controls=controls)
     with _own_labels(question.model, question.outcome, details.trust_code):
         asked = _with_windows(asked, _peaks(peaks), _some("chromosomes", chromosomes), machine.execution().announce)
         _carry_out(asked, protocols, out, machine, directions)

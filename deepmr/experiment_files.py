@@ -258,7 +258,8 @@ def on_chromosomes(
     data = path.read_bytes()
     lines = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
     wanted = {c.encode() for c in chromosomes}
-    text = b"".join(line for line in lines if re.match(rb"#|(track|browser|chr|chrom|chromosome)(\s|$)", line, re.I) or set(line.split(maxsplit=1)[:1]) & wanted)
+    heads = re.compile(rb"#|(track|browser|chr|chrom|chromosome)(\s|$)", re.I)
+    text = b"".join(line for line in lines if heads.match(line) or set(line.split(maxsplit=1)[:1]) & wanted)
     folder = make_folder(cache_dir() / "windows", "cache")
     stem, _, kind = path.name.removesuffix(".gz")[-100:].rpartition(".")  # the kind says what narrowPeak's columns are
     write_file(kept := folder / f"{stem or 'regions'}-{sha256(text).hexdigest()[:12]}.{kind or 'bed'}", text, "cache")

@@ -428,7 +428,8 @@ class _FirstRows:
         for r in records:
             if r["method"] == "slope" and np.isfinite(r["estimate"]):
                 self.found.setdefault(r["exposure"], []).append(r["estimate"])
-        if self.windows >= SPEAK_OF and self.found and self.done * 4 // self.windows > (self.done - 1) * 4 // self.windows and self.done < self.windows:
+        quarter = self.done * 4 // self.windows > (self.done - 1) * 4 // self.windows
+        if quarter and self.windows >= SPEAK_OF and self.found and self.done < self.windows:
             most = sorted(self.found.items(), key=lambda item: -len(item[1]))[:6]
             self.announce(f"after {self.done} of {self.windows} windows, effect (windows): "
                           + ", ".join(f"{e} {np.mean(v):.2f} ({len(v)})" for e, v in most))

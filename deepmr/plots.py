@@ -417,7 +417,7 @@ def mutation_map(
     axes = [figure.add_subplot(grid[0, 0])]
     axes += [figure.add_subplot(grid[k, 0], sharex=axes[0]) for k in (1, 3, 4)]
     for i, (key, name) in enumerate((("bx", short(exposure) if exposure else "exposure"), ("by", "outcome"))):
-        _map_one(effects[key].values[start:end], effects.ref.values[start:end], place[start:end], name, *axes[2 * i:2 * i + 2],
+        _map_one(effects[key].values[start:end], effects.ref.values[start:end], place[start:end], name, axes[2 * i], axes[2 * i + 1],
                  figure.add_subplot(grid[3 * i + 1, 1]))
     for ax in axes[:3]:
         ax.tick_params(bottom=False, labelbottom=False)

@@ -200,7 +200,8 @@ def _answer_table(table: pd.DataFrame) -> dict[str, Any]:
         rows.append([cell(r.exposure, short(r.exposure), href=f"#x{i}"), cell(r["mean"], effect), cell(r.verdict),
                      cell(r.training_low, span(r.training_low, r.training_high)),
                      cell(r.decoy_percentile, share), cell(r.decoy_q),
-                     cell(r.own_site, own, wrap=not np.isfinite(r.own_site)), cell(r.probability), cell(int(r.n_windows), str(r.n_windows)), cell(spoken(r.warnings), wrap=True)])
+                     cell(r.own_site, own, wrap=not np.isfinite(r.own_site)), cell(r.probability), cell(int(r.n_windows), str(r.n_windows)),
+                     cell(spoken(r.warnings), wrap=True)])
     return as_table("Causal effects, weights as shipped. A click on a header sorts.", ANSWER_COLUMNS, rows, explained=True)
 
 # %% ../nbs/10_report.ipynb #10d00002

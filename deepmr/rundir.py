@@ -344,10 +344,10 @@ def netcdf_bytes(data: xr.Dataset) -> bytes:
 # %% ../nbs/08b_rundir.ipynb #c0b1000e
 def _write_netcdf(data: xr.Dataset) -> bytes:
     variables, attributes = xr.conventions.cf_encoder(*xr.conventions.encode_dataset_coordinates(data))
-    buffer, scales = io.BytesIO(), dict[str, Any]()
+    buffer, scales = io.BytesIO(), dict[Any, Any]()
     with h5py.File(buffer, "w") as file:  # in memory: where HDF5 finds a disk full, it can take the process down with it
         for i, (dim, size) in enumerate(data.sizes.items()):
-            scales[dim] = scale = _variable(file, dim, variables[dim]) if dim in variables else file.create_dataset(dim, (size,), ">f4")
+            scales[dim] = scale = _variable(file, str(dim), variables[dim]) if dim in variables else file.create_dataset(dim, (size,), ">f4")
             scale.make_scale(dim if dim in variables else f"This is a netCDF dimension but not a netCDF variable.{size:>10d}")
             scale.attrs["_Netcdf4Dimid"] = np.int32(i)
         for name, v in variables.items():

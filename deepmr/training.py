@@ -254,7 +254,8 @@ def own_motif_weights(data: TrainingData, rows: np.ndarray, motifs: dict[str, np
     own = {k: [i for i, name in enumerate(motifs) if target in name.split("::")] for k, target in enumerate(data.targets)}
     if not len(rows) or not any(own.values()):
         return {}
-    hits, taught, out = motif_hits(data, rows, list(motifs.values()), centre=centre), data.in_loss(rows), {}
+    hits, taught = motif_hits(data, rows, list(motifs.values()), centre=centre), data.in_loss(rows)
+    out: dict[int, tuple[int, float]] = {}
     for k, which in own.items():
         y, known = data.y[rows, k], taught[:, k]
         for i in which if y.any() and (known & ~y).any() else ():
@@ -266,11 +267,12 @@ def own_motif_weights(data: TrainingData, rows: np.ndarray, motifs: dict[str, np
 
 def trust_own_motifs(net: ConvNet, weights: dict[int, tuple[int, float]]) -> None:
     "Set the last layer's weights on each label's own motif, both strands, where `start_from_motifs` has put it."
-    last, first = net.head[4], net.features[0].out_channels
+    conv: Any = net.features[0]
+    last: Any = net.head[4]
     with torch.no_grad():
         for k, (i, weight) in weights.items() if net.skip is not None else ():
-            if 2 * i + 1 < first:
-                at = last.in_features - first + 2 * i
+            if 2 * i + 1 < conv.out_channels:
+                at = last.in_features - conv.out_channels + 2 * i
                 last.weight[k, at:at + 2] = weight
 
 # %% ../nbs/12b_training.ipynb #c32120db
@@ -350,13 +352,13 @@ def call_thresholds(net: ConvNet, data: TrainingData) -> dict[str, float]:
 class Recipe:
     "How a network is trained. The defaults are those of the model that ships."
 
-    epochs: int = 5  # passes over the windows that carry a label, and some others
+    epochs: int = 3  # passes over the windows that carry a label, and some others
     batch_size: int = 128
     rate: float = 2e-3  # highest learning rate of the one-cycle schedule, which ends with the last epoch
     weight_decay: float = 0.02
     share: float = 0.6  # of the loss for the focus labels
     dnase: float = 0.08  # of the loss for the focus cell's DNase besides
-    negatives: float = 0.5  # windows without any label per window with one: the others are hard negatives, open or bound by another factor
+    negatives: float = 1.0  # windows without any label per window with one: half of a batch are hard negatives, open or bound by another factor
     sites: float = 0.1  # of the short sites that take part in an epoch: many of them mislead, as their surroundings are not their own
     windows: int | None = 84_000  # of an epoch at most; None: all
     jitter: int = 48  # bp by which a crop moves at most
@@ -364,7 +366,7 @@ class Recipe:
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
     motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: `first_motifs` of JASPAR
     n_motifs: int = 112  # of JASPAR
-    trust: bool = True  # a label's weight on its own motif starts where its windows say (`own_motif_weights`)
+    trust: bool = False  # a label's weight on its own motif starts where its windows say (`own_motif_weights`); not so in what ships
     architecture: dict[str, Any] = field(default_factory=lambda: dict(ARCHITECTURE))  # arguments of ConvNet, but for n_labels
     half: bool | None = None  # convolutions in bfloat16 while training; None: where the processor has units for it
     threads: int = 1  # of the arithmetic; the weights' last bits depend on it

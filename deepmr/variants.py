@@ -305,7 +305,8 @@ def variant_table(effects: xr.Dataset, placed: pd.DataFrame) -> pd.DataFrame:
     """The effects of placed variants, one row for each variant, window and exposure.
 
     Columns: chrom, pos (1-based, as in the VCF), id, ref, alt, window, exposure, bx, by, x_reference, y_reference, and with several draws or
-    members bxse, byse, bxby_cov. `effects` comes from `mutation_effects`, with all exposures in a list. InputError where it lacks a window or a position.
+    members bxse, byse, bxby_cov. `effects` comes from `mutation_effects`, with all exposures in a list.
+    InputError where it lacks a window or a position.
     """
     where = {d: xr.DataArray(placed[c].to_numpy(), dims="variant") for d, c in (("window", "window"), ("position", "position"), ("alt", "alt"))}
     try:

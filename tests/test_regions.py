@@ -263,8 +263,10 @@ def test_a_peak_without_a_whole_window_is_left_out_and_counted(toy, toy_files):
 
 
 @pytest.mark.parametrize("text, words", [
-    (">chr1\nACGTACGT\nACGTACGTACGT\n>chr2\nACGT\n", "the last line of chr1 is longer"), (">chr1\r\nACGTACGT\r\nACGTACGTACGT", "the last line of chr1 is longer"),
-    (">chr1\nACGTACGT\nACGTACGTA\n", "the last line of chr1 is longer"), (">chr1\nACGT ACGT\nACGTACGTA\n", "found ' '"), (">chr1\nACGT-ACGT\n", "found '-'"),
+    (">chr1\nACGTACGT\nACGTACGTACGT\n>chr2\nACGT\n", "the last line of chr1 is longer"),
+    (">chr1\r\nACGTACGT\r\nACGTACGTACGT", "the last line of chr1 is longer"),
+    (">chr1\nACGTACGT\nACGTACGTA\n", "the last line of chr1 is longer"), (">chr1\nACGT ACGT\nACGTACGTA\n", "found ' '"),
+    (">chr1\nACGT-ACGT\n", "found '-'"),
     (">chr1\nACGTACGü\n", "found 'Ü'"), (">chr1\n12 ACGTAC\n", "found ' ' and '1' and '2'")])
 def test_a_fasta_whose_bases_stand_elsewhere_than_its_index_says_is_refused(tmp_path, text, words):
     (tmp_path / "x.fa").write_text(text, newline="")

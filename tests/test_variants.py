@@ -423,8 +423,8 @@ def test_effects_of_a_vcf_with_the_weights_as_shipped(files, command, toy):
     np.testing.assert_allclose(table.bx[:2], cell.bx, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(table.by[:2], float(cell.by), rtol=1e-4, atol=1e-6)
     two = ",".join([str(folder / "toy.safetensors")] * 2)  # members give standard errors again
-    done = CliRunner().invoke(app, ["effects", "--model", two, "--outcome", "X_DNase_None", "--genome", str(folder / "g.fa"), "--exposures", "X_TF1_None",
-                                    "--vcf", str(vcf([500, 510])), "--out", str(folder / "m.nc")])
+    done = CliRunner().invoke(app, ["effects", "--model", two, "--outcome", "X_DNase_None", "--genome", str(folder / "g.fa"), "--exposures",
+                                    "X_TF1_None", "--vcf", str(vcf([500, 510])), "--out", str(folder / "m.nc")])
     assert done.exit_code == 0, done.stderr
     assert {"bxse", "byse"} <= set(pd.read_csv(folder / "m.csv").columns)
 

@@ -91,9 +91,7 @@ class Adapter(nn.Module):
         else:  # the other strand's profile runs backwards
             forward, backward = y.chunk(2)
             forward, backward = reduced(forward, layout), reduced(backward, replace(layout, positions=layout.mirrored))
-        if self.swap is not None:
-            backward = backward.index_select(1, self.swap)
-        return (forward + backward) / 2
+        return (forward + (backward if self.swap is None else backward.index_select(1, self.swap))) / 2
 
     def part(self, y: Any) -> torch.Tensor:
         "The part of the network's output that was asked for."
@@ -421,7 +419,7 @@ def mirrored(y: Any, length: int) -> Any:
         return other
     return y
 
-
+# %% ../nbs/01b_adapters.ipynb #4d0000a1
 def _known_windows(asked: Options, length: int) -> torch.Tensor | None:
     "The windows to which rows of the further inputs belong. InputError unless they are DNA, told apart by their bases, with one row each."
     if asked.windows is None:

@@ -224,7 +224,7 @@ def _refuse_by_hand(model: SequenceModel, trained: list[tuple[str, str, int]], s
             raise InputError(f"model {model.name}: found {function} in {path or kind} ({kind}) in training mode, which looks like dropout "
                              "written by hand, expected F.dropout or nn.Dropout, which can be put under masks")
 
-
+# %% ../nbs/03_dropout.ipynb #4d0000b1
 def _generators() -> tuple[Any, ...]:
     "The states of the generators that all share: Python's, numpy's and torch's."
     numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - it is what networks of others draw from

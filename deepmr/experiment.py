@@ -338,7 +338,7 @@ def _check_idle(experiment: Experiment, model: SequenceModel, protocol: Protocol
         raise InputError(f"decoys: found {quoted(experiment.decoys)} for protocol {protocol.name}, expected decoys among the exposures; "
                          "protocol default compares with them")
 
-
+# %% ../nbs/08_experiment.ipynb #4d0000c1
 def _settled(experiment: Experiment, model: SequenceModel, outcome: str) -> Experiment:
     "The experiment with protocol, draws, scale, controls and engine as they follow from the model. InputError for what it cannot do."
     masks = experiment.protocol is None and experiment.draws is not None and not isinstance(model, Ensemble)

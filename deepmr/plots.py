@@ -378,7 +378,7 @@ def _logo(heights: np.ndarray, bases: Sequence[str], ax: Axes) -> None:
     low, high = min(0.0, np.nanmin(heights)), max(0.0, np.nanmax(heights))
     ax.set(xlim=(-0.5, len(heights) - 0.5), ylim=(low, high) if high > low else (0, 1))
 
-
+# %% ../nbs/09_plots.ipynb #4d0000d1
 def _map_one(values: np.ndarray, reference: Sequence[str], place: np.ndarray, name: str, logo: Axes, heat: Axes, bar: Axes) -> None:
     "Draw logo, heat map and colour bar of effects (W, 4) at positions (W,)."
     _logo(-np.nansum(values, axis=1) / np.isfinite(values).sum(1), reference, logo)

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 
 from conftest import toy_experiment, toy_model
 from deepmr.adapters import adapt
+from deepmr.answer import LOCAL_ESTIMATORS
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
 from deepmr.experiment import PROTOCOLS, Experiment, default_exposures, plan
@@ -33,7 +34,7 @@ from deepmr.models import load_model
 from deepmr.mutagenesis import random_windows
 from deepmr.networks import Ensemble, SequenceModel
 from deepmr.notes import codes
-from deepmr.pipeline import LOCAL_ESTIMATORS, bounded_map, run
+from deepmr.pipeline import bounded_map, run
 from deepmr.regions import read_windows
 from deepmr.robust import weighted_median
 from deepmr.rundir import disk_needed, file_stem, netcdf_bytes, status

@@ -868,7 +868,7 @@ call("fit_decoys", {"model": toy, "x": dna(60), "decoys": np.arange(120).reshape
      a_network_that_ends_in_a_convolution={"model": lambda d: api.SequenceModel(
          torch.nn.Sequential(torch.nn.Conv1d(4, 3, 120), torch.nn.Flatten(), torch.nn.Sigmoid()), ["a", "b", "c"], 120)},
      a_network_of_counts={"model": lambda d: api.SequenceModel(
-         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(480, 3)), ["a", "b", "c"], 120, output="count")})
+         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(480, 3), torch.nn.Softplus()), ["a", "b", "c"], 120, output="count")})
 
 def asked(n_draws: int | None = None, **change: object) -> Callable[[Path], object]:
     "Effects of two windows on two exposures."
@@ -927,7 +927,7 @@ KINDS = {
     "damaged": r"is damaged|not damaged",
     "too_large": r"unpacks? to|found over|squares fit|not squeezed",
     "not_finite": r"\bnan\b|\binf\b|not( a)? finite",
-    "not_dna": r"only A, C, G and T|expected A, C, G or T|lengths .* all to be equal|expected text of A, C, G",
+    "not_dna": r"only A, C, G and T|expected A, C, G or T|lengths .* all to be equal|expected text of A, C, G|expected letters of bases",
     "duplicate": r"\btwice\b|values, expected one$|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
     "conflict": r"protocol: found .* for effects|found other masks in each|which is the outcome|found both|without decoys|peaks, chromosomes and genome together",
     "unknown_name": r"does not predict|found no chromosome|which .* does not have|no label of .* begins|unknown key|[Dd]id you mean|No such (command|option)"
@@ -936,7 +936,7 @@ KINDS = {
     "not_a_model": r"expected 'hepg2'|cannot be loaded|, expected a (deepmr\.|SequenceModel|model\b)|without labels|is defined as|expected 'torch:|expected a torch",
     "wrong_format": r"not in MEME format|no probabilities of A, C|no whole matrix|cannot be read as|is not TOML|found no table|does not hold (a network|decoys)|does not fit the network|tensors by name",
     "missing": r"found no |found neither|found none|found nothing|is missing|^Missing |requires an argument|names no weights|found 0 FASTA",
-    "empty": r"is empty|an empty",
+    "empty": r"is empty|an empty|without a value",
     "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|found 1 window, expected|found \d members, expected|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
                     r"|begin .* before|within it|covariance of|a size of -|at least two names|(open|closed) windows? among|windows in it",
     "wrong_type": r"whole number|valid integer|expected numbers|is not an array|found no array|array of numbers|matrix of numbers|expected a table"

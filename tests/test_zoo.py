@@ -187,7 +187,7 @@ def as_onnx(net, path):
     need("onnx", "the extra onnx")
     if importlib.util.find_spec("onnx2torch") is None:  # load_model imports it, with or without the torchvision that it wants
         need("onnx2torch", "the extra onnx (make zoo)")
-    torch.onnx.export(net, (torch.zeros(2, 4, 60),), str(path), dynamo=False, input_names=["x"], output_names=["y"],
+    torch.onnx.export(net, (torch.zeros(2, 4, 60),), str(path), dynamo=False, opset_version=17, input_names=["x"], output_names=["y"],
                       dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})
     return "onnx", path
 
@@ -229,6 +229,7 @@ def two_files(request, tmp_path):
     return specs, nets
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # onnx2torch about slices
 def test_networks_in_files_are_asked_from_the_shell(two_files, toy_files):
     specs, nets = two_files
     kind, trust = specs[0].partition(":")[0], [] if specs[0].partition(":")[0] in ("keras", "onnx") else ["--trust-code"]
@@ -248,6 +249,7 @@ def test_networks_in_files_are_asked_from_the_shell(two_files, toy_files):
     assert done.exit_code == 0 and (toy_files / "out" / "table1.csv").is_file(), done.output
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # onnx2torch about slices
 def test_what_an_exported_network_hides_is_said(two_files):
     specs, _ = two_files
     model = load_model(specs[0], trust_code=True)
@@ -342,6 +344,7 @@ def test_bpnet_from_its_own_file(bpnetlite, tmp_path):
     assert (model.labels, model.output) == (("ctcf",), "log count") and np.allclose(model.predict(x), want, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:model .* computed in full")  # the share of a profile needs all of its positions
 def test_bpnet_gives_counts_and_profile_from_one_pass(bpnetlite):
     "The module's two outputs as three labels; its control tracks as a further input."
     net, (x,) = small_bpnet(bpnetlite), dna(1, 200)

@@ -171,8 +171,8 @@ def test_a_network_without_a_last_linear_layer_is_refused(kind, windows):
 def test_other_outputs_than_probabilities_and_logits_are_refused(output, windows):
     "A slope per unit of a logit cannot be compared with one per unit of a count."
     x, _, bound = windows
+    net = nn.Sequential(Normed(), nn.Softplus()) if output == "count" else Normed()  # counts are not negative
     with pytest.raises(InputError, match=f"model n: found an output that is a {output}, expected probabilities or logits"):
-        net = nn.Sequential(Normed(), nn.Softplus()) if output == "count" else Normed()  # counts are not negative
         fit_decoys(SequenceModel(net, LABELS, 120, "n", output=output), x, bound, "X")
 
 

@@ -528,7 +528,8 @@ def crossed_effects(slopes: ArrayLike, further: bool = False, level: float = 0.9
     check_level(level)
     y = as_numbers('slopes', slopes)
     if y.ndim != 2 or min(y.shape) < 2:
-        raise InputError(f"slopes: found shape {y.shape}, expected (windows, networks) two or more of each; fixed_network asks one network alone")
+        raise InputError(f"slopes: found shape {y.shape}, expected (windows, networks) with two or more of each; "
+                         "fixed_network asks one network alone")
     _check_finite('slopes', y.ravel())
     (w, k), ms = y.shape, _mean_squares(y)
     var, df = _crossed_variance(ms, (w, k), further)

@@ -1295,6 +1295,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.training.motif_hits': ('training.html#motif_hits', 'deepmr/training.py'),
                                  'deepmr.training.motif_log_odds': ('training.html#motif_log_odds', 'deepmr/training.py'),
                                  'deepmr.training.own_motif_weights': ('training.html#own_motif_weights', 'deepmr/training.py'),
+                                 'deepmr.training.own_motifs': ('training.html#own_motifs', 'deepmr/training.py'),
                                  'deepmr.training.predict_logits': ('training.html#predict_logits', 'deepmr/training.py'),
                                  'deepmr.training.save_checkpoint': ('training.html#save_checkpoint', 'deepmr/training.py'),
                                  'deepmr.training.similarity': ('training.html#similarity', 'deepmr/training.py'),

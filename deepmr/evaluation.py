@@ -25,7 +25,18 @@ from .mutagenesis import saturate
 from .networks import ConvNet, SequenceModel, annotate, read_model
 from .propagate import Propagator
 from .scale import logit_model
-from .training import auroc, average_precision, fast_logits, first_motifs, has_bfloat16, label_auroc, motif_hits, motif_log_odds, predict_logits
+from deepmr.training import (
+    auroc,
+    average_precision,
+    fast_logits,
+    first_motifs,
+    has_bfloat16,
+    label_auroc,
+    motif_hits,
+    motif_log_odds,
+    own_motifs,
+    predict_logits,
+)
 from .training_data import TrainingData, epoch_rows
 
 # %% ../nbs/12c_evaluation.ipynb #c46fbfd4
@@ -295,7 +306,7 @@ def planting_table(
     effects = np.stack([_planted_effects(nets, x, counts.argmax(0), shuffles, rng) for counts in motifs.values()])  # (M, K)
     out = []
     for k, (label, target) in enumerate(zip(data.labels, data.targets)):
-        own = [i for i, name in enumerate(names) if target in name.split("::")]
+        own = own_motifs(target, names)
         if not own:
             continue
         mine, others = max(own, key=lambda i: effects[i, k]), np.delete(effects[:, k], own)

@@ -246,12 +246,17 @@ def masked_loss(logits: torch.Tensor, y: torch.Tensor, known: torch.Tensor, weig
     return (each * known * weight).sum(1).mean()
 
 # %% ../nbs/12b_training.ipynb #6be0c4d7
+def own_motifs(target: str, names: Iterable[str]) -> list[int]:
+    "Which of the motifs are a factor's own, alone or in a pair such as FOS::JUN."
+    return [i for i, name in enumerate(names) if target in name.split("::")]
+
+
 def own_motif_weights(data: TrainingData, rows: np.ndarray, motifs: dict[str, np.ndarray], most: int = 20_000, centre: int = 300,
                       rate: float = 0.05, prior: float = 10.0) -> dict[int, tuple[int, float]]:
     "Label -> (its own motif, log of how much more often its windows have a hit than other labelled ones), where that is above 0."
     rows = np.unique(rows[data.y[rows].any(1)])
     rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
-    own = {k: [i for i, name in enumerate(motifs) if target in name.split("::")] for k, target in enumerate(data.targets)}
+    own = {k: own_motifs(target, motifs) for k, target in enumerate(data.targets)}
     if not len(rows) or not any(own.values()):
         return {}
     hits, taught = motif_hits(data, rows, list(motifs.values()), centre=centre), data.in_loss(rows)

@@ -1244,6 +1244,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.tables._against_shuffles': ('tables.html#_against_shuffles', 'deepmr/tables.py'),
                                'deepmr.tables._answers': ('tables.html#_answers', 'deepmr/tables.py'),
                                'deepmr.tables._direct_from_sums': ('tables.html#_direct_from_sums', 'deepmr/tables.py'),
+                               'deepmr.tables._held_still': ('tables.html#_held_still', 'deepmr/tables.py'),
                                'deepmr.tables._joint_vectors': ('tables.html#_joint_vectors', 'deepmr/tables.py'),
                                'deepmr.tables._methods': ('tables.html#_methods', 'deepmr/tables.py'),
                                'deepmr.tables._r2': ('tables.html#_r2', 'deepmr/tables.py'),

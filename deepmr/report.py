@@ -28,7 +28,7 @@ from .networks import OUTPUTS, are_shares
 from .notes import NOTES, UNKNOWN, read_notes
 from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
 from .rundir import read_record, status
-from .tables import DIRECT, compare, direct_table, effect_matrix, open_effects, read_local, run_table
+from .tables import compare, direct_table, effect_matrix, open_effects, read_local, run_table
 
 # %% ../nbs/10_report.ipynb #1a4dba34
 def digits(value: float, n: int = 3) -> str:
@@ -424,7 +424,7 @@ def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda
     table, shipped = run_table(out, local, record).reset_index(drop=True), protocol_of(record["experiment"]).shipped
     banners = _banners(out, record)  # before anything is drawn, since it finds what is damaged
     outcome, model = record["experiment"]["outcome"], record["experiment"]["model"]
-    direct = direct_table(out) if shipped and len(table) > 1 else pd.DataFrame(columns=DIRECT)
+    direct = direct_table(out) if shipped else pd.DataFrame()
     with plt.rc_context(PAPER | {"font.family": "DejaVu Sans"}):
         announce(f"drawing figures and mutation maps of {len(table)} exposures ...")
         figures, missing = _figures(out, table, local)

@@ -335,19 +335,21 @@ def direct_table(out: str | os.PathLike[str]) -> pd.DataFrame:
     conditional_f and apart (medians over all windows), n_apart (windows with a conditional F of 10 or more; as shipped, with one network, where at
     least a tenth of the exposure is its own), n_windows. Raises InputError as `table1`.
     """
-    each, rows = direct_effects(out), []
-    if each.empty:
-        return pd.DataFrame(columns=DIRECT)
-    told = np.where(each.conditional_f.notna(), each.conditional_f >= 10, each.apart >= 0.1) & np.isfinite(each.direct)
-    for (exposure, given), here in each.assign(told=told).groupby(["exposure", "given"], sort=False):
-        use = here[here.told]
-        m = fixed_network(use.direct.to_numpy()) if len(use) > 1 else None
-        rows.append((exposure, given, use.total.mean(), use.direct.mean(), m.ci_low if m else np.nan, m.ci_high if m else np.nan,
-                     here.conditional_f.median(), here.apart.median(), len(use), len(here)))
-    return pd.DataFrame(rows, columns=DIRECT)
+    each = direct_effects(out)
+    rows = [(*pair, *_held_still(here)) for pair, here in each.groupby(["exposure", "given"], sort=False)] if len(each) else []
+    return pd.DataFrame(rows, columns=["exposure", "given", *NUMBERS]).astype(NUMBERS)
 
 
-DIRECT = ["exposure", "given", "total", "direct", "direct_low", "direct_high", "conditional_f", "apart", "n_apart", "n_windows"]
+def _held_still(here: pd.DataFrame) -> tuple[Any, ...]:
+    "The numbers of direct_table from the windows of one pair."
+    use = here[np.where(here.conditional_f.notna(), here.conditional_f >= 10, here.apart >= 0.1) & np.isfinite(here.direct)]
+    m = fixed_network(use.direct.to_numpy()) if len(use) > 1 else None
+    return (use.total.mean(), use.direct.mean(), m.ci_low if m else np.nan, m.ci_high if m else np.nan,
+            here.conditional_f.median(), here.apart.median(), len(use), len(here))
+
+
+NUMBERS: dict[str, type] = {  # of direct_table, also where a lone exposure leaves it without rows
+    **dict.fromkeys(("total", "direct", "direct_low", "direct_high", "conditional_f", "apart"), float), "n_apart": int, "n_windows": int}
 
 # %% ../nbs/08c_tables.ipynb #c0c10010
 def _joint_vectors(effects: xr.Dataset) -> tuple[np.ndarray, ...]:

@@ -20,7 +20,7 @@ from deepmr.networks import SequenceModel
 from deepmr.notes import NOTES, UNKNOWN
 from deepmr.pipeline import run
 from deepmr.report import explain, report
-from deepmr.tables import read_local, table1
+from deepmr.tables import direct_effects, read_local, table1
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "X_<script>alert(1)</script>$_None"
@@ -79,6 +79,16 @@ def test_every_exposure_has_a_row_a_section_and_its_windows(made):
     values = {a["data-v"] for a in page.all("td")}
     assert {repr(float(v)) for v in table["mean"]} | {repr(float(v)) for v in local[local.method == "bootstrap"].se} <= values
     assert text.count("image/png;base64") == 2 and text.count("image/svg+xml;base64") == 4
+
+
+def test_a_default_run_of_one_exposure_has_a_page(tmp_path):
+    "There is no other exposure beside which it could be held."
+    toy, quiet = toy_model(), Execution(announce=lambda line: None)
+    (tmp_path / "g.fa").write_text(">chr1\n" + "".join(np.random.default_rng(0).choice(list("ACGT"), 3000)) + "\n")
+    (tmp_path / "sites.bed").write_text("chr1\t200\t250\nchr1\t800\t850\n")
+    run(Experiment(model=toy, exposures=(toy.labels[0],), outcome=toy.labels[2], regions=str(tmp_path / "sites.bed"),
+                   genome=str(tmp_path / "g.fa"), windows=2), tmp_path / "run", quiet)
+    assert Page(report(tmp_path / "run").read_text(encoding="utf-8")).text and direct_effects(tmp_path / "run").empty
 
 
 def test_labels_and_command_are_escaped(made):

@@ -756,7 +756,7 @@ def train(
     cell: Annotated[str, typer.Option(help="The cell line whose labels come first and get most of the loss.")] = "HepG2",
     members: Annotated[int, typer.Option(help="Networks, from different seeds and bootstrap samples. Several are an ensemble.")] = 1,
     seed: Annotated[int, typer.Option(help="Decides first weights, sample, order and dropout.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the labelled windows.")] = 3,
+    epochs: Annotated[int, typer.Option(help="Passes over the labelled windows.")] = 4,
     threads: Annotated[int, typer.Option(help="Threads of the arithmetic. The weights' last bits depend on it.")] = 1,
     consensus: Annotated[str, typer.Option(show_default="none", help=(
         "Table of further factors of the cell, like tracks.tsv: certain peaks, but not all."))] = "",

@@ -270,15 +270,15 @@ def own_motif_weights(data: TrainingData, rows: np.ndarray, motifs: dict[str, np
     return out
 
 
-def trust_own_motifs(net: ConvNet, weights: dict[int, tuple[int, float]]) -> None:
-    "Set the last layer's weights on each label's own motif, both strands, where `start_from_motifs` has put it."
+def trust_own_motifs(net: ConvNet, weights: dict[int, tuple[int, float]], times: float) -> None:
+    "Set the last layer's weights on each label's own motif, both strands, where `start_from_motifs` has put it: `times` the log ratio."
     conv: Any = net.features[0]
     last: Any = net.head[4]
     with torch.no_grad():
         for k, (i, weight) in weights.items() if net.skip is not None else ():
             if 2 * i + 1 < conv.out_channels:
                 at = last.in_features - conv.out_channels + 2 * i
-                last.weight[k, at:at + 2] = weight
+                last.weight[k, at:at + 2] = times * weight
 
 # %% ../nbs/12b_training.ipynb #c32120db
 @torch.no_grad()
@@ -322,11 +322,11 @@ def intercept_shift(logits: np.ndarray, target: float) -> float:
 def calibrate(net: ConvNet, data: TrainingData, pool: np.ndarray | None = None, strength: float = 20.0, every: int = 4) -> np.ndarray:
     """Correct the output biases on windows in their natural mix, rare labels shrunk to the median. The shifts (K,).
 
-    The windows: the validation chromosomes' and the training windows that are not in `pool`; without a pool every fourth of them.
+    The windows: the training windows that are not in `pool`; without a pool every fourth of them, and the validation chromosomes'.
     """
     train = data.rows("train")
-    train = train[::every] if pool is None else np.setdiff1d(train, pool)
-    rows = np.r_[train[data.known[train].any(1)], data.rows("validation")]
+    train = np.r_[train[::every], data.rows("validation")] if pool is None else np.setdiff1d(train, pool)
+    rows = train[data.known[train].any(1)]
     logits, n = predict_logits(net, data, rows), np.array((data.y & data.known)[rows].sum(0), float)
     shift = np.array([intercept_shift(logits[known, k], data.y[rows, k][known].mean()) if n[k] else 0.0
                       for k, known in enumerate(data.known[rows].T)])
@@ -357,13 +357,13 @@ def call_thresholds(net: ConvNet, data: TrainingData) -> dict[str, float]:
 class Recipe:
     "How a network is trained. The defaults are those of the model that ships."
 
-    epochs: int = 3  # passes over the windows that carry a label, and some others
+    epochs: int = 4  # passes over the windows that carry a label, and some others
     batch_size: int = 128
     rate: float = 2e-3  # highest learning rate of the one-cycle schedule, which ends with the last epoch
     weight_decay: float = 0.02
     share: float = 0.6  # of the loss for the focus labels
     dnase: float = 0.08  # of the loss for the focus cell's DNase besides
-    negatives: float = 1.0  # windows without any label per window with one: half of a batch are hard negatives, open or bound by another factor
+    negatives: float = 0.5  # windows without any label per window with one: the others are hard negatives, open or bound by another factor
     sites: float = 0.1  # of the short sites that take part in an epoch: many of them mislead, as their surroundings are not their own
     windows: int | None = 84_000  # of an epoch at most; None: all
     jitter: int = 48  # bp by which a crop moves at most
@@ -371,7 +371,7 @@ class Recipe:
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
     motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: `first_motifs` of JASPAR
     n_motifs: int = 112  # of JASPAR
-    trust: bool = False  # a label's weight on its own motif starts where its windows say (`own_motif_weights`); not so in what ships
+    trust: float = 2.0  # a label's weight on its own motif starts at so many times the log ratio of `own_motif_weights`; 0: at random
     architecture: dict[str, Any] = field(default_factory=lambda: dict(ARCHITECTURE))  # arguments of ConvNet, but for n_labels
     half: bool | None = None  # convolutions in bfloat16 while training; None: where the processor has units for it
     threads: int = 1  # of the arithmetic; the weights' last bits depend on it
@@ -413,7 +413,7 @@ def _begin(config: dict[str, Any], motifs: dict[str, np.ndarray], own: dict[int,
     torch.manual_seed(seed)
     net = ConvNet(**config)
     start_from_motifs(net, motifs)
-    trust_own_motifs(net, own)
+    trust_own_motifs(net, own, recipe.trust)
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, recipe.epochs * steps, pct_start=0.15)
     return _Run(net, copy.deepcopy(net), optimizer, schedule)

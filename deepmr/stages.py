@@ -307,7 +307,7 @@ class Stage:
 
 # %% ../nbs/04b_stages.ipynb #fc2fd2db
 def find_stage(conv: fx.Node, modules: Modules, allowed: Collection[fx.Node]) -> Stage | None:
-    "The stage that begins with this node and stays among the allowed ones; None if the node is no ordinary convolution."
+    "The stage that begins with this node and stays among the allowed ones; None for no ordinary convolution, and where a stage does not pay."
     m = called(modules, conv)
     if not isinstance(m, (nn.Conv1d, nn.Conv2d)) or m.groups > 1 or m.padding_mode != "zeros" or taps_of(m)[1] > 1:
         return None
@@ -324,7 +324,7 @@ def find_stage(conv: fx.Node, modules: Modules, allowed: Collection[fx.Node]) ->
             else:
                 stage.nodes = stage.nodes[:-1]
             break
-    return stage
+    return stage if stage.size > 1 or stage.layer is not None else None  # unpooled, a layer at once makes fewer calls
 
 
 def dropout_after(node: fx.Node, modules: Modules) -> fx.Node | None:

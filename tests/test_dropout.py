@@ -402,6 +402,12 @@ class Bad(Net):
             return y - y.mean(0)
         if self.how == "largest":
             return y / y.abs().max()
+        if self.how == "batch, of five":
+            return y - y.mean(0) if len(y) > 4 else y
+        if self.how == "row, of a large batch":
+            return torch.cat([y[:40], y[40:] + y[:1]]) if len(y) > 40 else y
+        if self.how == "few":
+            assert len(y) < 5, "four at most"
         if self.how == "input":
             x.zero_()
         if self.how == "weights":
@@ -418,6 +424,9 @@ class Bad(Net):
 @pytest.mark.parametrize("how, says", [
     ("noise", "two different predictions for the same window"), ("batch", "different predictions for a window alone and in a batch"),
     ("largest", "different predictions for a window alone and in a batch"),
+    ("batch, of five", "different predictions for a window alone and in a batch"),
+    ("row, of a large batch", "different predictions for a window alone and in a batch"),
+    ("few", "a network that takes two windows but not [0-9]+ .*four at most"),
     ("input", "a network that writes to its input"), ("weights", "changes network.out.bias in a forward pass"),
     ("buffer", "changes network.seen in a forward pass")])
 def test_a_network_that_would_give_wrong_numbers_is_refused(how, says):

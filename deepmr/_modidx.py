@@ -1132,6 +1132,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.rundir._check_space': ('rundir.html#_check_space', 'deepmr/rundir.py'),
                                'deepmr.rundir._file_sha256': ('rundir.html#_file_sha256', 'deepmr/rundir.py'),
                                'deepmr.rundir._files_of_window': ('rundir.html#_files_of_window', 'deepmr/rundir.py'),
+                               'deepmr.rundir._links': ('rundir.html#_links', 'deepmr/rundir.py'),
                                'deepmr.rundir._opened': ('rundir.html#_opened', 'deepmr/rundir.py'),
                                'deepmr.rundir._plain': ('rundir.html#_plain', 'deepmr/rundir.py'),
                                'deepmr.rundir._variable': ('rundir.html#_variable', 'deepmr/rundir.py'),

@@ -629,7 +629,9 @@ def decoys(
     with _own_labels(model, outcome, trust_code):
         exposures = default_exposures(loaded, outcome)
     sequences = Sequences(genome)
-    windows, _ = candidate_windows(Experiment(regions=regions), loaded, sequences)
+    windows, notes = candidate_windows(Experiment(regions=regions), loaded, sequences)
+    for said in notes:
+        _beside_bar(f"note: {said.sentence}")
     observed = _observed_labels(windows, loaded, exposures)
     codes, cell = encode_all(sequences.get(windows)), loaded.labels[loaded.index(outcome)].split("_")[0]
     table = save_decoys(out, loaded, codes, is_bound(windows, peaks), exposures, cell, observed, n, seed,

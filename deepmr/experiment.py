@@ -7,7 +7,7 @@ __all__ = ['PROTOCOLS', 'Protocol', 'Experiment', 'default_exposures', 'resolve_
 
 # %% ../nbs/08_experiment.ipynb #147b99da
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ CONTROLS = ("decoys", "shuffled", "none")
 THIS_MACHINE = Execution()  # what `plan` and `run` use unless told otherwise
 
 # %% ../nbs/08_experiment.ipynb #37ea26e4
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Experiment:
     "Everything that decides the numbers of a run."
 
@@ -106,6 +106,7 @@ class Experiment:
     genome: str | None = None  # FASTA, or hg19 or hg38 for cache, then UCSC; None: what ships, hg19 of cache or UCSC, then evolved windows
     windows: int = 25  # per exposure
     draws: int | None = None  # sets of dropout masks, or members of an ensemble; None: what the protocol needs
+    _: KW_ONLY
     protocol: str | None = None  # a key of PROTOCOLS; None: masks for a single network with `draws`, else default
     scale: str | None = None  # 'log-odds' or 'probability'; None: log-odds by default, the predictions themselves under masks
     motifs: str | None = None  # MEME file with a motif for each label or factor; None: those in the package; 'none'
@@ -131,6 +132,9 @@ class Experiment:
         check_engine(self.engine)
         if self.span is not None and self.vcf is not None:
             raise InputError("span: found --span beside --vcf, expected either: a VCF names the mutations itself")
+        if self.stranded and (self.vcf is not None or (isinstance(self.span, str) and ":" in self.span)):
+            raise InputError(f"stranded: found it beside {'a VCF' if self.vcf else 'a stretch of the genome'}, whose positions are "
+                             "those of the plus strand, expected either")
 
 # %% ../nbs/08_experiment.ipynb #c0a10005
 def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
@@ -322,6 +326,9 @@ def _evolved(experiment: Experiment, model: SequenceModel, exposures: tuple[str,
     return pd.DataFrame(rows, columns=["name", "chrom", "start", "end", "exposures"]), codes, notes
 
 # %% ../nbs/08_experiment.ipynb #b1c8325b
+NO_DRAWS = "one pass with the weights as shipped has no draws to keep"
+
+
 def asked_model(experiment: Experiment, device: str) -> SequenceModel:
     "The model of an experiment, with the decoys of its file. InputError for a file that was made for another model."
     model = load_model(experiment.model, device, experiment.trust_code)
@@ -329,12 +336,16 @@ def asked_model(experiment: Experiment, device: str) -> SequenceModel:
 
 
 def _check_idle(experiment: Experiment, model: SequenceModel, protocol: Protocol) -> None:
-    "InputError for a file of motifs or decoys that the protocol would not read."
+    "InputError for a file of motifs or decoys that the protocol or the controls would not read."
+    unused = bool(experiment.decoys) and not any(is_decoy(model.labels[model.index(e)]) for e in experiment.exposures)
     if protocol.shipped:
+        if unused and experiment.controls not in (None, "decoys"):
+            raise InputError(f"decoys: found {quoted(experiment.decoys)} beside controls {experiment.controls}, expected controls decoys, "
+                             "or decoys among the exposures")
         return
     if experiment.motifs not in (None, "none"):
         raise InputError(f"motifs: found {quoted(experiment.motifs)} for protocol {protocol.name}, expected none; protocol default has own sites")
-    if experiment.decoys and not any(is_decoy(model.labels[model.index(e)]) for e in experiment.exposures):
+    if unused:
         raise InputError(f"decoys: found {quoted(experiment.decoys)} for protocol {protocol.name}, expected decoys among the exposures; "
                          "protocol default compares with them")
 
@@ -355,10 +366,8 @@ def _settled(experiment: Experiment, model: SequenceModel, outcome: str) -> Expe
         raise InputError(f"controls: found no decoys in model {model.name}, expected labels named like {model.labels[0].split('_')[0]}_decoy01_None; "
                          "add some with deepmr decoys, or use shuffled windows")
     controls = controls or ("decoys" if decoys else "none") if protocol.shipped else None
-    if experiment.stranded and (experiment.vcf is not None or isinstance(experiment.span, str)):
-        raise InputError(f"stranded: found it beside {'a VCF' if experiment.vcf else 'a stretch of the genome'}, whose positions are "
-                         "those of the plus strand, expected either")
     return replace(experiment, draws=draws, outcome=outcome, protocol=protocol.name, scale=scale, controls=controls,
+                   keep_draws=experiment.keep_draws and draws > 1,
                    engine=check_engine(experiment.engine), span=read_span(experiment.span, model.length))
 
 
@@ -376,7 +385,7 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
     experiment.check()
     model = asked_model(experiment, execution.device)
     exposures, outcome = resolve_labels(experiment, model)
-    experiment = _settled(experiment, model, outcome)
+    experiment, kept = _settled(experiment, model, outcome), experiment.keep_draws
     sequences = sequences_of(experiment, execution)
     candidates, variants, notes = windows_to_ask(experiment, model, sequences)
     samples = _sample(experiment, model, exposures, candidates)
@@ -387,6 +396,8 @@ def plan(experiment: Experiment, execution: Execution = THIS_MACHINE) -> Plan:
         notes.append(note("regions_serve_all", file=Path(str(experiment.regions)).name, n=len(exposures)))
     notes += trained_on(model, windows)
     notes += [note("few_windows", exposure=e, n=len(s), asked=experiment.windows) for e, s in samples.items() if len(s) < experiment.windows]
+    if kept and not experiment.keep_draws:
+        notes.append(note("no_effect", option="keep_draws", why=NO_DRAWS))
     motifs, without = motifs_for(experiment, exposures, get_protocol(str(experiment.protocol)))
     try:
         codes, source = encode_all(sequences.get(windows)), sequences.source

@@ -141,6 +141,7 @@ NOTES |= {
     "few_evolved": NoteKind("Only a few windows are evolved for each exposure. More would not make them genomic.", "{n}, not {asked}", "n_windows"),
     "evolved_unbound": NoteKind("The model does not call all evolved windows bound. The others are left out.",
                                 "{exposure}: {n} of {grown} are kept", "n_windows"),
+    "no_effect": NoteKind("An option has no effect beside the others.", "{option}: {why}"),
     "one_network": NoteKind("There is one network, so the interval for this way of training is empty. An ensemble of networks trained apart "
                             "(--model with commas between) fills it."),
     "no_controls": NoteKind("There are no decoys, so it is not known what openness alone would give. `deepmr decoys` adds some "

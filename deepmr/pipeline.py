@@ -49,6 +49,7 @@ from deepmr.effects import (
 from deepmr.experiment import (
     LEAST_POSITIONS,
     NETWORK_METHODS,
+    NO_DRAWS,
     THIS_MACHINE,
     Experiment,
     Plan,
@@ -63,7 +64,7 @@ from deepmr.experiment import (
 from .mr import steiger
 from .mutagenesis import Mutations
 from .networks import SequenceModel, weights_digest
-from .notes import codes
+from .notes import codes, note
 from .own_sites import site_positions
 from .regions import codes_to_one_hot, one_hot
 from deepmr.rundir import (
@@ -481,6 +482,7 @@ def run(
     out: str | os.PathLike[str],  # run directory: new, empty, or this very run to be continued
     execution: Execution = THIS_MACHINE,  # its progress counts draws
     *,
+    workers: int | None = None,  # in place of those of `execution`
     command: str = "",  # how it was called, for the record
 ) -> pd.DataFrame:  # Table 1 under the experiment's protocol
     """Do an experiment, or what is left of it, and return its table.
@@ -493,6 +495,8 @@ def run(
         raise InputError(f"experiment: found a {type(experiment).__name__}, expected an Experiment or a Plan")
     check_not_in_start()
     check_execution(execution)
+    execution = execution if workers is None else replace(execution, workers=workers)
+    execution.check()
     out, p = Path(out), experiment if isinstance(experiment, Plan) else plan(experiment, execution)
     if p is not experiment:
         for line in (p.source, *(n.sentence for n in p.notes)):
@@ -516,6 +520,7 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     check_execution(execution)
     experiment.check()
     model, path = asked_model(experiment, execution.device), Path(out)
+    idle = {name: "there is no causal step" for name in ("motifs", "controls") if getattr(experiment, name) not in (None, "none")}
     _, n = draw_source(model, experiment.seed, experiment.draws, experiment.draws is None)
     if not path.name or path.is_dir():
         raise InputError(f"out: found {str(path)!r}, expected the name of a file")
@@ -527,13 +532,16 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     sequences = sequences_of(experiment, execution)
     windows, variants, notes = windows_to_ask(experiment, model, sequences, slopes=False)
     x = one_hot(sequences.get(windows))
+    if experiment.keep_draws and n == 1:
+        idle["keep_draws"] = NO_DRAWS
+    notes += [note("no_effect", option=option, why=why) for option, why in idle.items()]
     for line in (sequences.source, *(n.sentence for n in (*notes, *trained_on(model, windows)))):
         execution.announce(line)
     if variants is not None:
         check_reference(variants, windows, x.argmax(1))
     data = mutation_effects(model, x, list(experiment.exposures), experiment.outcome, experiment.draws, experiment.seed, experiment.engine,
                             scale=experiment.scale, windows=list(windows.name), span=spans_of(windows, experiment.span), variants=variants,
-                            same_masks=True, keep_draws=experiment.keep_draws, workers=execution.workers,
+                            same_masks=True, keep_draws=experiment.keep_draws and n > 1, workers=execution.workers,
                             progress=lambda done: execution.progress(done * n, len(x) * n, windows.name.iloc[done - 1]))
     write_file(path, netcdf_bytes(data))
     if variants is not None:

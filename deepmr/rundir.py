@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import importlib.metadata
 import io
-import itertools
 import json
 import os
 import platform
@@ -239,10 +238,22 @@ def read_record(out: str | os.PathLike[str]) -> dict[str, Any]:
 def _check_links(out: Path) -> None:
     "Raise InputError where a part of a run links to a place outside of it: a run from a stranger could misuse that."
     inside = out.resolve()
-    for folder, *names in os.walk(out):
-        for path in (Path(folder, name) for name in itertools.chain(*names)):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise InputError(f"run: found {path}, a link to a place outside the run, expected a run directory of deepmr")
+    for path in _links(out):
+        if not path.resolve().is_relative_to(inside):
+            raise InputError(f"run: found {path}, a link to a place outside the run, expected a run directory of deepmr")
+
+
+def _links(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    "The links below a folder. The list of a folder says which they are: looking at every file would take its time in a large run."
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # what cannot be read here is named where it is read
+        return
+    for entry in entries:
+        if entry.is_symlink():
+            yield Path(entry)
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _links(entry)
 
 
 LATER = {"exposures_of_windows_sha256", "output"}  # records of older versions lack them

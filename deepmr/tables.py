@@ -288,7 +288,8 @@ def direct_effects(out: str | os.PathLike[str]) -> pd.DataFrame:
     """
     windows, files = _stored(out)
     if protocol_of(read_record(out)["experiment"]).shipped:
-        return pd.concat([_direct_from_sums(data, w.name, w.exposures.split(",")) for w, data in zip(windows.itertuples(), files)], ignore_index=True)
+        found = [row for w, data in zip(windows.itertuples(), files) for row in _direct_from_sums(data, w.name, w.exposures.split(","))]
+        return pd.DataFrame({name: np.concatenate(values) for name, values in zip(DIRECT, zip(*found))})
     rows = []
     for w in windows.itertuples():
         effects = open_effects(out, w.name)
@@ -310,22 +311,24 @@ def _r2(x: np.ndarray, z: np.ndarray) -> float:
     return float(x @ z) ** 2 / size if size > 0 else np.nan
 
 # %% ../nbs/08c_tables.ipynb #c0c20005
-def _direct_from_sums(data: Any, window: str, bound: list[str]) -> pd.DataFrame:
-    "Direct effects in one window, from the sums in its file."
+DIRECT = ("window", "exposure", "given", "total", "direct", "se", "conditional_f", "apart")
+
+
+def _direct_from_sums(data: Any, window: str, bound: list[str]) -> Iterator[tuple[Any, ...]]:
+    "The columns of direct effects in one window, from the sums in its file, for one exposure after the other."
     labels = list(data["cause"].asstr()[()])
-    factors = [i for i, label in enumerate(labels[:-1]) if not is_decoy(label)]
-    s, draws = data["mean_xy"][0], data["pair_xy"][0]  # (O, O), (K, O, O)
-    k, rows = len(draws), []
+    factors = np.array([i for i, label in enumerate(labels[:-1]) if not is_decoy(label)], int)
+    s, draws, names = data["mean_xy"][0], data["pair_xy"][0], np.array(labels, object)  # (O, O), (K, O, O)
+    k = len(draws)
     error = (draws.sum(0) - k * s) / (k * (k - 1)) if k > 1 else np.full_like(s, np.nan)  # summed covariances of the means
     for x in (labels.index(e) for e in bound):
-        z = np.array([j for j in factors if j != x], int)
+        z = factors[factors != x]
         with np.errstate(divide="ignore", invalid="ignore"):
             left, delta = s[x, x] - s[x, z] ** 2 / s[z, z], s[x, z] / s[z, z]
             noise = error[x, x] - 2 * delta * error[x, z] + delta**2 * error[z, z]
-            rows.append(pd.DataFrame({
-                "window": window, "exposure": labels[x], "given": [labels[j] for j in z], "total": s[x, -1] / s[x, x],
-                "direct": (s[x, -1] - delta * s[z, -1]) / left, "se": np.nan, "conditional_f": left / noise, "apart": left / s[x, x]}))
-    return pd.concat(rows, ignore_index=True)
+            same = (np.full(len(z), v, object) for v in (window, labels[x]))
+            yield (*same, names[z], np.full(len(z), s[x, -1] / s[x, x]), (s[x, -1] - delta * s[z, -1]) / left, np.full(len(z), np.nan),
+                   left / noise, left / s[x, x])
 
 # %% ../nbs/08c_tables.ipynb #c0c20006
 def direct_table(out: str | os.PathLike[str]) -> pd.DataFrame:

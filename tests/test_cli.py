@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,7 +15,9 @@ from typer.testing import CliRunner
 
 from conftest import ROOT
 from deepmr.cli import app
+from deepmr.core import Execution
 from deepmr.notes import NOTES
+from deepmr.pipeline import write_effects
 from deepmr.tables import table1
 
 COMMANDS = ("table1", "run", "fetch", "effects", "labels", "decoys", "matrix", "compare", "export", "report",
@@ -338,3 +342,61 @@ def test_a_seed_of_effects_that_decides_nothing_is_named(named, draws, idle, tmp
     options = ["--model", named.model, "--outcome", named.outcome, "--genome", named.genome, "--regions", named.regions, "--exposures", "X_TF1_None"]
     code, _, said = invoke("effects", *options, "--seed", "5", *draws, "--out", tmp_path / "e.nc")
     assert code == 0 and ("--seed has no effect" in said) == idle
+
+
+# --- options that another one makes idle --------------------------------------------------------------------------------
+
+def test_draws_that_a_single_pass_cannot_keep_are_named(named, tmp_path, quick):
+    said = "note: An option has no effect beside the others (keep_draws: one pass with the weights as shipped has no draws to keep)."
+    line = [v for v in asked(named) if v not in ("--draws", "3")]
+    code, shown, _ = invoke(*line, "--keep-draws", "--out", tmp_path / "run")
+    assert code == 0 and said in shown.splitlines()
+    code, shown, _ = invoke(*line, "--out", tmp_path / "run")  # the same question, so the same run
+    assert code == 0 and "no effect" not in shown and "holds another run" not in shown
+    code, shown, _ = invoke(*asked(named, "--keep-draws"), "--out", tmp_path / "masks")
+    assert code == 0 and "no effect" not in shown
+    some = ["effects", *line[1:line.index("--windows")], "--exposures", "X_TF1_None", "--keep-draws"]
+    code, _, told = invoke(*some, "--out", tmp_path / "e.nc")
+    assert code == 0 and said.removeprefix("note: ") in told.splitlines()
+    code, _, told = invoke(*some, "--draws", "3", "--out", tmp_path / "e.nc")
+    assert code == 0 and "no effect" not in told
+
+
+def test_what_a_causal_step_needs_is_named_where_there_is_none(named, tmp_path):
+    lines = []
+    write_effects(replace(named, exposures=("X_TF1_None",), motifs="x.meme", controls="shuffled", draws=None), tmp_path / "e.nc",
+                  Execution(workers=1, announce=lines.append))
+    assert sum("no effect" in line and ("motifs: " in line or "controls: " in line) for line in lines) == 2
+
+
+def test_decoys_beside_other_controls_are_refused(named, tmp_path):
+    line = [v for v in asked(named) if v not in ("--draws", "3")]
+    invoke("decoys", "--model", named.model, "--outcome", named.outcome, "--genome", named.genome, "--regions", named.regions, "--open",
+           named.regions, "--out", tmp_path / "d.safetensors")
+    for controls in ("none", "shuffled"):
+        code, shown, said = invoke(*line, "--decoys", tmp_path / "d.safetensors", "--controls", controls, "--out", tmp_path / "run")
+        assert (code, shown) == (2, "") and "decoys: found" in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["table1", "effects"])
+def test_both_strands_of_a_stretch_of_the_genome_or_of_a_vcf_are_refused(named, command, tmp_path):
+    (tmp_path / "v.vcf").write_text("##fileformat=VCFv4.2\n##contig=<ID=chr1>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+    options = ["--model", named.model, "--outcome", named.outcome, "--genome", named.genome, "--regions", named.regions, "--exposures",
+               "X_TF1_None", "--out", tmp_path / "out", "--stranded"]
+    for more, what in ((["--span", "chr1:200-400"], "a stretch of the genome"), (["--vcf", tmp_path / "v.vcf"], "a VCF")):
+        code, _, said = invoke(command, *options, *more)
+        assert code == 2 and said.startswith(f"deepmr: stranded: found it beside {what}, whose positions are those of the plus strand")
+
+
+def test_a_stretch_of_the_window_goes_with_strands(named, tmp_path, quick):
+    code, _, said = invoke(*asked(named, "--stranded", "--span", "10-60"), "--out", tmp_path / "run")
+    assert code == 0, said
+
+
+def test_regions_that_decoys_cannot_use_are_counted(named, tmp_path):
+    bed = Path(named.regions).read_text() + "chr1\t0\t20\nchrUn\t100\t200\n"
+    (tmp_path / "more.bed").write_text(bed)
+    _, _, said = invoke("decoys", "--model", named.model, "--outcome", named.outcome, "--genome", named.genome, "--regions",
+                        tmp_path / "more.bed", "--open", named.regions, "--out", tmp_path / "d.safetensors")
+    assert "note: Some regions have no whole window in the sequence and were left out (2 of 10" in said

@@ -666,9 +666,19 @@ def test_a_protocol_by_its_older_name(toy, toy_files):
         run(replace(e, protocol="reml"), out, quiet)
 
 
-def test_what_used_to_stand_by_its_place_is_refused(toy, toy_files):
+def test_what_stands_by_its_place_in_an_experiment(toy, toy_files):
+    e = toy_experiment(toy, toy_files, exposures=("X_TF1_None",))
+    assert Experiment(toy, ("X_TF1_None",), "X_DNase_None", e.regions, e.genome, 3, 6, seed=1) == e
     with pytest.raises(TypeError, match="positional"):
-        Experiment(toy, ("X_TF1_None",), "X_DNase_None")
+        Experiment(toy, ("X_TF1_None",), "X_DNase_None", e.regions, e.genome, 3, 6, "masks")
+    table = run(e, toy_files / "run", quiet, workers=2)
+    pd.testing.assert_frame_equal(run(e, toy_files / "again", quietly(workers=1)), table)
+    with pytest.raises(InputError, match="workers: found 0, expected a whole number of at least 1"):
+        run(e, toy_files / "none", quiet, workers=0)
+    assert not (toy_files / "none").exists()
+
+
+def test_what_used_to_stand_by_its_place_is_refused(toy, toy_files):
     for call in (lambda: run(toy_experiment(toy, toy_files), toy_files / "run", "cpu"), lambda: plan(toy_experiment(toy, toy_files), "cpu")):
         with pytest.raises(InputError, match=r"execution: found 'cpu', expected an Execution, for example Execution\(workers=2\)"):
             call()

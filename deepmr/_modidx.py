@@ -835,6 +835,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'deepmr.plots.local_effects': ('plots.html#local_effects', 'deepmr/plots.py'),
                               'deepmr.plots.mr_scatter': ('plots.html#mr_scatter', 'deepmr/plots.py'),
                               'deepmr.plots.mutation_map': ('plots.html#mutation_map', 'deepmr/plots.py'),
+                              'deepmr.plots.place_of': ('plots.html#place_of', 'deepmr/plots.py'),
                               'deepmr.plots.radial_plot': ('plots.html#radial_plot', 'deepmr/plots.py'),
                               'deepmr.plots.radial_table': ('plots.html#radial_table', 'deepmr/plots.py'),
                               'deepmr.plots.short': ('plots.html#short', 'deepmr/plots.py')},

@@ -9,7 +9,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREY', 'short', 'forest', 'local_effects', 'funnel
 # %% ../nbs/09_plots.ipynb #24268c54
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -390,7 +390,7 @@ def _map_one(values: np.ndarray, reference: Sequence[str], place: np.ndarray, na
     heat.set_facecolor("#d0d0d0")
     heat.set_yticks(range(4), list(ALPHABET))
     whole = len(place) >= 10 and np.ptp(place) == len(place) - 1  # a stretch without gaps
-    ticks = np.flatnonzero(place % 10 == 0) if whole else np.arange(0, len(place), len(place) // 12 + 1)
+    ticks = np.flatnonzero(place % 10 == 0) if whole else np.arange(0, len(place), len(place) // (12 if place[-1] < 100_000 else 6) + 1)
     heat.set_xticks(ticks, [f"{p:,}" for p in place[ticks]])
     heat.figure.colorbar(image, cax=bar, label="effect")
 
@@ -399,6 +399,7 @@ def mutation_map(
     effects: xr.Dataset,  # of one window
     exposure: str | None = None,
     span: tuple[int, int] | None = None,  # positions to show; None: the 60 with the largest effects on the exposure
+    at: tuple[str, int] | None = None,  # chromosome and 0-based start of the window; its axis is then the genome's, 1-based as in browsers
 ) -> Figure:
     """Aligned logos and heat maps of the substitutions asked, for exposure and outcome. Grey is the reference base, or was not asked.
 
@@ -416,13 +417,15 @@ def mutation_map(
                                right=0.92, top=0.95, bottom=0.09)  # of one size, so that no layout has to be worked out
     axes = [figure.add_subplot(grid[0, 0])]
     axes += [figure.add_subplot(grid[k, 0], sharex=axes[0]) for k in (1, 3, 4)]
-    for i, (key, name) in enumerate((("bx", short(exposure) if exposure else "exposure"), ("by", "outcome"))):
-        _map_one(effects[key].values[start:end], effects.ref.values[start:end], place[start:end], name, axes[2 * i], axes[2 * i + 1],
+    shown = place[start:end] + (at[1] + 1 if at else 0)
+    for i, (key, name) in enumerate((("bx", short(exposure) if exposure else "exposure"), ("by", short(effects.attrs.get("outcome", "outcome"))))):
+        _map_one(effects[key].values[start:end], effects.ref.values[start:end], shown, name, axes[2 * i], axes[2 * i + 1],
                  figure.add_subplot(grid[3 * i + 1, 1]))
     for ax in axes[:3]:
         ax.tick_params(bottom=False, labelbottom=False)
     axes[3].set_xlim(-0.5, end - start - 0.5)
-    axes[3].set_xlabel("position in the window (bp)" if np.ptp(place[start:end]) == end - start - 1 else "mutated position in the window (bp)")
+    where = f"on {at[0]}" if at else "in the window (bp)"
+    axes[3].set_xlabel(f"position {where}" if np.ptp(shown) == end - start - 1 else f"mutated position {where}")
     return figure
 
 # %% ../nbs/09_plots.ipynb #2cc64465
@@ -518,6 +521,11 @@ def _save(figure: Any, folder: Path, name: str) -> list[Path]:
     plt.close(figure)
     return paths
 
+# %% ../nbs/09_plots.ipynb #538fbfa8
+def place_of(window: Any, record: Mapping[str, Any]) -> tuple[str, int] | None:
+    "Chromosome and start of a window of a run, for `mutation_map`; None where its first base is not there: no genome, or the minus strand."
+    return None if record["experiment"].get("stranded") or window.chrom == "evolved" else (str(window.chrom), int(window.start))
+
 # %% ../nbs/09_plots.ipynb #538fbfa9
 def draw_figures(out: str | Path) -> list[Path]:
     """Draw a run's forest plot, densities, funnels, heat map of all pairs, and the scatter and map of its clearest window.
@@ -525,8 +533,8 @@ def draw_figures(out: str | Path) -> list[Path]:
     Writes PNG and PDF to `figures/` in the run directory and returns their paths. InputError where `out` is not a run.
     """
     out = Path(out)
-    local = read_local(out)
-    table = run_table(out, local, read_record(out))
+    local, record = read_local(out), read_record(out)
+    table = run_table(out, local, record)
     method = PROTOCOLS[table.protocol.iloc[0]].method
     folder = make_folder(out / "figures")
     with plt.rc_context(PAPER):
@@ -542,4 +550,4 @@ def draw_figures(out: str | Path) -> list[Path]:
         axis = mr_scatter(effects, best.exposure, local[(local.window == best.window) & (local.exposure == best.exposure)])
         axis.set_title(f"{short(best.exposure)}, {best.window}", fontsize=9)
         paths += _save(axis.figure, folder, "mr_scatter")
-        return paths + _save(mutation_map(effects, best.exposure), folder, "mutation_map")
+        return paths + _save(mutation_map(effects, best.exposure, at=place_of(best, record)), folder, "mutation_map")

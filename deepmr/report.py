@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .experiment import PROTOCOLS, protocol_of
 from .moderators import egger_test
 from .networks import OUTPUTS, are_shares
 from .notes import NOTES, UNKNOWN, read_notes
-from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, short
+from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, place_of, short
 from .rundir import read_record, status
 from .tables import compare, direct_table, effect_matrix, open_effects, read_local, run_table
 
@@ -277,7 +277,7 @@ def _window_table(exposure: str, local: pd.DataFrame, method: str) -> dict[str, 
     return as_table(f"Windows of {exposure}: local effects by {NAMES.get(method, method)}.", columns, rows)
 
 # %% ../nbs/10_report.ipynb #fb86fb7f
-def _map(out: Path, exposure: str, local: pd.DataFrame, method: str) -> dict[str, Any] | None:
+def _map(out: Path, exposure: str, local: pd.DataFrame, method: str, record: Mapping[str, Any]) -> dict[str, Any] | None:
     "The mutation map of the window with the clearest instruments, or None if there is none or its effects are lost."
     best = clearest(local, method)
     if best is None or not np.isfinite(best.xx if method == "slope" else best.mean_f):
@@ -288,13 +288,13 @@ def _map(out: Path, exposure: str, local: pd.DataFrame, method: str) -> dict[str
         return None
     where = f"{best.chrom}:{best.start:,}–{best.end:,}"
     clear = "" if method == "slope" else f"mean F {digits(best.mean_f)}, "
-    return embed(mutation_map(effects, exposure),
-                 f"Sequence logos and heat maps of the substitutions in {where}, for {short(exposure)} and the outcome.",
+    return embed(mutation_map(effects, exposure, at=place_of(best, record)),
+                 f"Sequence logos and heat maps of the substitutions in {where}, for {short(exposure)} and {short(record['experiment']['outcome'])}.",
                  f"The window with the clearest instruments, {where} ({clear}local effect "
                  f"{digits(best.estimate)}): the {min(60, effects.sizes['position'])} bases with the largest effects on the exposure.", "png")
 
 
-def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame, direct: pd.DataFrame) -> dict[str, Any]:
+def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame, direct: pd.DataFrame, record: Mapping[str, Any]) -> dict[str, Any]:
     "The section of one exposure."
     method = PROTOCOLS[row.protocol].method
     mine = local[local.exposure == row.exposure]
@@ -305,7 +305,7 @@ def _factor(out: Path, i: int, row: pd.Series, local: pd.DataFrame, direct: pd.D
     shipped = method == "slope"
     words = _answer_words(row, direct[direct.exposure == row.exposure]) if shipped else _agreement(row, windows) + _instruments(row)
     return {"id": f"x{i}", "name": row.exposure, "answer": f"{answer}; {row.verdict}" if shipped else answer, "words": words,
-            "warnings": explain(row.warnings, windows), "map": _map(out, row.exposure, mine, method),
+            "warnings": explain(row.warnings, windows), "map": _map(out, row.exposure, mine, method, record),
             "windows": _answer_windows(row.exposure, windows) if shipped else _window_table(row.exposure, mine, method)}
 
 # %% ../nbs/10_report.ipynb #1f0cd4f6
@@ -428,7 +428,7 @@ def report(out: str | os.PathLike[str], announce: Callable[[str], None] = lambda
     with plt.rc_context(PAPER | {"font.family": "DejaVu Sans"}):
         announce(f"drawing figures and mutation maps of {len(table)} exposures ...")
         figures, missing = _figures(out, table, local)
-        factors = [_factor(out, i, row, local, direct) for i, row in table.iterrows()]
+        factors = [_factor(out, i, row, local, direct, record) for i, row in table.iterrows()]
     text = render_page("report.html.j2", title=f"What {model} believes to cause {outcome}", lead=_lead(table), banners=banners,
                        reading=_reading(record, local), main=_answer_table(table) if shipped else _main_table(table), figures=figures,
                        missing=missing, factors=factors, protocols=[(p.name, p.words) for p in PROTOCOLS.values() if p.shipped == shipped],

@@ -21,6 +21,7 @@ said "4 of 5: what the default run costs (README)"
 "$python" benchmarks/default_run.py 8
 said "5 of 5: the chapters that show them, and the README"
 unset MPLBACKEND
-"$python" tools/run_notebooks.py 20_table1 22_four_hundred_factors index explanations/E4_columns tutorials/A1_quickstart
+"$python" tools/run_notebooks.py 20_table1 22_four_hundred_factors index explanations/E4_columns \
+  tutorials/A1_quickstart tutorials/A3_reading_the_diagnostics tutorials/B1_effect_networks
 "$python" tools/make_readme.py
 said "done; read the difference: git diff --stat"

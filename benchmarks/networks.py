@@ -2,6 +2,7 @@
 
     python benchmarks/networks.py              # all of which the packages are there
     python benchmarks/networks.py BPNet BERT   # these alone; the others' rows stay
+    python benchmarks/networks.py long         # a run of SpliceAI's shape with 10 kb of context: seconds and peak memory, to results/long.json
 
 Writes benchmarks/results/networks.csv. A ratio compares CPU seconds of one thread with batched forward passes at the batch size that
 is fastest for them, of which a second's worth is measured and the rest extrapolated. Building an engine is not counted. `at 1` is one
@@ -12,8 +13,11 @@ the numbers that do not move are left out. `off` is the largest difference to pl
 """
 
 import importlib
+import json
+import resource
 import statistics
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -26,7 +30,7 @@ from torch import nn
 from deepmr.adapters import adapt
 from deepmr.choice import WHOLE, fast_work, plain_work
 from deepmr.dropout import MaskSampler
-from deepmr.effects import engine_name, make_engine
+from deepmr.effects import engine_name, make_engine, mutation_effects
 from deepmr.models import DeepSEA, load_model
 from deepmr.mutagenesis import random_windows, saturate
 
@@ -50,6 +54,12 @@ class Skip(nn.Module):
 def splice(channels=32):
     "SpliceAI's shape with 80 bp of context on either side: (N, 4, L) to (N, 3, L)."
     return nn.Sequential(nn.Conv1d(4, channels, 1), *(Skip(channels, 11, d) for d in (1, 1, 1, 1)), nn.Conv1d(channels, 3, 1), nn.Softmax(1))
+
+
+def splice_10k(channels=32):
+    "SpliceAI's shape with 10 kb of context: sixteen blocks of widths 11 to 41 and dilations 1 to 25, (N, 4, L) to (N, 3, L)."
+    blocks = [Skip(channels, width, d) for width, d in ((11, 1), (11, 4), (21, 10), (41, 25)) for _ in range(4)]
+    return nn.Sequential(nn.Conv1d(4, channels, 1), *blocks, nn.Conv1d(channels, 3, 1), nn.Softmax(1))
 
 
 def hepg2():
@@ -179,8 +189,27 @@ def row(name, runs=3, draws=5):
             "work": round(plain_products / fast_products, 1), "draws": "masks" if sampler else "members or backgrounds"}
 
 
+def long(length=10_000, span=(5_000, 5_010)):
+    "A run of the long network over a stretch, by the engine that deepmr takes: CPU seconds, and the process's peak memory."
+    torch.manual_seed(0)
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    begun, before = time.process_time(), peak()
+    model = adapt(splice_10k(), ["acceptor", "donor"], length, "SpliceAI, 10 kb", outputs=lambda y: torch.stack([y[:, 1, 4_900], y[:, 2, 5_100]], 1))
+    taken = time.process_time()
+    one = min(seconds(lambda: model.predict(random_windows(1, length, seed=2))) for _ in range(3))
+    asked = time.process_time()
+    data = mutation_effects(model, random_windows(1, length, seed=1), "acceptor", "donor", span=span, workers=1)
+    return {"window_bp": length, "mutations": 3 * (span[1] - span[0]), "engine": data.attrs["engine"], "take_up_s": taken - begun, "pass_s": one,
+            "run_s": time.process_time() - asked, "before_gib": before, "peak_gib": peak(), "torch": torch.__version__}
+
+
 def main():
     torch.set_num_threads(1)
+    if sys.argv[1:] == ["long"]:
+        found = long()
+        RESULTS.with_name("long.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(found)
+        return
     asked = [n for n in NETWORKS if not sys.argv[1:] or any(a.lower() in n.lower() for a in sys.argv[1:])]
     rows = {r["network"]: r for r in pd.read_csv(RESULTS).to_dict("records")} if RESULTS.exists() else {}
     for name in asked:

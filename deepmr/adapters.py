@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from deepmr.core import InputError, check_whole, did_you_mean
-from deepmr.networks import OUTPUTS, Ensemble, SequenceModel, as_float32, common_output, first_line
+from deepmr.networks import OUTPUTS, Ensemble, SequenceModel, as_float32, attributes_of, common_output, first_line, put_back
 from deepmr.randomness import to_eval
 from deepmr.regions import ALPHABET
 
@@ -218,7 +218,7 @@ def _try_out(adapter: Adapter, length: int, name: str) -> Any:
     bases = np.eye(4)[np.random.Generator(np.random.Philox(0)).integers(0, 4, (2, length))].transpose(0, 2, 1)
     windows = torch.as_tensor(np.ascontiguousarray(bases), dtype=tensor.dtype, device=tensor.device)
     to_eval(adapter)
-    shape = tuple(windows.shape)
+    shape, attributes = tuple(windows.shape), attributes_of(adapter.network)
     try:
         x = adapter.to(tensor.device).arranged(windows)
         shape = tuple(getattr(x[0], "shape", ()))
@@ -226,6 +226,8 @@ def _try_out(adapter: Adapter, length: int, name: str) -> Any:
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
         raise InputError(f"model {name}: the network does not take input of shape {shape} (axes {adapter.layout.axes}, "
                          f"length {length}): {first_line(error)}") from None
+    finally:
+        put_back(attributes)  # what the network keeps of these windows
 
 # %% ../nbs/01b_adapters.ipynb #621f124b
 _OTHER = {"plus": "minus", "pos": "neg", "positive": "negative", "fwd": "rev", "forward": "reverse", "watson": "crick",

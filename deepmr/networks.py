@@ -350,6 +350,7 @@ def as_float32(module: nn.Module, name: str) -> nn.Module:
 def _take_up(model: SequenceModel) -> torch.Tensor:
     "Predictions for the trial windows. InputError if the network does not do what deepmr takes for granted."
     check_weights(model)
+    attributes = attributes_of(model.module)
     first = _try_one(model, trial_windows(model, 1))
     if getattr(model.module, "of_checked", False):  # made of networks that were tried out
         return first
@@ -374,6 +375,7 @@ def _take_up(model: SequenceModel) -> torch.Tensor:
         raise InputError(f"model {model.name}: found two different predictions for the same window, expected the same; "
                          "draw no random numbers, or draw them with F.dropout, which can be put under masks")
     _check_alone(model, x, first, once)
+    _check_memory(model, x, first, attributes)
     return once
 
 # %% ../nbs/01_networks.ipynb #209dd708
@@ -449,6 +451,40 @@ def _check_alone(model: SequenceModel, x: torch.Tensor, first: torch.Tensor, onc
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
     "Are predictions the same for deepmr's purposes? Batches of other sizes round otherwise."
     return _same(a, b, 1e-3)
+
+# %% ../nbs/01_networks.ipynb #dbf36894
+def attributes_of(module: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
+    "What the parts of a network have written down beside weights and buffers."
+    public = lambda part: {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+    return [(part, {k: dict(v) if type(v) is dict else v for k, v in public(part).items()}) for part in module.modules()]
+
+
+def put_back(attributes: list[tuple[nn.Module, dict[str, Any]]]) -> bool:
+    "Make a network's attributes what they were. Were they others?"
+    other = False
+    for part, before in attributes:
+        now = vars(part)
+        for k in [k for k in now if not k.startswith("_") and k != "training" and k not in before]:
+            other = True
+            del now[k]
+        for k, v in before.items():
+            if type(v) is dict and type(now.get(k)) is dict:
+                other |= v.keys() != now[k].keys()
+                now[k].clear()
+                now[k].update(v)
+            elif k not in now or now[k] is not v:
+                other, now[k] = True, v
+    return other
+
+
+def _check_memory(model: SequenceModel, x: torch.Tensor, first: torch.Tensor, attributes: list[tuple[nn.Module, dict[str, Any]]]) -> None:
+    "InputError for a network whose predictions depend on what it saw first, such as one that keeps its first window as a background."
+    if len(x) < 2 or hidden_parts(model.module) or not put_back(attributes):
+        return
+    model.forward(x[1:].clone())
+    if not _close(first[0], model.forward(x[:1].clone())[0]):
+        raise InputError(f"model {model.name}: found predictions that depend on the windows seen before, expected the same after any; "
+                         "keep nothing of an input in the network")
 
 # %% ../nbs/01_networks.ipynb #6b3a97ff
 def _central(length: int, width: int, unit: int = 1) -> slice:

@@ -436,6 +436,38 @@ def test_a_network_that_would_give_wrong_numbers_is_refused(how, says):
         adapt(net, ["a", "b"], LENGTH)
 
 
+class Remembers(Net):
+    def forward(self, x):
+        if self.how == "first window" and not hasattr(self, "background"):
+            self.background = x.mean(0, keepdim=True)
+        if self.how == "windows by number":
+            self.sums = getattr(self, "sums", {})
+            self.sums.setdefault(len(x), x.mean(0, keepdim=True))
+            return super().forward(x - self.sums[len(x)])
+        if self.how == "positions" and not hasattr(self, "wave"):
+            self.wave = torch.arange(x.shape[2]).sin()
+        if self.how == "calls":
+            self.calls = getattr(self, "calls", 0) + 1
+        return super().forward(x - getattr(self, "background", getattr(self, "wave", 0)))
+
+    def dropped(self, x):
+        return x
+
+
+@pytest.mark.parametrize("how", ["first window", "windows by number"])
+def test_a_network_that_remembers_what_it_saw_is_refused(how):
+    with pytest.raises(InputError, match="depend on the windows seen before|alone and in a batch"):
+        adapt(Remembers(how), ["a", "b"], LENGTH)
+
+
+@pytest.mark.parametrize("how", ["positions", "calls"])
+def test_what_a_network_keeps_of_itself_does_no_harm(how):
+    model = adapt(Remembers(how), ["a", "b"], LENGTH)
+    x = dna()
+    before = model.predict(x)
+    np.testing.assert_allclose(model.predict(x[::-1])[::-1], before, rtol=1e-5)
+
+
 def test_batch_statistics_are_refused():
     net = nn.Sequential(nn.Conv1d(4, 8, 5), nn.BatchNorm1d(8, track_running_stats=False), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
                         nn.Linear(8, 2))

@@ -243,6 +243,10 @@ def candidate_windows(experiment: Experiment, model: SequenceModel, sequences: S
         windows, notes = windows[~out], notes + why
     if sequences.genome and sequences.genome.matched:
         genome = sequences.genome
+        real = windows.chrom.map(lambda c: genome.matched.get(c, c))
+        if real.nunique() < windows.chrom.nunique():  # a chromosome under two names: each of its places once
+            windows = windows.assign(chrom=real, name=[real_name + name.removeprefix(chrom) for real_name, chrom, name
+                                                       in zip(real, windows.chrom, windows.name)])
         pairs = [f"{c} is {name}" + (f" of {told}" if (told := assembly_of(genome, name)) else "") for c, name in genome.matched.items()]
         notes.append(note("chromosomes_matched", names=", ".join(pairs[:3]) + (", …" if len(pairs) > 3 else "")))
     return once_each(windows.reset_index(drop=True)), notes

@@ -400,6 +400,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'deepmr.experiment._union': ('experiment.html#_union', 'deepmr/experiment.py'),
                                    'deepmr.experiment.asked_model': ('experiment.html#asked_model', 'deepmr/experiment.py'),
                                    'deepmr.experiment.candidate_windows': ('experiment.html#candidate_windows', 'deepmr/experiment.py'),
+                                   'deepmr.experiment.check_beside': ('experiment.html#check_beside', 'deepmr/experiment.py'),
                                    'deepmr.experiment.check_execution': ('experiment.html#check_execution', 'deepmr/experiment.py'),
                                    'deepmr.experiment.check_together': ('experiment.html#check_together', 'deepmr/experiment.py'),
                                    'deepmr.experiment.decoys_of': ('experiment.html#decoys_of', 'deepmr/experiment.py'),

@@ -81,6 +81,17 @@ def protocol_of(asked: dict[str, Any]) -> Protocol:
     return get_protocol("masks" if name == "default" and "scale" not in asked else name)
 
 
+def check_beside(exposures: object, span: object, vcf: str | None, stranded: bool) -> None:
+    "Raise InputError for values of an experiment that contradict each other, and for exposures in one text."
+    if isinstance(exposures, str):  # its letters would be taken for labels, and its digits for their numbers
+        raise InputError(f"exposures: found the text {quoted(exposures)}, expected labels in a tuple: ({quoted(exposures)},)")
+    if span is not None and vcf is not None:
+        raise InputError("span: found --span beside --vcf, expected either: a VCF names the mutations itself")
+    if stranded and (vcf is not None or (isinstance(span, str) and ":" in span)):
+        raise InputError(f"stranded: found it beside {'a VCF' if vcf else 'a stretch of the genome'}, whose positions are "
+                         "those of the plus strand, expected either")
+
+
 def check_together(names: Sequence[str]) -> None:
     "Raise InputError for protocols that need different passes."
     kinds = {get_protocol(name).shipped: name for name in reversed(names)}
@@ -130,11 +141,7 @@ class Experiment:
         check_whole("windows", self.windows, 1)
         check_whole("seed", self.seed)
         check_engine(self.engine)
-        if self.span is not None and self.vcf is not None:
-            raise InputError("span: found --span beside --vcf, expected either: a VCF names the mutations itself")
-        if self.stranded and (self.vcf is not None or (isinstance(self.span, str) and ":" in self.span)):
-            raise InputError(f"stranded: found it beside {'a VCF' if self.vcf else 'a stretch of the genome'}, whose positions are "
-                             "those of the plus strand, expected either")
+        check_beside(self.exposures, self.span, self.vcf, self.stranded)
 
 # %% ../nbs/08_experiment.ipynb #c0a10005
 def default_exposures(model: SequenceModel, outcome: str | int) -> tuple[str, ...]:
@@ -236,6 +243,10 @@ def candidate_windows(experiment: Experiment, model: SequenceModel, sequences: S
         windows, notes = windows[~out], notes + why
     if sequences.genome and sequences.genome.matched:
         genome = sequences.genome
+        real = windows.chrom.map(lambda c: genome.matched.get(c, c))
+        if real.nunique() < windows.chrom.nunique():  # a chromosome under two names: each of its places once
+            windows = windows.assign(chrom=real, name=[real_name + name.removeprefix(chrom) for real_name, chrom, name
+                                                       in zip(real, windows.chrom, windows.name)])
         pairs = [f"{c} is {name}" + (f" of {told}" if (told := assembly_of(genome, name)) else "") for c, name in genome.matched.items()]
         notes.append(note("chromosomes_matched", names=", ".join(pairs[:3]) + (", …" if len(pairs) > 3 else "")))
     return once_each(windows.reset_index(drop=True)), notes

@@ -671,6 +671,8 @@ def test_what_stands_by_its_place_in_an_experiment(toy, toy_files):
     assert Experiment(toy, ("X_TF1_None",), "X_DNase_None", e.regions, e.genome, 3, 6, seed=1) == e
     with pytest.raises(TypeError, match="positional"):
         Experiment(toy, ("X_TF1_None",), "X_DNase_None", e.regions, e.genome, 3, 6, "masks")
+    with pytest.raises(InputError, match=r"exposures: found the text '01', expected labels in a tuple: \('01',\)"):
+        plan(Experiment(toy, "01", "X_DNase_None", e.regions, e.genome), quiet)
     table = run(e, toy_files / "run", quiet, workers=2)
     pd.testing.assert_frame_equal(run(e, toy_files / "again", quietly(workers=1)), table)
     with pytest.raises(InputError, match="workers: found 0, expected a whole number of at least 1"):

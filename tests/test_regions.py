@@ -418,3 +418,9 @@ def test_known_factors_are_a_list_with_references_of_factors_that_have_a_track(h
     assert known.doi.dropna().str.fullmatch(r"10\.\d{4,}/\S+").all()
     tracks = pd.concat([pd.read_csv(hg19 / f"tracks{which}.tsv", sep="\t").query("cell == 'HepG2'") for which in ("", "_consensus")])
     assert set(known.factor) <= set(tracks.target)
+
+
+def test_a_chromosome_under_two_names_gives_each_window_once(toy, toy_files):
+    (toy_files / "two.bed").write_text("chr1\t500\t600\n1\t500\t600\nCHR1\t900\t1000\n")
+    _, _, both = planned(toy_experiment(toy, toy_files, regions=str(toy_files / "two.bed")))
+    assert list(both.windows.name) == ["chr1:490-610", "chr1:890-1010"]

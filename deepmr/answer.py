@@ -141,7 +141,7 @@ class CausalEffect:
 def _decoys(records: pd.DataFrame, value: float, probability: bool) -> dict[str, Any]:
     "The row's place among decoys in its windows."
     none = dict(decoy_percentile=np.nan, decoy_p=np.nan, decoy_low=np.nan, decoy_high=np.nan, n_decoys=0)
-    if not len(records) or not len(records.decoy_slopes.iloc[0]):
+    if not len(records) or not len(records.decoy_slopes.iloc[0]) or not np.isfinite(value):
         return none
     if probability:
         decoys = _matrix(records, "decoy_xy").sum(0) / _matrix(records, "decoy_xx").sum(0)
@@ -175,7 +175,7 @@ def _means(usable: pd.DataFrame, scale: str, level: float, skewness: float) -> t
         parts["probability"] = ratio_parts(_matrix(usable, "probability_xy"), _matrix(usable, "probability_xx"))
     m, training = _two_intervals(parts[scale], level, 0.0 if scale == "probability" else skewness)
     row = dict(mean=m.estimate, se=m.se, ci_low=m.ci_low, ci_high=m.ci_high, p=m.p, sd_windows=m.sd_windows,
-               log_odds=m.estimate if scale == "log-odds" else np.nan, egger_share=float((usable.egger_t.abs() > 1.96).mean()),
+               log_odds=m.estimate if scale == "log-odds" else np.nan, egger_share=float((usable.egger_t.dropna().abs() > 1.96).mean()),
                probability=float(parts["probability"].mean()) if "probability" in parts else np.nan)
     if scale != "probability":  # parts of a ratio are not slopes of windows
         row |= dict(prediction_low=m.prediction_low, prediction_high=m.prediction_high)

@@ -35,7 +35,6 @@ from deepmr.loci import (
     Locus,
     affinities,
     bind_and_open,
-    fit_loci,
     fit_locus,
     joint_estimate,
     joint_slopes,
@@ -394,7 +393,7 @@ def locus_estimand_round(scenario: str, number: int, seed: int = 0, cache: Path 
     start = time.perf_counter()
     w = locus(scenario, number, seed, n_train, n_windows)
     fit_seed = int(w.rng.integers(2**31))
-    net, = load_or_train([locus_network()], cache, lambda: fit_loci(w.codes, w.labels, [fit_seed], epochs))
+    net, = load_or_train([locus_network()], cache, lambda: [fit_locus(w.codes, w.labels, fit_seed, epochs, bootstrap=True)])
     model, some = SequenceModel(net, (*FACTORS, "open"), LOCUS, "simulated locus"), w.codes[:4000]
     open_, gc = w.labels[:4000, -1] >= 0.5, ((some == 1) | (some == 2)).mean(1)
     drawn = decoy_labels(open_, w.labels[:4000, :-1] >= 0.5, gc, decoys, seed)
@@ -438,7 +437,7 @@ def locus_round(scenario: str, number: int, seed: int = 0, cache: Path | None = 
     start = time.perf_counter()
     w = locus(scenario, number, seed, n_train, n_windows)
     fit_seed, mask_seed = (int(s) for s in w.rng.integers(2**31, size=2))
-    net, = load_or_train([locus_network()], cache, lambda: fit_locus(w.codes, w.labels, fit_seed, epochs))
+    net, = load_or_train([locus_network()], cache, lambda: [fit_locus(w.codes, w.labels, fit_seed, epochs)])
     out = w.oracle() + locus_records("dropout", locus_draws(net, w.windows, draws, mask_seed), w)
     return _as_json(out, {"scenario": scenario, "round": number}, start)
 

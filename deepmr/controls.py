@@ -25,7 +25,7 @@ from scipy.special import stdtr, stdtrit
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from .core import InputError, as_vector, check_file, check_whole, from_extra, write_file
+from .core import InputError, as_numbers, as_vector, check_file, check_level, check_whole, from_extra, write_file
 from .networks import Ensemble, SequenceModel, first_line, last_line, trial_windows, weights_digest
 from .regions import codes_to_one_hot
 from .scale import alias_copy, last_sigmoid, outputs_of
@@ -46,7 +46,13 @@ MIN_DECOYS = 10
 
 # %% ../nbs/07d_controls.ipynb #24d71a58
 def decoy_test(value: float, decoys: ArrayLike, level: float = 0.95) -> DecoyTest:
-    "Compare an estimate with those of decoys in the same windows (n,). InputError for fewer than 10 finite decoys."
+    """Compare an estimate with those of decoys in the same windows (n,). p is NaN where decoys do not differ, which tells nothing.
+
+    InputError for fewer than 10 finite decoys, and for an estimate that is not finite.
+    """
+    check_level(level)
+    if not np.isfinite(value):
+        raise InputError(f"value: found {value}, expected a finite estimate")
     d = as_vector("decoys", decoys)
     d = d[np.isfinite(d)]
     if len(d) < MIN_DECOYS:
@@ -54,15 +60,17 @@ def decoy_test(value: float, decoys: ArrayLike, level: float = 0.95) -> DecoyTes
     n, mean = len(d), float(d.mean())
     scale = float(d.std(ddof=1) * np.sqrt(1 + 1 / n))
     half = scale * float(stdtrit(n - 1, (1 + level) / 2))
-    p = 2 * float(stdtr(n - 1, -abs(value - mean) / scale)) if scale > 0 else float(value == mean)
+    p = 2 * float(stdtr(n - 1, -abs(value - mean) / scale)) if scale > 1e-12 * np.abs(d).max() else np.nan
     return DecoyTest(100 * float((d < value).mean()), p, mean - half, mean + half, n)
 
 # %% ../nbs/07d_controls.ipynb #0ab25c68
 def q_values(p: ArrayLike) -> np.ndarray:
-    "Benjamini-Hochberg q-values of p (n,); NaN stays NaN."
+    "Benjamini-Hochberg q-values of p (n,); NaN stays NaN, and what is masked becomes NaN. InputError for what is no probability."
     from scipy.stats import false_discovery_control
-    p = np.asarray(p, float)
-    q, ok = np.full(p.shape, np.nan), np.isfinite(p)
+    p = as_numbers("p", p)
+    q, ok = np.full(p.shape, np.nan), ~np.isnan(p)
+    if ((p[ok] < 0) | (p[ok] > 1)).any():
+        raise InputError(f"p: found values from {p[ok].min():g} to {p[ok].max():g}, expected probabilities")
     if ok.any():
         q[ok] = false_discovery_control(p[ok])
     return q
@@ -77,9 +85,13 @@ def decoy_labels(
 ) -> np.ndarray:  # (N, n) bool
     """Random parts of the open windows, each as large as a factor and with its GC content, where the open windows allow it.
 
-    Factors are taken from small to large. No decoy holds more than half of the open windows. InputError without open windows or factors.
+    Factors are taken from small to large. No decoy holds more than half of the open windows. InputError without open windows or factors, and for
+    numbers that are not finite.
     """
     check_whole("n", n, 1)
+    for what, values in (("open", open_), ("factors", factors), ("gc", gc)):
+        if not np.isfinite(as_numbers(what, values, "biuf")).all():  # NaN would count as True
+            raise InputError(f"{what}: found values that are missing or not finite, expected one for each window")
     is_open, bound, share = np.asarray(open_, bool), np.asarray(factors, bool), np.asarray(gc, float)
     if is_open.sum() < MIN_WINDOWS:
         raise InputError(f"open: found {is_open.sum()} open windows, expected at least {MIN_WINDOWS} to draw decoys from")
@@ -427,6 +439,7 @@ class ShuffleTest:
 
 def shuffle_test(slopes: ArrayLike, slopes_shuffled: ArrayLike, level: float = 0.95) -> ShuffleTest:
     "Compare slopes in windows (W,) with those in the windows' shuffles (W,), as pairs. InputError for different lengths."
+    check_level(level)
     a, b = as_vector("slopes", slopes), as_vector("slopes_shuffled", slopes_shuffled)
     if len(a) != len(b):
         raise InputError(f"slopes_shuffled: found {len(b)} for {len(a)} windows, expected one for each")

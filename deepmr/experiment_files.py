@@ -25,8 +25,9 @@ import pooch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from .answer import PROTOCOLS
 from .core import InputError, cache_dir, check_file, did_you_mean, make_folder, write_file
-from .experiment import CONTROLS, PROTOCOLS, Experiment, check_together, resolve_labels
+from .experiment import CONTROLS, Experiment, check_together, resolve_labels
 from .models import DEEPSEA_FILES, deepsea_files, fetch, load_model
 from .regions import SHIPPED, Genome, label_windows, read_regions, windows_bed
 from .scale import SCALES

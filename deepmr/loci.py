@@ -6,7 +6,7 @@
 __all__ = ['LOCUS_ROLES', 'locus']
 
 # %% ../nbs/11b_loci.ipynb #ada431ce
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,13 +211,6 @@ def untrained_locus(seed: int) -> ConvNet:
     first.requires_grad_(False)
     return net
 
-
-def fit_locus(codes: np.ndarray, labels: np.ndarray, seed: int, epochs: int) -> list[nn.Module]:
-    "One network trained by binomial likelihood on sequences (n, LOCUS) and labels (n, F + 1)."
-    net = untrained_locus(seed)
-    train(net, codes, labels, lambda x, target: F.binary_cross_entropy_with_logits(net.logits(x), target), epochs, batch=64, rate=0.003)
-    return [net.eval()]
-
 # %% ../nbs/11b_loci.ipynb #0ffbbb66
 @torch.no_grad()
 def first_features(net: ConvNet, codes: np.ndarray, size: int = 500) -> torch.Tensor:
@@ -225,17 +218,19 @@ def first_features(net: ConvNet, codes: np.ndarray, size: int = 500) -> torch.Te
     return torch.cat([net.features[:3](as_input(codes[i:i + size])) for i in range(0, len(codes), size)])
 
 
-def fit_loci(codes: np.ndarray, labels: np.ndarray, seeds: Sequence[int], epochs: int) -> list[ConvNet]:
-    "Networks as of `fit_locus`, each on its own bootstrap sample. All have the first filters of the first, so these read each sequence once."
-    nets, batches = [], []
-    for seed in seeds:
-        nets.append(untrained_locus(seed))
-        batches.append(bootstrap_batches(len(codes), epochs, 64))
-        nets[-1].features[0].load_state_dict(nets[0].features[0].state_dict())
-    stacks = [nn.Sequential(*list(net.features)[3:], *list(net.head)[:-1]) for net in nets]
-    target = torch.from_numpy(labels).float()
-    train_together(stacks, first_features(nets[0], codes), target, batches, F.binary_cross_entropy_with_logits, rate=0.003)
-    return [net.eval() for net in nets]
+def fit_locus(codes: np.ndarray, labels: np.ndarray, seed: int, epochs: int, bootstrap: bool = False) -> ConvNet:
+    """A network trained by binomial likelihood on sequences (n, LOCUS) and labels (n, F + 1), or on a bootstrap sample of them.
+
+    For a sample the fixed filters read each sequence once, which saves most of the time. The two ways differ by rounding and by their random
+    numbers, and rounds of each are stored.
+    """
+    net, rate = untrained_locus(seed), 0.003
+    if bootstrap:
+        batches, stack = [bootstrap_batches(len(codes), epochs, 64)], nn.Sequential(*list(net.features)[3:], *list(net.head)[:-1])
+        train_together([stack], first_features(net, codes), torch.from_numpy(labels).float(), batches, F.binary_cross_entropy_with_logits, rate)
+    else:
+        train(net, codes, labels, lambda x, target: F.binary_cross_entropy_with_logits(net.logits(x), target), epochs, batch=64, rate=rate)
+    return net.eval()
 
 
 def locus_draws(net: nn.Module, codes: np.ndarray, draws: int, seed: int) -> np.ndarray:

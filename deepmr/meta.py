@@ -367,10 +367,10 @@ class TwoLevelEstimate(MetaEstimate):
     df: float = np.nan
 
 
-def _draw_means(draws: ArrayLike, w: np.ndarray) -> tuple[np.ndarray, list[Note]]:
-    """The weighted mean over windows of each draw (K,), from draws (k, K), and a note if the draws do not look shared.
+def _draw_means(draws: ArrayLike, w: np.ndarray, known: bool) -> np.ndarray:
+    """The weighted mean over windows of each draw (K,), from draws (k, K).
 
-    Raises InputError for another shape or what is not finite.
+    Raises InputError for another shape, for what is not finite, and, unless they are known to be shared, for draws that do not look it.
     """
     draws = as_numbers('draws', draws)
     if draws.ndim != 2 or len(draws) != len(w) or draws.shape[1] < 2:
@@ -383,9 +383,11 @@ def _draw_means(draws: ArrayLike, w: np.ndarray) -> tuple[np.ndarray, list[Note]
     w = w / w.sum()
     g, apart = w @ draws, float(w**2 @ draws.var(1, ddof=1))  # apart: the variance of g if each window had draws of its own
     df = len(g) - 1
-    if len(w) < 2 or apart == 0 or chdtrc(df, df * g.var(ddof=1) / apart) < 0.05:
-        return g, []
-    return g, [note('draws_not_shared', ratio=float(g.var(ddof=1) / apart))]
+    if not known and len(w) > 1 and apart > 0 and chdtrc(df, df * g.var(ddof=1) / apart) >= 0.05:
+        raise InputError(f"draws: found slopes of one draw that agree no more between windows than those of different draws (variance ratio "
+                         f"{g.var(ddof=1) / apart:.3g}), expected the same masks or members in all windows; make them with same_masks=True, or "
+                         "pass shared_draws=True where that is so")
+    return np.asarray(g)
 
 # %% ../nbs/07_meta.ipynb #c7401c87
 def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent: bool = False, tau2: str = 'PM',
@@ -401,16 +403,15 @@ def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent:
     independent : bool
         True for networks trained apart (their errors average out), False for masks of one network.
     shared_draws : bool
-        True if it is known that a draw is the same in all windows, as in a run. It is then not tested.
+        True if it is known that a draw is the same in all windows, as in a run. If not, this is tested.
 
     Returns what `random_effects` gives, with `se_windows`, `se_network` and `df`. If k is 1, `se` takes the
-    place of `se_windows`. The note `draws_not_shared` says that slopes of one draw agree no more between windows than slopes of
-    different draws would (chi-squared test at 5 %). Raises InputError as `random_effects`, and for `draws` of another shape or not finite.
+    place of `se_windows`. Raises InputError as `random_effects`, for `draws` of another shape or not finite, and for slopes of one draw
+    that agree no more between windows than slopes of different draws would (chi-squared test at 5 %).
     Source for the degrees of freedom: Satterthwaite 1946, Biometrics Bulletin 2:110.
     """
     m = random_effects(estimate, se, tau2, 'HKSJ', level)
-    g, notes = _draw_means(draws, 1 / (as_vector('se', se) ** 2 + m.tau2))
-    notes = [] if shared_draws else notes
+    g = _draw_means(draws, 1 / (as_vector('se', se) ** 2 + m.tau2), shared_draws)
     n = len(g)
     shared = float(g.var(ddof=1)) / (n if independent else 1)
     total, k = float(np.hypot(m.se, np.sqrt(shared))), max(m.k - 1, 1)
@@ -419,7 +420,7 @@ def two_level(estimate: ArrayLike, se: ArrayLike, draws: ArrayLike, independent:
     reach = crit * np.hypot(total, np.sqrt(m.tau2))
     p = float(2 * stdtr(df, -abs(m.estimate) / total)) if total > 0 else m.p
     wider = dict(se=total, ci_low=m.estimate - crit * total, ci_high=m.estimate + crit * total, p=p,
-                 prediction_low=m.estimate - reach, prediction_high=m.estimate + reach, method=f'{tau2}+two-level', warnings=(*m.warnings, *notes))
+                 prediction_low=m.estimate - reach, prediction_high=m.estimate + reach, method=f'{tau2}+two-level')
     return TwoLevelEstimate(**vars(m) | wider, se_windows=m.se, se_network=float(np.sqrt(shared)), df=float(df))
 
 # %% ../nbs/07_meta.ipynb #ad219d7a

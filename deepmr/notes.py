@@ -121,9 +121,6 @@ NOTES |= {
     "hksj_degenerate": NoteKind("All windows have the same estimate, so the Hartung–Knapp standard error is zero."),
     "hksj_narrower_than_wald": NoteKind("The Hartung–Knapp interval is narrower than the Wald interval. If in doubt, trust the wider one."),
     "several_modes": NoteKind("The likelihood of τ² has several maxima. The highest is used.", "{modes} maxima"),
-    "draws_not_shared": NoteKind(
-        "Slopes of one draw agree no more between windows than those of different draws would. Either the draws are not the same in "
-        "all windows, or the error that windows share is negligible.", "variance ratio {ratio:.3g}", "se_network"),
     "few_networks": NoteKind("There are few networks, so the variance between them is very uncertain.", "{networks} of at least {least}"),
     "heterogeneous": NoteKind("The windows differ by more than their errors, which a fixed effect ignores.",
                               "Q = {q:.4g} on {df} degrees of freedom"),

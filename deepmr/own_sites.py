@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from .core import InputError, check_file, from_extra, quoted
+from .core import InputError, as_numbers, check_file, check_level, from_extra, quoted
 
 # %% ../nbs/07c_own_sites.ipynb #317df96f
 def read_motifs(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -98,9 +98,16 @@ def _why_not(n: int, enrichment: float) -> str:
 
 # %% ../nbs/07c_own_sites.ipynb #d7dd45c8
 def own_site_estimate(xy: np.ndarray, xx: np.ndarray, enrichment: np.ndarray, level: float = 0.95) -> OwnSiteEstimate:
-    "Pool the sums xy, xx (W,) of windows, from `site_sums`; enrichment (W,). NaN marks a window without a site."
-    ok = np.isfinite(xx) & (np.nan_to_num(xx) > 0)
-    a, b, n, nan = np.asarray(xy)[ok], np.asarray(xx)[ok], int(ok.sum()), float("nan")
+    """Pool the sums xy, xx (W,) of windows, from `site_sums`; enrichment (W,). NaN or a mask marks a window without a site.
+
+    InputError for different lengths.
+    """
+    check_level(level)
+    xy, xx, enrichment = as_numbers("xy", xy), as_numbers("xx", xx), as_numbers("enrichment", enrichment)
+    if not len(xy) == len(xx) == len(enrichment):
+        raise InputError(f"xx: found {len(xx)} and enrichment {len(enrichment)} for {len(xy)} sums xy, expected one of each for a window")
+    ok = np.isfinite(xy) & (np.nan_to_num(xx) > 0)
+    a, b, n, nan = xy[ok], xx[ok], int(ok.sum()), float("nan")
     ratio, effective = (float(np.median(enrichment[ok])), float(b.sum() ** 2 / (b @ b))) if n else (nan, 0.0)
     if reason := _why_not(n, ratio):
         return OwnSiteEstimate(nan, nan, nan, nan, n, effective, ratio, reason)

@@ -28,8 +28,8 @@ from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import Affine2D
 from scipy.stats import chi2, gaussian_kde
 
+from deepmr.answer import PROTOCOLS
 from deepmr.core import InputError, make_folder, write_file
-from deepmr.experiment import PROTOCOLS
 from deepmr.meta import random_effects
 from deepmr.moderators import egger_test
 from deepmr.regions import ALPHABET

@@ -21,8 +21,9 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from .answer import PROTOCOLS
 from .core import InputError, write_file
-from .experiment import PROTOCOLS, protocol_of
+from .experiment import protocol_of
 from .moderators import egger_test
 from .networks import OUTPUTS, are_shares
 from .notes import NOTES, UNKNOWN, read_notes

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .answer import combine, in_words, pooled_answer, verdict
+from .answer import PROTOCOLS, Protocol, combine, in_words, pooled_answer, verdict
 from .controls import is_decoy, q_values, shuffle_test
 from .core import InputError, check_choice
-from .experiment import PROTOCOLS, Protocol, get_protocol, protocol_of
+from .experiment import get_protocol, protocol_of
 from .meta import fixed_network, pooled_skewness
 from .mr import mvmr
 from .notes import codes, table_notes

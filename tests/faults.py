@@ -904,8 +904,8 @@ META = {"lengths differ": {"se": [0.1]}, "NaN": {"estimate": [0.1, np.nan, 0.2]}
         "empty": {"estimate": [], "se": []}, "text": {"estimate": list("abc")}, "two dimensions": {"estimate": np.ones((3, 2))}, "too large to square": {"estimate": [1e200, 0, 0]}, "level 95": {"level": 95}}
 call("random_effects", STUDIES, **META, tau2_unknown={"tau2": "XX"}, ci_unknown={"ci": "XX"})
 call("fixed_effect", STUDIES, **META)
-call("two_level", STUDIES | {"draws": np.random.default_rng(0).normal(size=(3, 5))}, **META, draws_of_another_number_of_windows={"draws": np.ones((2, 5))}, one_draw={"draws": np.ones((3, 1))},
-     draws_NaN={"draws": np.full((3, 5), np.nan)})
+call("two_level", STUDIES | {"draws": np.arange(5.0) + np.zeros((3, 1))}, **META, draws_of_another_number_of_windows={"draws": np.ones((2, 5))}, one_draw={"draws": np.ones((3, 1))},
+     draws_NaN={"draws": np.full((3, 5), np.nan)}, draws_of_other_masks={"draws": np.random.default_rng(0).normal(size=(3, 5))})
 call("meta_regression", STUDIES | {"X": [[0.0], [1.0], [2.0]]}, **META, moderators_too_many={"X": np.ones((3, 5))}, moderator_constant={"X": np.ones((3, 1))}, moderator_NaN={"X": np.full((3, 1), np.nan)})
 call("egger_test", STUDIES, **META)
 

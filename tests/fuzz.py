@@ -308,7 +308,7 @@ target("fixed_effect", windows)(lambda d: combined(api.fixed_effect(d[0], d[1]))
 @target("two_level", lambda rng: [numbers(rng, shape, positive) for n, k in [rng.integers(0, (10, 5))]
                                   for shape, positive in (((n,), False), ((n,), True), ((n, k), False))])
 def _(d):
-    combined(api.two_level(*d))
+    combined(api.two_level(*d, shared_draws=True))
 
 
 @target("meta_regression", windows)

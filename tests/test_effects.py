@@ -11,11 +11,11 @@ from torch import nn
 
 from conftest import toy_experiment, toy_model
 from deepmr import propagate
-from deepmr.answer import causal_effect
+from deepmr.answer import PROTOCOLS, causal_effect
 from deepmr.core import Execution, InputError
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.effects import make_engine, mutation_effects, replica, summarise, window_draws
-from deepmr.experiment import PROTOCOLS, plan
+from deepmr.experiment import plan
 from deepmr.mutagenesis import saturate
 from deepmr.networks import ConvNet, Ensemble, SequenceModel, max_batch_size, memory_for
 from deepmr.pipeline import run

@@ -514,12 +514,11 @@ def test_fuzz(y, s, x):
 def test_two_levels_add_what_all_windows_share(ys, n_draws, independent, seed):
     y, s = ys
     draws = y[:, None] + np.random.default_rng(seed).normal(size=(len(y), n_draws))
-    r, one = two_level(y, s, draws, independent), random_effects(y, s)
+    r, one = two_level(y, s, draws, independent, shared_draws=True), random_effects(y, s)
     w = 1 / (s**2 + one.tau2)
     shared = np.average(draws, axis=0, weights=w).var(ddof=1) / (n_draws if independent else 1)
     assert (r.estimate, r.tau2, r.k) == (one.estimate, one.tau2, one.k)
-    more = r.codes[len(one.codes):]
-    assert r.warnings[:len(one.warnings)] == one.warnings and more in ((), ('draws_not_shared',))
+    assert r.warnings == one.warnings
     np.testing.assert_allclose([r.se_windows, r.se_network**2], [one.se, shared], rtol=1e-6)
     np.testing.assert_allclose(r.se**2, r.se_windows**2 + r.se_network**2)
     few, many = sorted((max(len(y) - 1, 1), n_draws - 1))
@@ -556,18 +555,26 @@ def test_two_levels_refuse(draws, message):
 
 def test_defaults_are_those_of_the_default_table():
     y, s = [0.1, 0.5, 0.3, 0.9, 0.2], [0.1, 0.2, 0.1, 0.3, 0.1]
-    draws = np.array(y)[:, None] + np.random.default_rng(0).normal(size=(5, 4))
+    draws = np.array(y)[:, None] + np.arange(4)
     assert random_effects(y, s) == random_effects(y, s, tau2='PM', ci='HKSJ')
     assert two_level(y, s, draws) == two_level(y, s, draws, tau2='PM')
 
 
-def test_two_levels_say_if_draws_do_not_look_shared():
-    rng, said = np.random.default_rng(5), {False: 0, True: 0}
+def test_two_levels_refuse_draws_that_do_not_look_shared():
+    rng, refused = np.random.default_rng(5), {False: 0, True: 0}
     for _ in range(100):
-        for shared in said:
+        for shared in refused:
             slopes = rng.normal(0, 0.3, (20, 30)) + shared * rng.normal(0, 0.3, 30)
-            said[shared] += 'draws_not_shared' in two_level(slopes.mean(1), np.full(20, 0.05), slopes).codes
-    assert said[False] >= 88 and said[True] == 0
+            y, s = slopes.mean(1), np.full(20, 0.05)
+            told = two_level(y, s, slopes, shared_draws=True)
+            try:
+                asked = two_level(y, s, slopes)
+            except InputError as error:
+                asked, message = told, str(error)
+                refused[shared] += 1
+            assert asked == told  # the test changes no number
+    assert message.startswith('draws: found slopes of one draw that agree no more between windows')
+    assert refused[False] >= 88 and refused[True] == 0
     assert two_level([1.0], [0.1], [[1.0, 2, 3]]).codes == ('single_study',)  # one window cannot tell
 
 

@@ -26,10 +26,10 @@ from typer.testing import CliRunner
 
 from conftest import toy_experiment, toy_model
 from deepmr.adapters import adapt
-from deepmr.answer import LOCAL_ESTIMATORS
+from deepmr.answer import LOCAL_ESTIMATORS, PROTOCOLS
 from deepmr.cli import app
 from deepmr.core import Execution, InputError
-from deepmr.experiment import PROTOCOLS, Experiment, default_exposures, plan
+from deepmr.experiment import Experiment, default_exposures, plan
 from deepmr.models import load_model
 from deepmr.mutagenesis import random_windows
 from deepmr.networks import Ensemble, SequenceModel

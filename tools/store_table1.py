@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepmr.experiment import PROTOCOLS, protocol_of
+from deepmr.answer import PROTOCOLS
+from deepmr.experiment import protocol_of
 from deepmr.rundir import file_stem, read_record
 from deepmr.tables import direct_effects, directions, effect_matrix, table1
 

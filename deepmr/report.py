@@ -186,8 +186,8 @@ ANSWER_COLUMNS = [
     ("this training", "95 % interval: other windows, and networks trained anew"),
     ("above decoys", "share of labels that only follow openness with a smaller effect"),
     ("q", "is it one more decoy? Corrected for the number of rows"),
-    ("own sites", "slope over mutations in hits of its motif, 95 % interval"), ("on probabilities", "pooled over windows"), ("windows", ""),
-    ("warnings", "")]
+    ("own sites", "slope over mutations in hits of its motif, 95 % interval"), ("windows", ""),
+    ("warnings", ""), ("on probabilities", "slope on probabilities, pooled over windows")]
 ORDER = ("specific opener", "specific closer", "above decoys", "below decoys", "within decoys", "no decoys", "no estimate")
 
 
@@ -201,8 +201,8 @@ def _answer_table(table: pd.DataFrame) -> dict[str, Any]:
         rows.append([cell(r.exposure, short(r.exposure), href=f"#x{i}"), cell(r["mean"], effect), cell(r.verdict),
                      cell(r.training_low, span(r.training_low, r.training_high)),
                      cell(r.decoy_percentile, share), cell(r.decoy_q),
-                     cell(r.own_site, own, wrap=not np.isfinite(r.own_site)), cell(r.probability), cell(int(r.n_windows), str(r.n_windows)),
-                     cell(spoken(r.warnings), wrap=True)])
+                     cell(r.own_site, own, wrap=not np.isfinite(r.own_site)), cell(int(r.n_windows), str(r.n_windows)),
+                     cell(spoken(r.warnings), wrap=True), cell(r.probability)])
     return as_table("Causal effects, weights as shipped. A click on a header sorts.", ANSWER_COLUMNS, rows, explained=True)
 
 # %% ../nbs/10_report.ipynb #10d00002

@@ -7,6 +7,7 @@ __all__ = ['compare_runs', 'for_paper']
 
 # %% ../nbs/10b_two_runs.ipynb #10e00004
 import os
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -52,7 +53,8 @@ def compare_runs(
     """Two runs side by side: one row per exposure that both have.
 
     Columns: exposure, first, first_low, first_high, second, second_low, second_high (means and 95 % intervals), difference, difference_low,
-    difference_high (second minus first), shared (windows in both), and the verdicts of runs by `default`. Raises InputError for runs without
+    difference_high (second minus first in the windows of both, or of the means where these are fewer than two), shared (windows in both), and
+    the verdicts of runs by `default`. Raises InputError for runs without
     a common exposure, on other scales or outcomes, and where a directory is no run.
     """
     (a, in_a), (b, in_b) = _read(first), _read(second)
@@ -82,7 +84,11 @@ def _scatter(table: pd.DataFrame, names: tuple[str, str]) -> Figure:
         ax.plot([r.first] * 2, [r.second_low, r.second_high], color=GREY, lw=0.8)
         ax.annotate(short(r.exposure), (r.first, r.second), xytext=(3, 3), textcoords="offset points", fontsize=7)
     ax.plot(table["first"], table.second, "o", color="white", mec=BLUE, ms=4.5)
-    ends = [min(*ax.get_xlim(), *ax.get_ylim()), max(*ax.get_xlim(), *ax.get_ylim())]
+    means, low, high = (table[["first" + k, "second" + k]].to_numpy() for k in ("", "_low", "_high"))
+    ends = [np.nanmin([np.nanmin(means), np.nanquantile(np.fmin(low, means), 0.1)]),
+            np.nanmax([np.nanmax(means), np.nanquantile(np.fmax(high, means), 0.9)])]
+    margin = 0.08 * (ends[1] - ends[0]) or 0.1
+    ends = [ends[0] - margin, ends[1] + margin]  # an interval far wider than the others is cut
     ax.plot(ends, ends, color=GREY, lw=0.8, ls="--", zorder=0)
     ax.set(xlabel=f"effect, {names[0]}", ylabel=f"effect, {names[1]}", xlim=ends, ylim=ends)
     return figure
@@ -91,7 +97,8 @@ def _scatter(table: pd.DataFrame, names: tuple[str, str]) -> Figure:
 def comparison_page(first: str | os.PathLike[str], second: str | os.PathLike[str], out: str | os.PathLike[str] = "compare.html") -> Path:
     "Write one self-contained page that compares two runs, and return its path. Raises InputError as `compare_runs`."
     table, names = compare_runs(first, second), (Path(first).name, Path(second).name)
-    columns = [("exposure", ""), *((name, "effect with its 95 % interval") for name in names), ("difference", "second minus first, 95 % interval"),
+    columns = [("exposure", ""), *((name, "effect with its 95 % interval") for name in names),
+               ("difference", "second minus first, in the windows that both took; of the means where these are fewer than two"),
                ("shared", "windows that both runs took"), *((f"verdict, {name}", "") for name in names if "verdict_first" in table)]
     rows = [[cell(r.exposure, short(r.exposure)), cell(r.first, f"{digits(r.first)} ({span(r.first_low, r.first_high)})"),
              cell(r.second, f"{digits(r.second)} ({span(r.second_low, r.second_high)})"),
@@ -105,7 +112,7 @@ def comparison_page(first: str | os.PathLike[str], second: str | os.PathLike[str
     text = render_page("compare.html.j2", title=f"{names[0]} and {names[1]}", banners=[], scatter=figure,
                 rows=as_table("Both runs.", columns, rows, True),
                 runs=[(name, f"{r['experiment']['model']}, {r['source']}") for name, r in zip(names, records)],
-                lead=f"{len(table)} exposures are in both runs. {apart} differ: the interval of the difference excludes zero.")
+                lead=f"{len(table)} exposures are in both runs. For {apart or 'none'} of them the interval of the difference leaves out zero.")
     write_file(path := Path(out), text)
     return path
 
@@ -135,11 +142,12 @@ def for_paper(run: str | os.PathLike[str], kind: str = "csv") -> str:
         if "verdict" in table:
             row |= {"this training": between(r.training_low, r.training_high),
                     "above decoys": f"{r.decoy_percentile:.0f} %" if np.isfinite(r.decoy_percentile) else "",
-                    "q": f"{r.decoy_q:.2g}" if np.isfinite(r.decoy_q) else "",
+                    "q": "" if not np.isfinite(r.decoy_q) else "<0.001" if r.decoy_q < 0.001 else f"{r.decoy_q:.2g}",
                     "own sites": f"{r.own_site:.{n}f} ({between(r.own_low, r.own_high)})" if np.isfinite(r.own_site) else "", "verdict": r.verdict}
         rows.append(row)
     frame = pd.DataFrame(rows)
     if kind == "latex":
-        escaped = frame.map(lambda v: str(v).replace("%", r"\%").replace("_", r"\_"))
+        signs = re.compile(r"(?<![\w.])[-<](?=\d)")  # minus and less-than, which LaTeX sets as such in formulas alone
+        escaped = frame.map(lambda v: signs.sub(lambda m: f"${m[0]}$", str(v)).replace("%", r"\%").replace("_", r"\_"))
         return escaped.rename(columns=lambda c: c.replace("%", r"\%")).to_latex(index=False)
     return frame.to_csv(index=False) if kind == "csv" else frame.to_html(index=False)

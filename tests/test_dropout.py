@@ -456,7 +456,7 @@ class Remembers(Net):
 
 @pytest.mark.parametrize("how", ["first window", "windows by number"])
 def test_a_network_that_remembers_what_it_saw_is_refused(how):
-    with pytest.raises(InputError, match="depend on the windows seen before|alone and in a batch"):
+    with pytest.raises(InputError, match=r"depend on the windows seen before|alone and in a batch"):
         adapt(Remembers(how), ["a", "b"], LENGTH)
 
 

@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from deepmr.core import InputError, check_choice, check_file, did_you_mean, quoted, write_file
 from deepmr.randomness import Operation, Watch, hidden_parts, masked, to_eval
@@ -426,7 +427,32 @@ def _same(a: torch.Tensor, b: torch.Tensor, rounding: float) -> bool:
     "Are two sets of predictions equal, up to `rounding` of the largest?"
     return bool((a - b).abs().max() <= rounding * torch.maximum(a.abs().max(), b.abs().max()))
 
+# %% ../nbs/01_networks.ipynb #dbf36894
+def attributes_of(module: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
+    "What the parts of a network have written down beside weights and buffers."
+    public = lambda part: {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+    parts = (p for p in module.modules() if not isinstance(p, LazyModuleMixin) and not type(p).__module__.startswith("keras"))  # built as they run
+    return [(part, {k: dict(v) if type(v) is dict else v for k, v in public(part).items()}) for part in parts]
 
+
+def put_back(attributes: list[tuple[nn.Module, dict[str, Any]]]) -> bool:
+    "Make a network's attributes what they were. Were they others?"
+    other = False
+    for part, before in attributes:
+        now = vars(part)
+        for k in [k for k in now if not k.startswith("_") and k != "training" and k not in before]:
+            other = True
+            del now[k]
+        for k, v in before.items():
+            if type(v) is dict and type(now.get(k)) is dict:
+                other |= v.keys() != now[k].keys()
+                now[k].clear()
+                now[k].update(v)
+            elif k not in now or now[k] is not v:
+                other, now[k] = True, v
+    return other
+
+# %% ../nbs/01_networks.ipynb #dbf36895
 TRIAL = 2  # seconds that a batch as large as later ones may take in trying a network out; of a slower network, as many as it can
 
 
@@ -452,37 +478,19 @@ def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
     "Are predictions the same for deepmr's purposes? Batches of other sizes round otherwise."
     return _same(a, b, 1e-3)
 
-# %% ../nbs/01_networks.ipynb #dbf36894
-def attributes_of(module: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
-    "What the parts of a network have written down beside weights and buffers."
-    public = lambda part: {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
-    return [(part, {k: dict(v) if type(v) is dict else v for k, v in public(part).items()}) for part in module.modules()]
-
-
-def put_back(attributes: list[tuple[nn.Module, dict[str, Any]]]) -> bool:
-    "Make a network's attributes what they were. Were they others?"
-    other = False
-    for part, before in attributes:
-        now = vars(part)
-        for k in [k for k in now if not k.startswith("_") and k != "training" and k not in before]:
-            other = True
-            del now[k]
-        for k, v in before.items():
-            if type(v) is dict and type(now.get(k)) is dict:
-                other |= v.keys() != now[k].keys()
-                now[k].clear()
-                now[k].update(v)
-            elif k not in now or now[k] is not v:
-                other, now[k] = True, v
-    return other
-
-
+# %% ../nbs/01_networks.ipynb #dbf36896
 def _check_memory(model: SequenceModel, x: torch.Tensor, first: torch.Tensor, attributes: list[tuple[nn.Module, dict[str, Any]]]) -> None:
     "InputError for a network whose predictions depend on what it saw first, such as one that keeps its first window as a background."
+    after = attributes_of(model.module)
     if len(x) < 2 or hidden_parts(model.module) or not put_back(attributes):
         return
-    model.forward(x[1:].clone())
-    if not _close(first[0], model.forward(x[:1].clone())[0]):
+    try:
+        model.forward(x[1:].clone())
+        again = model.forward(x[:1].clone())
+    except Exception:  # it does not run with what it was given at first, which proves nothing
+        put_back(after)
+        return
+    if not _close(first[0], again[0]):
         raise InputError(f"model {model.name}: found predictions that depend on the windows seen before, expected the same after any; "
                          "keep nothing of an input in the network")
 

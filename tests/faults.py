@@ -929,7 +929,7 @@ KINDS = {
     "not_finite": r"\bnan\b|\binf\b|not( a)? finite",
     "not_dna": r"only A, C, G and T|expected A, C, G or T|lengths .* all to be equal|expected text of A, C, G|expected letters of bases",
     "duplicate": r"\btwice\b|values, expected one$|each label once|different names for|Duplicate key|constant, or a combination|Cannot overwrite a value",
-    "conflict": r"protocol: found .* for effects|found other masks in each|which is the outcome|found both|without decoys|peaks, chromosomes and genome together",
+    "conflict": r"protocol: found .* for effects|found other masks in each|agree no more between windows|which is the outcome|found both|without decoys|peaks, chromosomes and genome together",
     "unknown_name": r"does not predict|found no chromosome|which .* does not have|no label of .* begins|unknown key|[Dd]id you mean|No such (command|option)"
                     r"|expected one of [^s]|expected a list of [a-z]+,|found no track|no column|expected '\w+' or '\w+'|which cannot be used here|expected \S+#1 to"
                     r"|number -?\d+, expected 0 to",

@@ -324,13 +324,13 @@ def _check_idle(experiment: Experiment, model: SequenceModel, protocol: Protocol
     unused = bool(experiment.decoys) and not any(is_decoy(model.labels[model.index(e)]) for e in experiment.exposures)
     if protocol.shipped:
         if unused and experiment.controls not in (None, "decoys"):
-            raise InputError(f"decoys: found {quoted(experiment.decoys)} beside controls {experiment.controls}, expected controls decoys, "
+            raise InputError(f"decoys: found {quoted(str(experiment.decoys))} beside controls {experiment.controls}, expected controls decoys, "
                              "or decoys among the exposures")
         return
     if experiment.motifs not in (None, "none"):
         raise InputError(f"motifs: found {quoted(experiment.motifs)} for protocol {protocol.name}, expected none; protocol default has own sites")
     if unused:
-        raise InputError(f"decoys: found {quoted(experiment.decoys)} for protocol {protocol.name}, expected decoys among the exposures; "
+        raise InputError(f"decoys: found {quoted(str(experiment.decoys))} for protocol {protocol.name}, expected decoys among the exposures; "
                          "protocol default compares with them")
 
 # %% ../nbs/08_experiment.ipynb #4d0000c1

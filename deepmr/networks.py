@@ -430,7 +430,9 @@ def _same(a: torch.Tensor, b: torch.Tensor, rounding: float) -> bool:
 # %% ../nbs/01_networks.ipynb #dbf36894
 def attributes_of(module: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
     "What the parts of a network have written down beside weights and buffers."
-    public = lambda part: {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+    def public(part: nn.Module) -> dict[str, Any]:
+        return {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+
     parts = (p for p in module.modules() if not isinstance(p, LazyModuleMixin) and not type(p).__module__.startswith("keras"))  # built as they run
     return [(part, {k: dict(v) if type(v) is dict else v for k, v in public(part).items()}) for part in parts]
 

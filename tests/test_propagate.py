@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deepmr.core import InputError
 from deepmr.dropout import dropout_layers, shared_masks
 from deepmr.mutagenesis import Mutations, predict_mutations, saturate
 from deepmr.networks import SequenceModel
@@ -575,10 +576,20 @@ def test_shapes_are_constants(how):
     assert "len" not in globals() and "either" not in torch.zeros.__qualname__  # tracing leaves nothing behind
 
 
-def test_a_branch_on_the_batch_is_no_constant():
+@pytest.mark.parametrize("most", [2, 5, 40])
+def test_a_branch_on_the_batch_is_refused(most):
     class Depends(nn.Module):
         def forward(self, x):
-            return x.mean(2) if x.shape[0] > 2 else 2 * x.mean(2)
+            return x.mean(2) if x.shape[0] > most else 2 * x.mean(2)
+
+    with pytest.raises(InputError, match="different predictions for a window alone and in a batch"):
+        SequenceModel(Depends(), list("abcd"), 20)
+
+
+def test_a_branch_on_a_shape_is_no_constant():
+    class Depends(nn.Module):
+        def forward(self, x):
+            return x.mean(2) if x.shape[0] > 100 else 2 * x.mean(2)  # no batch is as large
 
     with pytest.raises(NotTraceable, match=r"traced by torch.fx"):
         Propagator(SequenceModel(Depends(), list("abcd"), 20))

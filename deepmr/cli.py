@@ -630,13 +630,13 @@ def decoys(
         exposures = default_exposures(loaded, outcome)
     sequences = Sequences(genome)
     windows, notes = candidate_windows(Experiment(regions=regions), loaded, sequences)
-    for said in notes:
-        _beside_bar(f"note: {said.sentence}")
     observed = _observed_labels(windows, loaded, exposures)
     codes, cell = encode_all(sequences.get(windows)), loaded.labels[loaded.index(outcome)].split("_")[0]
     table = save_decoys(out, loaded, codes, is_bound(windows, peaks), exposures, cell, observed, n, seed,
                         {"regions": regions, "open": openness, "genome": genome})
     _print_decoys(table, observed is None, len(windows), out)
+    for said in notes:
+        _beside_bar(f"note: {said.sentence}")
 
 # %% ../nbs/14_cli.ipynb #cd735690
 @_command

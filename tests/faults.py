@@ -939,7 +939,7 @@ KINDS = {
     "empty": r"is empty|an empty|without a value",
     "out_of_range": r"(found|is) -?\d+[,:] expected (a whole|at most)|found 1 window, expected|found \d members, expected|greater than|number between|zero or more|above zero|0 <= start|wholly inside"
                     r"|begin .* before|within it|covariance of|a size of -|at least two names|(open|closed) windows? among|windows in it",
-    "wrong_type": r"whole number|valid integer|expected numbers|is not an array|found no array|array of numbers|matrix of numbers|expected a table"
+    "wrong_type": r"whole number|valid integer|found the text|expected numbers|is not an array|found no array|array of numbers|matrix of numbers|expected a table"
                   r"|numbers of shape|found an? (str|NoneType|int)\b|found an output that is a ",
     "wrong_shape": r"shape|values, expected \d+ as in|columns?\b|equal|lengths? \d|expected one standard error|one for each|more than the|one-hot|not that of its network|correlation matrix",
     "malformed": r"expected a name|another name|expected a probability|address that begins|hexadecimal|letters ACGT|N first, then C|bases in the record"

@@ -82,6 +82,7 @@ def as_keras_says(model, x):
         return model(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 1))), training=False).numpy()
 
 
+@pytest.mark.filterwarnings("ignore:model .* computed in full")  # a flattened map beside a maximum
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_a_network_of_keras_from_its_file(keras, tmp_path, suffix):
     made = branched(keras)
@@ -229,6 +230,7 @@ def two_files(request, tmp_path):
     return specs, nets
 
 
+@pytest.mark.filterwarnings("ignore:model .* computed in full")  # a flattened map beside a maximum
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # onnx2torch about slices
 def test_networks_in_files_are_asked_from_the_shell(two_files, toy_files):
     specs, nets = two_files

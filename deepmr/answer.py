@@ -372,13 +372,16 @@ def _under_masks(effects: xr.Dataset, name: str, level: float, protocol: Protoco
     return CausalEffect(**NOTHING | _decoys(pd.DataFrame(), np.nan, False) | _own(pd.DataFrame(), False, level) | about | row)
 
 # %% ../nbs/07e_answer.ipynb #7e00001d
+VERDICTS = ("specific opener", "specific closer", "above decoys", "below decoys", "uncertain", "within decoys", "no decoys", "no estimate")
+
+
 def _is_above(row: Any) -> bool:
     "Is the mean above the middle of the decoys' band?"
     return bool(row.mean > (row.decoy_low + row.decoy_high) / 2)
 
 
 def verdict(row: Any) -> str:
-    """'specific opener', 'specific closer', 'above decoys', 'below decoys', 'within decoys', 'uncertain', 'no decoys' or 'no estimate'.
+    """One of VERDICTS.
 
     'uncertain': the mean is beyond the decoys, but the row's interval reaches into their band, or there is none.
     """

@@ -21,7 +21,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from .answer import PROTOCOLS
+from .answer import PROTOCOLS, VERDICTS
 from .core import InputError, write_file
 from .experiment import protocol_of
 from .moderators import egger_test
@@ -188,12 +188,11 @@ ANSWER_COLUMNS = [
     ("q", "is it one more decoy? Corrected for the number of rows"),
     ("own sites", "slope over mutations in hits of its motif, 95 % interval"), ("windows", ""),
     ("warnings", ""), ("on probabilities", "slope on probabilities, pooled over windows")]
-ORDER = ("specific opener", "specific closer", "above decoys", "below decoys", "within decoys", "no decoys", "no estimate")
 
 
 def _answer_table(table: pd.DataFrame) -> dict[str, Any]:
-    "One row per exposure, specific ones first."
-    ranked, rows = table.assign(rank=[ORDER.index(v) for v in table.verdict], size=-table["mean"].abs()), []
+    "One row per exposure, in the order of VERDICTS."
+    ranked, rows = table.assign(rank=[VERDICTS.index(v) for v in table.verdict], size=-table["mean"].abs()), []
     for i, r in ranked.sort_values(["rank", "size"], kind="stable").iterrows():
         share = percent(r.decoy_percentile / 100) if np.isfinite(r.decoy_percentile) else "–"
         own = f"{digits(r.own_site)} ({span(r.own_low, r.own_high)})" if np.isfinite(r.own_site) else r.own_reason

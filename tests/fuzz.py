@@ -309,6 +309,7 @@ target("fixed_effect", windows)(lambda d: combined(api.fixed_effect(d[0], d[1]))
                                   for shape, positive in (((n,), False), ((n,), True), ((n, k), False))])
 def _(d):
     combined(api.two_level(*d, shared_draws=True))
+    combined(api.two_level(*d))
 
 
 @target("meta_regression", windows)

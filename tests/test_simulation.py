@@ -186,12 +186,9 @@ def test_what_is_asked_must_be_known():
 
 
 def test_the_interval_over_windows_holds_on_the_default_model():
-    folder = ROOT / "results" / "coverage"
-    stored, about = pd.read_csv(folder / "coverage.csv"), json.loads((folder / "slopes.json").read_text())
+    stored = pd.read_csv(ROOT / "results" / "coverage" / "coverage.csv")
     many = stored[stored.windows >= 100]
-    by_chance = 1.96 * np.sqrt(many.shared_skewness * (1 - many.shared_skewness) / about["resamples"])
-    assert len(many) and (many.shared_skewness + by_chance >= 0.93).all() and (many.shared_skewness - by_chance <= 0.97).all()
-    assert stored.shared_skewness.min() > 0.85
+    assert len(many) >= 7 and many.shared_skewness.between(0.93, 0.97).all() and stored.shared_skewness.min() > 0.85
 
 
 def test_stored_rounds_of_estimands():

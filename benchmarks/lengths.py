@@ -27,7 +27,7 @@ LABELS, BATCH, SEED = 62, 64, 0
 
 
 def least(f: Callable[[], Any], times: int) -> float:
-    "CPU seconds, the least of several."
+    "CPU seconds of the process, the least of several: `window_draws` works in a thread of its own, which a clock of this one would miss."
     took = []
     for _ in range(times):
         begun = time.process_time()

@@ -730,6 +730,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.networks._try_one': ('networks.html#_try_one', 'deepmr/networks.py'),
                                  'deepmr.networks._with_known_inputs': ('networks.html#_with_known_inputs', 'deepmr/networks.py'),
                                  'deepmr.networks._without_code': ('networks.html#_without_code', 'deepmr/networks.py'),
+                                 'deepmr.networks._written': ('networks.html#_written', 'deepmr/networks.py'),
                                  'deepmr.networks.annotate': ('networks.html#annotate', 'deepmr/networks.py'),
                                  'deepmr.networks.are_shares': ('networks.html#are_shares', 'deepmr/networks.py'),
                                  'deepmr.networks.as_float32': ('networks.html#as_float32', 'deepmr/networks.py'),

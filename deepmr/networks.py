@@ -428,13 +428,15 @@ def _same(a: torch.Tensor, b: torch.Tensor, rounding: float) -> bool:
     return bool((a - b).abs().max() <= rounding * torch.maximum(a.abs().max(), b.abs().max()))
 
 # %% ../nbs/01_networks.ipynb #dbf36894
-def attributes_of(module: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
-    "What the parts of a network have written down beside weights and buffers."
-    def public(part: nn.Module) -> dict[str, Any]:
-        return {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+def _written(part: nn.Module) -> dict[str, Any]:
+    "What a part of a network has written down beside weights and buffers."
+    return {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
 
+
+def attributes_of(module: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
+    "What the parts of a network have written down, with a copy of each dict."
     parts = (p for p in module.modules() if not isinstance(p, LazyModuleMixin) and not type(p).__module__.startswith("keras"))  # built as they run
-    return [(part, {k: dict(v) if type(v) is dict else v for k, v in public(part).items()}) for part in parts]
+    return [(part, {k: dict(v) if type(v) is dict else v for k, v in _written(part).items()}) for part in parts]
 
 
 def put_back(attributes: list[tuple[nn.Module, dict[str, Any]]]) -> bool:
@@ -442,7 +444,7 @@ def put_back(attributes: list[tuple[nn.Module, dict[str, Any]]]) -> bool:
     other = False
     for part, before in attributes:
         now = vars(part)
-        for k in [k for k in now if not k.startswith("_") and k != "training" and k not in before]:
+        for k in _written(part).keys() - before.keys():
             other = True
             del now[k]
         for k, v in before.items():

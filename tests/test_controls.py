@@ -235,8 +235,8 @@ def run(asked, **change):
 
 def test_the_command_writes_a_file_that_fits_its_model(asked):
     code, shown, said = run(asked)
-    assert (code, said) == (0, "note: Column 7 of the regions was read as labels, since it names labels of the model. A header '#chrom start end name "
-                               "score strand labels' would say so (tiles.bed).\n")
+    assert (code, said) == (0, "note: Column 7 of the regions was read as labels, since it names labels of the model. A header '#chrom start end "
+                               "name score strand labels' would say so (tiles.bed).\n")
     assert "24 decoys fitted in 144 windows, like the labels observed there" in shown
     more = attach_decoys(load_model(asked["model"]), asked["out"])
     assert more.labels[3] == "X_decoy01_None" and len(more.labels) == 27

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make anew every stored result that depends on the default model: tools/store_results.sh [PYTHON]. About 20 minutes on two free cores.
+# Make anew every stored result that depends on the default model: tools/store_results.sh [PYTHON]. About 40 minutes on two cores beside other work.
 #
 #   WINDOWS=25 DRAWS=50 WORKERS=2 are the defaults; fewer windows or draws take proportionally less.
 set -eu

@@ -224,6 +224,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.controls._with_heads': ('controls.html#_with_heads', 'deepmr/controls.py'),
                                  'deepmr.controls._write_decoys': ('controls.html#_write_decoys', 'deepmr/controls.py'),
                                  'deepmr.controls.attach_decoys': ('controls.html#attach_decoys', 'deepmr/controls.py'),
+                                 'deepmr.controls.check_decoys': ('controls.html#check_decoys', 'deepmr/controls.py'),
                                  'deepmr.controls.decoy_labels': ('controls.html#decoy_labels', 'deepmr/controls.py'),
                                  'deepmr.controls.decoy_test': ('controls.html#decoy_test', 'deepmr/controls.py'),
                                  'deepmr.controls.draw_decoy': ('controls.html#draw_decoy', 'deepmr/controls.py'),

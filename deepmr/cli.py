@@ -616,13 +616,14 @@ def decoys(
         "Let a model of Kipoi run its authors' Python code."))] = False,
 ) -> None:
     "Fit decoys, labels that follow openness and nothing else, beside the last linear layer of a model, and write them to a file."
-    from deepmr.controls import save_decoys
+    from deepmr.controls import check_decoys, save_decoys
     from deepmr.core import InputError
     from deepmr.experiment import Experiment, candidate_windows, default_exposures
     from deepmr.models import load_model
     from deepmr.regions import Sequences, encode_all, is_bound, read_regions
     if genome is None:
         raise InputError("genome: found none, expected --genome FASTA: these windows are too many to fetch one by one")
+    check_decoys(n, seed)
     _check_model(model)
     _say_idle(_Machine(), model, trust_code)
     loaded, peaks = load_model(model, device, trust_code), read_regions(openness)
@@ -630,13 +631,13 @@ def decoys(
         exposures = default_exposures(loaded, outcome)
     sequences = Sequences(genome)
     windows, notes = candidate_windows(Experiment(regions=regions), loaded, sequences)
+    for said in notes:  # before the fit: they may tell why it is refused
+        _beside_bar(f"note: {said.sentence}")
     observed = _observed_labels(windows, loaded, exposures)
     codes, cell = encode_all(sequences.get(windows)), loaded.labels[loaded.index(outcome)].split("_")[0]
     table = save_decoys(out, loaded, codes, is_bound(windows, peaks), exposures, cell, observed, n, seed,
                         {"regions": regions, "open": openness, "genome": genome})
     _print_decoys(table, observed is None, len(windows), out)
-    for said in notes:
-        _beside_bar(f"note: {said.sentence}")
 
 # %% ../nbs/14_cli.ipynb #cd735690
 @_command

@@ -382,6 +382,12 @@ def _check_open(open_: ArrayLike, n: int) -> np.ndarray:
                          "label can learn what openness is")
     return is_open
 
+# %% ../nbs/07d_controls.ipynb #dec00099
+def check_decoys(n: int, seed: int) -> None:
+    "InputError for fewer than 20 decoys, and for a seed that is none."
+    check_whole("n", n, MIN_WINDOWS)
+    check_whole("seed", seed)
+
 # %% ../nbs/07d_controls.ipynb #dec00015
 def save_decoys(
     path: str | os.PathLike[str],
@@ -399,8 +405,7 @@ def save_decoys(
 
     InputError as `fit_decoys`, for fewer than 20 decoys, and without 20 open and 20 closed windows and an exposure bound in 20.
     """
-    check_whole("n", n, MIN_WINDOWS)
-    check_whole("seed", seed)
+    check_decoys(n, seed)
     from_extra("sklearn", "controls")  # before minutes of work
     is_open, labels = _check_open(open_, len(codes)), _check_new(model, _decoy_names(cell, n))
     layers = [_last_linear(m) for m in _members(model)]

@@ -629,14 +629,13 @@ def decoys(
     loaded, peaks = load_model(model, device, trust_code), read_regions(openness)
     with _own_labels(model, outcome, trust_code):
         exposures = default_exposures(loaded, outcome)
-    sequences = Sequences(genome)
-    windows, notes = candidate_windows(Experiment(regions=regions), loaded, sequences)
+    windows, notes = candidate_windows(Experiment(regions=regions), loaded, sequences := Sequences(genome))
     for said in notes:  # before the fit: they may tell why it is refused
         _beside_bar(f"note: {said.sentence}")
     observed = _observed_labels(windows, loaded, exposures)
     codes, cell = encode_all(sequences.get(windows)), loaded.labels[loaded.index(outcome)].split("_")[0]
-    table = save_decoys(out, loaded, codes, is_bound(windows, peaks), exposures, cell, observed, n, seed,
-                        {"regions": regions, "open": openness, "genome": genome})
+    read = {"regions": regions, "open": openness, "genome": genome}
+    table = save_decoys(out, loaded, codes, is_bound(windows, peaks), exposures, cell, observed, n, seed, read)
     _print_decoys(table, observed is None, len(windows), out)
 
 # %% ../nbs/14_cli.ipynb #cd735690

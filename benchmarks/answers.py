@@ -37,13 +37,14 @@ def main(n: int = 500, exposures: int = 40) -> None:
     labels = [*names, *(f"X_decoy{i + 1:02}_None" for i in range(DECOYS)), "X_DNase_None"]
     rng, spent, records = np.random.default_rng(0), {"sums": 0.0, "local answers": 0.0}, {name: [] for name in names}
     sites = {name: np.isin(np.arange(LENGTH) // 20, rng.integers(0, 50, 2)) for name in names}
+    others = {name: [names[(i + k) % exposures] for k in (1, 2, 3)] for i, name in enumerate(names)}  # as if they shared its sites
     for w in range(n):
         draws, x = window(rng, labels)
         start = time.process_time()
-        data = as_dataset(draws, f"w{w}", labels, x, sums=True, exposures=exposures)
+        data = as_dataset(draws, f"w{w}", labels, x, sums=True)
         between = time.process_time()
         for name in (names[(2 * w + i) % exposures] for i in range(BOUND)):
-            records[name].append(local_answer(data, name, sites[name]) | {"warnings": ""})
+            records[name].append(local_answer(data, name, sites[name], others[name]) | {"warnings": ""})
         spent["sums"] += between - start
         spent["local answers"] += time.process_time() - between
     start = time.process_time()

@@ -46,7 +46,7 @@ def default_run(n: int) -> list[dict[str, Any]]:
         x, row = codes_to_one_hot(p.codes[i]), p.windows.iloc[i]
         for name, f in (("effects of all mutations", lambda: window_draws(worker.engine, x, worker.sampler, ALL_WINDOWS, p.draws, 1)),
                         ("to log-odds", lambda: on_scale(out, worker.asked, worker.scale)),
-                        ("sums over mutations", lambda: as_dataset(out, row["name"], worker.labels, x, False, True, worker.n).assign_attrs(
+                        ("sums over mutations", lambda: as_dataset(out, row["name"], worker.labels, x, False, True).assign_attrs(
                             outcome=OUTCOME, scale=worker.scale)),
                         ("slopes, decoys, own sites", lambda: shipped_records(out, row, unpacked(sites[i], p.model.length), "")),
                         ("the file of the window", lambda: netcdf_bytes(data))):

@@ -9,7 +9,7 @@ __all__ = ['LOCAL_ESTIMATORS', 'PROTOCOLS', 'CausalEffect', 'Protocol', 'causal_
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from .effects import summarise
 from .meta import MeanEstimate, MetaEstimate, crossed_effects, fixed_network, random_effects, two_level
 from .mr import MREstimate, Summary, egger, from_effects, ivw
 from .notes import codes, note, table_notes
-from .own_sites import own_site_estimate, site_enrichment, site_positions, site_sums
+from .own_sites import direct_estimate, own_site_estimate, rival_sums, rivals_of, shared_positions, site_enrichment, site_positions, site_sums
 from .regions import ALPHABET
 from .robust import weighted_median
 
@@ -58,12 +58,23 @@ def _flat(data: xr.Dataset, exposure: str) -> tuple[np.ndarray, np.ndarray, np.n
 NO_SITES = {"site_xy": float("nan"), "site_xx": float("nan"), "enrichment": float("nan")}
 
 
-def local_answer(data: xr.Dataset, exposure: str, sites: np.ndarray | None = None) -> dict[str, Any]:
-    """What one window (a dataset with sums, of one window) says of an exposure; sites (L,) bool, its own.
+def site_answer(bx: np.ndarray, by: np.ndarray, position: np.ndarray, sites: np.ndarray, decoys: Sequence[np.ndarray],
+                rivals: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    "The sums of a window over the sites (L,) of an exposure: its own, those of decoys, those of its rivals. All effects have shape (M,)."
+    xy, xx = site_sums(bx, by, position, sites)
+    of_decoys = [site_sums(d, by, position, sites) for d in decoys]
+    return {"site_xy": xy, "site_xx": xx, "enrichment": site_enrichment(bx, position, sites), "site_decoy_xy": [d[0] for d in of_decoys],
+            "site_decoy_xx": [d[1] for d in of_decoys], "rivals": list(rivals),
+            "rival_sums": [list(rival_sums(bx, r, by, position, sites)) for r in rivals.values()]}
+
+
+def local_answer(data: xr.Dataset, exposure: str, sites: np.ndarray | None = None, rivals: Sequence[str] = ()) -> dict[str, Any]:
+    """What one window (a dataset with sums, of one window) says of an exposure; sites (L,) bool, its own; rivals: labels that share its sites.
 
     `estimate` is the mean slope over draws and `draw_slopes` are theirs, `xx` the sum of squared effects on the exposure;
     `probability_xy`, `probability_xx`, `site_xy`, `site_xx` are sums; `decoy_slopes`, `decoy_xy`, `decoy_xx` belong to decoys, the last two
-    on probabilities and over draws; `egger_t`, `enrichment`, `n`.
+    on probabilities and over draws, `site_decoy_xy`, `site_decoy_xx` are theirs in the sites, `rival_sums` those of `rivals`;
+    `egger_t`, `enrichment`, `n`.
     """
     one = data.isel(window=0)
     labels = [str(v) for v in one.cause.values]
@@ -79,8 +90,8 @@ def local_answer(data: xr.Dataset, exposure: str, sites: np.ndarray | None = Non
         out |= {"probability_xy": xy[:, x].tolist(), "probability_xx": xx[:, x].tolist(), "decoy_xy": xy[:, decoys].sum(0).tolist(),
                 "decoy_xx": xx[:, decoys].sum(0).tolist()}
     if sites is not None:
-        xy, xx = site_sums(bx, by, position, sites)
-        out |= {"site_xy": xy, "site_xx": xx, "enrichment": site_enrichment(bx, position, sites)}
+        beside = [_flat(one, label)[0] for label in map(str, one.exposure.values) if is_decoy(label)]
+        out |= site_answer(bx, by, position, sites, beside, {r: _flat(one, r)[0] for r in rivals})
     return out
 
 # %% ../nbs/07e_answer.ipynb #7e00000e
@@ -130,6 +141,16 @@ class CausalEffect:
     own_site: float  # slope over the exposure's own sites
     own_low: float
     own_high: float
+    own_p: float
+    own_decoy_p: float  # two-sided: is it that of one more decoy at these sites?
+    own_decoy_low: float  # 95 % band of one more decoy at these sites
+    own_decoy_high: float
+    own_rival: str  # the label that shares the sites and does best against the exposure; '' for none
+    own_direct: float  # slope over the own sites with the rival held still
+    own_direct_low: float
+    own_direct_high: float
+    own_rival_ratio: float  # of the rival's part in the outcome to the exposure's
+    own_stands: bool  # is the direct effect distinct, of the sign of the slope and the larger part? True without a rival
     own_windows: int  # that have a site
     own_enrichment: float
     own_reason: str  # why there is no own-site slope
@@ -153,14 +174,44 @@ def _decoys(records: pd.DataFrame, value: float, probability: bool) -> dict[str,
     return dict(decoy_percentile=t.percentile, decoy_p=t.p, decoy_low=t.low, decoy_high=t.high, n_decoys=t.n)
 
 
-def _own(records: pd.DataFrame, motif: bool, level: float) -> dict[str, Any]:
-    "The slope over the exposure's own sites, or why there is none."
+NOT_ASKED: dict[str, Any] = dict.fromkeys((
+    "own_site", "own_low", "own_high", "own_p", "own_decoy_p", "own_decoy_low", "own_decoy_high", "own_direct", "own_direct_low",
+    "own_direct_high", "own_rival_ratio", "own_enrichment"), float("nan")) | dict(own_rival="", own_stands=True, own_windows=0)
+
+
+def own_answer(records: pd.DataFrame, motif: bool, level: float) -> dict[str, Any]:
+    "The slope over the exposure's own sites, among those of decoys there and with its rivals held still, or why there is none."
     if not motif or not len(records):
-        nan = float("nan")
-        return dict(own_site=nan, own_low=nan, own_high=nan, own_windows=0, own_enrichment=nan, own_reason="no window" if motif else "no motif")
+        return NOT_ASKED | dict(own_reason="no window" if motif else "no motif")
     own = own_site_estimate(records.site_xy.to_numpy(float), records.site_xx.to_numpy(float), records.enrichment.to_numpy(float), level)
-    return dict(own_site=own.estimate, own_low=own.ci_low, own_high=own.ci_high, own_windows=own.windows, own_enrichment=own.enrichment,
-                own_reason=own.reason)
+    row = NOT_ASKED | dict(own_site=own.estimate, own_low=own.ci_low, own_high=own.ci_high, own_p=own.p, own_windows=own.windows,
+                           own_enrichment=own.enrichment, own_reason=own.reason)
+    with_site = records[np.isfinite(records.site_xy.astype(float)) & (records.site_xx.astype(float) > 0)]
+    if own.reason or "rivals" not in records or with_site.rivals.isna().any():  # a window of an older version has no more
+        return row
+    return row | _among_decoys(own.estimate, with_site) | _against_rivals(with_site, level)
+
+# %% ../nbs/07e_answer.ipynb #7e000042
+def _among_decoys(value: float, records: pd.DataFrame) -> dict[str, Any]:
+    "The p-value of an own-site slope among those of the decoys at the same sites, and their band."
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decoys = _matrix(records, "site_decoy_xy").sum(0) / _matrix(records, "site_decoy_xx").sum(0)
+    if np.isfinite(decoys).sum() < MIN_DECOYS:
+        return {}
+    t = decoy_test(value, decoys)
+    return {"own_decoy_p": t.p, "own_decoy_low": t.low, "own_decoy_high": t.high}
+
+
+def _against_rivals(records: pd.DataFrame, level: float) -> dict[str, Any]:
+    "Of the rivals the one against which the exposure does worst: one against which it does not stand, and that of the largest part."
+    names = records.rivals.iloc[0]
+    sums, xy, xx = np.array(records.rival_sums.tolist(), float), records.site_xy.to_numpy(float), records.site_xx.to_numpy(float)  # (W, R, 3)
+    fits = {name: direct_estimate(xy, xx, sums[:, i], level) for i, name in enumerate(names)}
+    if not fits:
+        return {}
+    name, worst = max(fits.items(), key=lambda item: (not item[1].stands, item[1].ratio))
+    return dict(own_rival=name, own_direct=worst.estimate, own_direct_low=worst.ci_low, own_direct_high=worst.ci_high,
+                own_rival_ratio=worst.ratio, own_stands=worst.stands)
 
 # %% ../nbs/07e_answer.ipynb #7e000013
 NOTHING: dict[str, Any] = dict.fromkeys((
@@ -204,7 +255,7 @@ def pooled_answer(exposure: str, records: pd.DataFrame, scale: str, motif: bool,
         row, notes = row | means, notes | dict.fromkeys(found)
     elif len(usable):
         row["mean"], notes["single_study"] = float(usable.estimate.iloc[0]), None
-    row |= _decoys(usable, row["mean"], scale == "probability") | _own(usable, motif, level)
+    row |= _decoys(usable, row["mean"], scale == "probability") | own_answer(usable, motif, level)
     if _disagree(row):
         notes |= dict.fromkeys(codes([note("own_sites_disagree")]))
     return CausalEffect(**row, warnings=table_notes(notes))
@@ -285,12 +336,14 @@ def causal_effect(
     level: float = 0.95,
     skewness: float = 0.0,  # of slopes away from zero over many windows, as in `fixed_network`; a run takes that of its other exposures
     protocol: Protocol | None = None,  # of draws under masks or members, one of PROTOCOLS, such as PROTOCOLS['paper']; None: masks
+    *,
+    rivals: Mapping[str, np.ndarray] | None = None,  # motifs of other exposures in the dataset, which may share the sites
 ) -> CausalEffect:
     """The effect of an exposure on the outcome: the row of the table, from an effects dataset.
 
     Effects with the weights as shipped (or of an ensemble's members) are answered as by the `default` protocol, effects under masks as by
-    `masks`, or another protocol. Raises InputError for an unknown exposure, for draws that were not kept or are not the same in all windows,
-    and for a protocol of other passes.
+    `masks`, or another protocol. Raises InputError for an unknown exposure or rival, for rivals without a motif, for draws that were not kept or
+    are not the same in all windows, and for a protocol of other passes.
     """
     if not isinstance(effects, xr.Dataset) or "bx" not in effects:
         raise InputError(f"effects: found a {type(effects).__name__}, expected a dataset of mutation_effects")
@@ -300,8 +353,8 @@ def causal_effect(
     if protocol is not None and not protocol.shipped:
         raise InputError(f"protocol: found {protocol.name} for effects with the weights as shipped, expected effects of draws: "
                          "mutation_effects(..., n_draws=50, keep_draws=True, same_masks=True)")
-    sites = None if motif is None else _sites(effects, motif)
-    records = [local_answer(effects.isel(window=[w]), name, None if sites is None else sites[w]) | {"warnings": _window_notes(effects, w)}
+    sites, shared = _own_and_shared(effects, name, motif, rivals or {})
+    records = [local_answer(effects.isel(window=[w]), name, None if sites is None else sites[w], shared) | {"warnings": _window_notes(effects, w)}
                for w in range(effects.sizes["window"])]
     return pooled_answer(name, pd.DataFrame(records), effects.attrs["scale"], motif is not None, level=level, skewness=skewness)
 
@@ -332,6 +385,21 @@ def _sites(effects: xr.Dataset, motif: np.ndarray) -> np.ndarray:
     inside = np.zeros((effects.sizes["window"], place[-1] + 1), bool)
     inside[:, place] = site_positions(np.stack([effects.ref.values == base for base in ALPHABET], 1), motif)
     return inside
+
+
+def _own_and_shared(effects: xr.Dataset, name: str, motif: np.ndarray | None,
+                    rivals: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    "The sites of an exposure in the windows, and those of `rivals` that share them."
+    if motif is None:
+        if rivals:
+            raise InputError(f"motif: found none beside {len(rivals)} rivals, expected that of {name}, whose sites they may share")
+        return None, ()
+    names = [str(v) for v in effects.exposure.values]
+    if unknown := [r for r in rivals if r not in names]:
+        raise InputError(f"rivals: found {unknown[0]!r}, expected labels among {', '.join(names)}" + did_you_mean(unknown[0], names))
+    others = {r: m for r, m in rivals.items() if r != name}
+    hits = np.stack([_sites(effects, m) for m in (motif, *others.values())])
+    return hits[0], rivals_of(shared_positions(hits, np.ones(hits.shape[:2], bool)), [name, *others])[name]
 
 
 def _window_notes(effects: xr.Dataset, w: int) -> str:
@@ -369,10 +437,11 @@ def _under_masks(effects: xr.Dataset, name: str, level: float, protocol: Protoco
                    prediction_high=m.prediction_high, sd_windows=float(np.sqrt(m.tau2)), sd_networks=getattr(m, "se_network", np.nan),
                    warnings=table_notes(dict.fromkeys(codes(m.warnings))))
     about = dict(exposure=name, scale=effects.attrs["scale"], skewness=0.0, n_windows=int(ok.sum()), n_networks=1, warnings="")
-    return CausalEffect(**NOTHING | _decoys(pd.DataFrame(), np.nan, False) | _own(pd.DataFrame(), False, level) | about | row)
+    return CausalEffect(**NOTHING | _decoys(pd.DataFrame(), np.nan, False) | own_answer(pd.DataFrame(), False, level) | about | row)
 
 # %% ../nbs/07e_answer.ipynb #7e00001d
-VERDICTS = ("specific opener", "specific closer", "above decoys", "below decoys", "uncertain", "within decoys", "no decoys", "no estimate")
+VERDICTS = ("specific opener", "specific closer", "shared sites", "above decoys", "below decoys", "uncertain", "within decoys", "no decoys",
+            "no estimate")
 
 
 def _is_above(row: Any) -> bool:
@@ -380,8 +449,13 @@ def _is_above(row: Any) -> bool:
     return bool(row.mean > (row.decoy_low + row.decoy_high) / 2)
 
 
+def _sites_act(row: Any) -> bool:
+    "Do the own sites act, otherwise than those of a decoy? False where they cannot be asked."
+    return bool(getattr(row, "own_q", row.own_p) < 0.05 and getattr(row, "own_decoy_q", row.own_decoy_p) < 0.05)  # NaN is not below
+
+
 def verdict(row: Any) -> str:
-    """One of VERDICTS.
+    """One of VERDICTS, of a row of a table, whose q values are over its rows, or of a `CausalEffect` alone.
 
     'uncertain': the mean is beyond the decoys, but the row's interval reaches into their band, or there is none.
     """
@@ -390,22 +464,30 @@ def verdict(row: Any) -> str:
         return "no estimate"
     if not np.isfinite(q):
         return "no decoys"
+    if _sites_act(row):
+        return ("specific opener" if row.own_site > 0 else "specific closer") if row.own_stands else "shared sites"
     if q >= 0.05:
         return "within decoys"
     if not (row.ci_low > row.decoy_high if above else row.ci_high < row.decoy_low):  # NaN is not beyond
         return "uncertain"
-    if above:
-        return "specific opener" if row.own_low > 0 else "above decoys"
-    return "specific closer" if row.own_high < 0 else "below decoys"
+    return "above decoys" if above else "below decoys"
 
 # %% ../nbs/07e_answer.ipynb #7e00001e
 def _own_words(row: Any) -> str:
     "What the own sites say, as a clause."
     if row.own_reason:
         return f"own sites cannot be asked ({row.own_reason})"
-    if row.own_low > 0:
-        return "its own sites open"
-    return "its own sites close" if row.own_high < 0 else "its own sites do not carry it"
+    if not getattr(row, "own_q", row.own_p) < 0.05:
+        return "its own sites do not carry it"
+    return "its own sites " + ("open" if row.own_site > 0 else "close")
+
+
+def _sites_in_words(row: Any, kind: str) -> str:
+    "The sentence of a row whose own sites act."
+    if kind == "shared sites":
+        return f"Shared sites: {_own_words(row)}, but {row.own_rival} shares them and explains it as well or better."
+    alone = f"{row.own_rival}, which shares them, explains less" if row.own_rival else "no other exposure shares them"
+    return f"{kind.capitalize()}: {_own_words(row)}, otherwise than decoys there, and {alone}."
 
 
 def in_words(row: Any) -> str:
@@ -413,17 +495,19 @@ def in_words(row: Any) -> str:
     kind, own = verdict(row), _own_words(row)
     if kind == "no estimate":
         return "No estimate."
-    share = row.decoy_percentile if _is_above(row) else 100 - row.decoy_percentile
-    side = {"specific opener": "Specific opener: above", "above decoys": "Above",
-            "specific closer": "Specific closer: below", "below decoys": "Below"}
     if kind == "no decoys":
         q = getattr(row, "shuffle_q", np.nan)
         shuffles = "" if not np.isfinite(q) else f" Its slope {'differs' if q < 0.05 else 'does not differ'} from that in shuffled windows."
         return f"Not compared with openness: there are no decoys; {own}." + shuffles
+    if kind.startswith(("specific", "shared")):
+        return _sites_in_words(row, kind)
+    if own in ("its own sites open", "its own sites close"):
+        own += " as decoys do there"
     if kind == "within decoys":
         return f"Within what openness alone gives; {own}."
+    share = f"{row.decoy_percentile if _is_above(row) else 100 - row.decoy_percentile:.0f} % of decoys"
+    side = "above" if _is_above(row) else "below"
     if kind == "uncertain":
         there = "its interval reaches into their band" if np.isfinite(row.ci_low) else "without an interval"
-        return f"Uncertain: {'above' if _is_above(row) else 'below'} {share:.0f} % of decoys, but {there}; {own}."
-    joined = "and carried by its own sites" if kind.startswith("specific") else f"but {own}"
-    return f"{side[kind]} {share:.0f} % of decoys, {joined}."
+        return f"Uncertain: {side} {share}, but {there}; {own}."
+    return f"{side.capitalize()} {share}; {own}."

@@ -23,6 +23,7 @@ from scipy.optimize import isotonic_regression
 from scipy.special import stdtrit
 from torch import nn
 
+from deepmr.answer import own_answer, site_answer
 from deepmr.controls import decoy_labels, decoy_test, fit_decoys
 from deepmr.core import Execution, InputError, check_choice, check_whole, end_with_parent, make_folder, quoted, write_file
 from deepmr.draws_mr import divw_draws, draw_slopes, has_effect, instruments, mask_bootstrap, slope_per_draw
@@ -33,8 +34,6 @@ from deepmr.loci import (
     LOCUS_ROLES,
     LOCUS_TRAIN,
     Locus,
-    affinities,
-    bind_and_open,
     fit_locus,
     joint_estimate,
     joint_slopes,
@@ -51,10 +50,10 @@ from deepmr.meta import crossed_effects, fixed_network, random_effects, t_to_uns
 from deepmr.mr import MREstimate, divw, egger, ivw
 from deepmr.mutagenesis import saturate
 from deepmr.networks import SequenceModel, torch_bytes
-from deepmr.own_sites import own_site_estimate, site_enrichment, site_positions, site_sums
+from deepmr.own_sites import own_site_estimate, rivals_of, shared_positions, site_positions, site_sums
 from deepmr.propagate import Propagator
 from deepmr.robust import mode_based, raps, weighted_median
-from deepmr.scale import logit_model, probability_effects
+from deepmr.scale import logit_model
 from deepmr.worlds import (
     DRAWN,
     DROPOUT,
@@ -320,62 +319,36 @@ def estimand_round(scenario: str, number: int, seed: int = 0, cache: Path | None
     about = {"scenario": scenario, "round": number, "truth": truths.mean(), "truth_sd": truths.std(), "ratio": w.ratio, "networks": len(nets)}
     return _as_json(out, about, start)
 
-# %% ../nbs/11c_calibration.ipynb #b5dc3a17
-RIVAL = 0.1  # share of a factor's sites that lies in another's
-
-
-def pooled_slopes(xx: np.ndarray, xy: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    "Slopes (p,) from the sums of windows xx (n, p, p) and xy (n, p), and half of their intervals, by the jackknife over windows."
-    n, total = len(xx), np.linalg.lstsq(xx.sum(0), xy.sum(0), rcond=None)[0]
-    without = np.stack([np.linalg.lstsq(xx.sum(0) - a, xy.sum(0) - b, rcond=None)[0] for a, b in zip(xx, xy)])
-    return total, stdtrit(n - 1, (1 + level) / 2) * np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0))
-
-
-def direct_answer(x: np.ndarray, y: np.ndarray, sites: dict[str, np.ndarray], factor: str) -> dict[str, Any]:
-    """The slope at its own sites (n, L) with a rival's held still, and the rival's, from effects x (n, M, F) and y (n, M).
-
-    Of several rivals the one that does best against the factor is kept.
-    """
-    at, mine, least = np.arange(x.shape[1]) // 3, sites[factor], np.inf
-    out: dict[str, Any] = {"rivals": "", "given": ""} | dict.fromkeys(("direct", "direct_low", "direct_high", "rival_direct"), np.nan)
-    for rival in (f for f in FACTORS if f != factor and (sites[f] & mine).sum() > RIVAL * mine.sum()):
-        here = (mine | sites[rival])[:, at]
-        pair = x[..., [FACTORS.index(factor), FACTORS.index(rival)]] * here[..., None]
-        slope, half = pooled_slopes(np.einsum("wmi,wmj->wij", pair, pair), np.einsum("wmi,wm->wi", pair, y))
-        out["rivals"] += f"{',' * bool(out['rivals'])}{rival}"
-        if (margin := abs(slope[0]) - abs(slope[1])) < least:
-            least, low, high = margin, slope[0] - half[0], slope[0] + half[0]
-            out |= {"given": rival, "direct": slope[0], "direct_low": low, "direct_high": high, "rival_direct": slope[1]}
-    return out
-
 # %% ../nbs/11c_calibration.ipynb #bb1f60a0
-def factor_answers(source: str, effects: np.ndarray, reference: np.ndarray, w: Locus) -> list[dict[str, Any]]:
-    """Two records of every factor from log-odds effects (n, M, F + 1 + D) and reference logits (n, F + 1 + D).
+def factor_answers(source: str, effects: np.ndarray, w: Locus) -> list[dict[str, Any]]:
+    """Two records of every factor from log-odds effects (n, M, F + 1 + D).
 
     The outcome comes after the factors, then D decoys, if there are any.
     """
     k_out, at, out = len(FACTORS), np.arange(effects.shape[1]) // 3, []
     x = as_input(w.windows).numpy()
-    hits = {f: site_positions(x, motifs("locus")[f]) for f in FACTORS}
-    bound = probability_effects(reference, effects)
+    hits, drawn = np.stack([site_positions(x, motifs("locus")[f]) for f in FACTORS]), np.zeros((k_out, len(x)), bool)
+    for k, f in enumerate(FACTORS):
+        drawn[k, w.bound[f]] = True
+    rivals = rivals_of(shared_positions(hits, drawn), FACTORS)
     for k, factor in enumerate(FACTORS):
-        rows, sites = w.bound[factor], {f: s[w.bound[factor]] for f, s in hits.items()}
-        columns = [k, *range(k_out + 1, effects.shape[2])]  # the factor, and the decoys
-        bx, by = np.moveaxis(effects[rows][..., columns], 2, 0), effects[rows][..., k_out]
-        slopes, own = draw_slopes(bx, by), []
-        for label, b in enumerate(bx):  # of a decoy no enrichment is asked: these are not its sites
-            sums = np.array([(*site_sums(b[i], by[i], at, s), site_enrichment(b[i], at, s)) for i, s in enumerate(sites[factor])])
-            own.append(own_site_estimate(sums[:, 0], sums[:, 1], np.full(len(sums), np.inf) if label else sums[:, 2]))
-        plain = fixed_network(slopes[0])
-        truth = locus_truth(w.windows[rows], factor, w.weights, log_odds)
-        about = {"source": source, "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth.mean(), "truth_sd": truth.std()}
-        out.append(about | {"local": "all mutations", "meta": "windows", **answer_of(plain, np.full(len(rows), np.nan)),
-                            **among_decoys(plain.estimate, slopes[1:].mean(1))})
-        out.append(about | {"local": "own sites", "meta": "windows", **answer_of(own[0], np.full(own[0].windows, np.nan)),
-                            "enrichment": own[0].enrichment, "reason": own[0].reason,
-                            **among_decoys(own[0].estimate, np.array([e.estimate for e in own[1:]])),
-                            **direct_answer(bound[rows][..., :k_out], by, sites, factor)})
+        rows, truth = w.bound[factor], locus_truth(w.windows[w.bound[factor]], factor, w.weights, log_odds)
+        about = {"source": source, "exposure": factor, "role": LOCUS_ROLES[factor], "truth": truth.mean(), "truth_sd": truth.std(), "meta": "windows"}
+        bx, by = np.moveaxis(effects[rows], 2, 0), effects[rows][..., k_out]  # (F + 1 + D, n, M), (n, M)
+        plain, decoys = fixed_network(draw_slopes(bx[[k]], by)[0]), draw_slopes(bx[k_out + 1:], by).mean(1)
+        out.append(about | {"local": "all mutations", **answer_of(plain, np.full(len(rows), np.nan)), **among_decoys(plain.estimate, decoys)})
+        sums = [site_answer(bx[k, i], by[i], at, hits[k, row], bx[k_out + 1:, i], {r: bx[FACTORS.index(r), i] for r in rivals[factor]})
+                for i, row in enumerate(rows)]
+        out.append(about | {"local": "own sites", "rivals": ",".join(rivals[factor]), **at_own_sites(pd.DataFrame(sums))})
     return out
+
+
+def at_own_sites(records: pd.DataFrame) -> dict[str, Any]:
+    "What a record keeps of `own_answer`."
+    own, e = own_answer(records, True, 0.95), own_site_estimate(*(records[c].to_numpy(float) for c in ("site_xy", "site_xx", "enrichment")))
+    return answer_of(e, np.full(e.windows, np.nan)) | {"p": e.p, "enrichment": e.enrichment, "reason": e.reason, "decoy_p": own["own_decoy_p"],
+        "decoy_low": own["own_decoy_low"], "decoy_high": own["own_decoy_high"], "given": own["own_rival"], "direct": own["own_direct"],
+        "direct_low": own["own_direct_low"], "direct_high": own["own_direct_high"], "ratio": own["own_rival_ratio"], "stands": own["own_stands"]}
 
 
 def among_decoys(estimate: float, decoys: np.ndarray) -> dict[str, Any]:
@@ -400,8 +373,7 @@ def locus_estimand_round(scenario: str, number: int, seed: int = 0, cache: Path 
     bare: Any = logit_model(fit_decoys(model, as_input(some).numpy(), drawn, "X"))
     engine = Propagator(bare, range(len(bare.labels)))
     found = [engine.draw(x, saturate(x.numpy()), {}) for x in as_input(w.windows)]
-    reference, effects = (np.stack([pair[i].double().numpy() for pair in found]) for i in (0, 1))
-    out = factor_answers("this model", effects, reference, w)
+    out = factor_answers("this model", np.stack([effects.double().numpy() for _, effects in found]), w)
     return _as_json(out, {"scenario": scenario, "round": number}, start)
 
 
@@ -409,8 +381,7 @@ def locus_oracle_round(scenario: str, number: int, seed: int = 0, cache: Path | 
     "The same questions to a network that knows the world and has no decoys. Nothing is trained, so `cache` is not used."
     start = time.perf_counter()
     w = locus("locus", number, seed, 20, n_windows)
-    exact = log_odds(bind_and_open(affinities(w.windows), w.weights))
-    return _as_json(factor_answers("oracle", locus_effects(w.windows, w.weights, log_odds), exact, w), {"scenario": scenario, "round": number}, start)
+    return _as_json(factor_answers("oracle", locus_effects(w.windows, w.weights, log_odds), w), {"scenario": scenario, "round": number}, start)
 
 # %% ../nbs/11c_calibration.ipynb #e6ca2781
 LOCUS_LOCAL = ("egger", "ivw", "weighted median", "bootstrap", "divw on draws", "slope per draw")
@@ -463,7 +434,7 @@ def simulate_round(scenario: str, number: int, seed: int = 0, cache: Path | None
     return ASKED[ask][scenario](scenario, number, seed, cache, **options)
 
 # %% ../nbs/11c_calibration.ipynb #e462847c
-RECIPE = {"protocols": 4, "estimands": 5}  # goes up when the same seed gives other numbers
+RECIPE = {"protocols": 4, "estimands": 6}  # goes up when the same seed gives other numbers
 
 
 def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str], seed: int = 0, start: int = 0,

@@ -394,14 +394,12 @@ def _together(parts: Sequence[xr.Dataset], runner: Any, attrs: dict[str, Any]) -
 
 # %% ../nbs/05_effects.ipynb #30659e55
 def as_dataset(draws: ScaledDraws, window: str, labels: Sequence[str], x: np.ndarray, keep_draws: bool = False, sums: bool = False,
-               exposures: int | None = None, positions: np.ndarray | None = None) -> xr.Dataset:
-    """A window as a dataset; labels: exposures, further causes (such as decoys), the outcome.
+               positions: np.ndarray | None = None) -> xr.Dataset:
+    """A window as a dataset; labels: exposures (decoys among them), the outcome.
 
-    sums: add those of `pair_sums`. exposures: how many of the labels have effects in the dataset; None: all but the outcome.
-    positions: as in `window_dataset`.
+    sums: add those of `pair_sums`. positions: as in `window_dataset`.
     """
-    e = len(labels) - 1 if exposures is None else exposures
-    data = window_dataset(WindowDraws(draws.mutations, draws.levels, draws.effects), window, labels[:e], x, keep_draws, positions)
+    data = window_dataset(WindowDraws(draws.mutations, draws.levels, draws.effects), window, labels[:-1], x, keep_draws, positions)
     return data.assign(pair_sums(draws, draws.shares)).assign_coords(cause=list(labels), effect=list(labels)) if sums else data
 
 # %% ../nbs/05_effects.ipynb #5a9c0200

@@ -65,7 +65,7 @@ from .mr import steiger
 from .mutagenesis import Mutations
 from .networks import SequenceModel, weights_digest
 from .notes import codes, note
-from .own_sites import site_positions
+from .own_sites import rivals_of, shared_positions, site_positions
 from .regions import codes_to_one_hot, one_hot
 from deepmr.rundir import (
     DIAGNOSTICS,
@@ -149,12 +149,15 @@ def _base(data: xr.Dataset, row: pd.Series, exposure: str) -> dict[str, Any]:
             "x_reference": float(data.x_reference.values[column, 0]), "y_reference": float(data.y_reference.values[0])}
 
 # %% ../nbs/08d_pipeline.ipynb #29d00002
-def shipped_records(data: xr.Dataset, row: pd.Series, sites: dict[str, np.ndarray], noted: str) -> list[dict[str, Any]]:
-    "Records of a window's exposures with the weights as shipped; noted: codes of notes, with commas between."
+Sites = dict[str, tuple[np.ndarray, tuple[str, ...]]]  # exposure -> positions in hits of its motif, and the labels that share its sites
+
+
+def shipped_records(data: xr.Dataset, row: pd.Series, sites: Sites, noted: str) -> list[dict[str, Any]]:
+    "Records of a window's exposures with the weights as shipped, from effects on exposures and decoys; noted: codes of notes, with commas between."
     positions, records = np.unique(np.nonzero(np.isfinite(data.by.values[0]))[0]), []
     noted = ",".join(filter(None, (noted, *codes(few_positions(positions)))))
     for e in row.exposures:
-        record = _base(data, row, e) | dict.fromkeys(NO_ESTIMATE, float("nan")) | {"warnings": noted} | local_answer(data, e, sites.get(e))
+        record = _base(data, row, e) | dict.fromkeys(NO_ESTIMATE, float("nan")) | {"warnings": noted} | local_answer(data, e, *sites.get(e, ()))
         records.append(record if len(positions) >= LEAST_POSITIONS else record | {"estimate": float("nan")})
     return records
 
@@ -176,19 +179,17 @@ class Worker:
         self.sampler, self.draws = draw_source(model, experiment.seed, experiment.draws, self.shipped)
         self.engine = make_engine(self.asked.model if self.asked else model, [model.index(k) for k in self.labels], experiment.engine, self.draws)
 
-    def __call__(self, row: pd.Series, x: np.ndarray, sites: dict[str, np.ndarray], workers: int | None = None,
+    def __call__(self, row: pd.Series, x: np.ndarray, sites: Sites, workers: int | None = None,
                  tick: Callable[[], None] = lambda: None, asked: Mutations | None = None) -> WindowResult:
-        """Do the window of that row of the plan, sequence x (4, L); sites: exposure -> positions (L,) in hits of its motif.
-
-        asked: its mutations, None for all.
-        """
+        "Do the window of that row of the plan, sequence x (4, L), with sites (L,) bool; asked: its mutations, None for all."
         e, name = self.experiment, row["name"]
         with threadpool_limits(1, "blas"):  # sums in one order, whatever the machine
             draws = window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, workers, tick, asked)
             draws = on_scale(draws, self.asked, self.scale)
-            data = as_dataset(draws, name, self.labels, x, e.keep_draws, self.shipped, self.n).assign_attrs(outcome=e.outcome, scale=self.scale)
+            data = as_dataset(draws, name, self.labels, x, e.keep_draws, self.shipped).assign_attrs(outcome=e.outcome, scale=self.scale)
             if self.shipped:
                 records = shipped_records(data, row, sites, ",".join(codes(draws.notes)))
+                data = data.isel(exposure=slice(self.n))  # of decoys the sums are enough
                 if e.controls == "shuffled":
                     self._add_shuffled(records, row, x, workers)
             else:
@@ -206,24 +207,33 @@ class Worker:
             record["shuffled_slope"] = float(slopes[self.labels.index(record["exposure"])])
 
 # %% ../nbs/08d_pipeline.ipynb #c0d20106
-SITE_CHUNK = 1000  # windows whose one-hot sequence is made at once
+SITE_CHUNK = 200  # windows whose sites are looked for at once
 
 
-def own_sites(p: Plan, left: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
-    "Number of a window -> exposure -> positions (L,) in hits of its motif, as packed bits, for those of the windows `left` that it drew."
+def own_sites(p: Plan, left: Sequence[int]) -> dict[int, Sites]:
+    """Number of a window -> the sites of the exposures that drew it, in packed bits, for the windows `left`.
+
+    Which labels share an exposure's sites is asked of all windows of the plan, so that a run that is continued finds the same.
+    """
     found: dict[int, dict[str, np.ndarray]] = {i: {} for i in left}
-    for exposure, motif in p.motifs.items():
-        own = [i for i in left if exposure in p.windows.exposures.iloc[i]]
-        for start in range(0, len(own), SITE_CHUNK):
-            part = own[start:start + SITE_CHUNK]
-            for i, inside in zip(part, site_positions(codes_to_one_hot(p.codes[part]), motif)):
-                found[i][exposure] = np.packbits(inside)
-    return found
+    if not p.motifs or not found:
+        return {i: {} for i in found}
+    labels, drawn = list(p.motifs), np.array([[e in here for here in p.windows.exposures] for e in p.motifs])
+    shared = np.zeros((len(labels), len(labels)), int)
+    for part in np.split(np.arange(len(p.windows)), range(SITE_CHUNK, len(p.windows), SITE_CHUNK)):
+        x = codes_to_one_hot(p.codes[part])
+        hits = np.stack([site_positions(x, motif) for motif in p.motifs.values()])
+        shared += shared_positions(hits, drawn[:, part])
+        for i, here in zip(part, hits.swapaxes(0, 1)):
+            if i in found:
+                found[i] = {e: np.packbits(here[k]) for k, e in enumerate(labels) if drawn[k, i]}
+    rivals = rivals_of(shared, labels)
+    return {i: {e: (bits, rivals[e]) for e, bits in sites.items()} for i, sites in found.items()}
 
 
-def unpacked(sites: dict[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
+def unpacked(sites: Sites, length: int) -> Sites:
     "Packed bits as bool (L,)."
-    return {exposure: np.unpackbits(bits, count=length).astype(bool) for exposure, bits in sites.items()}
+    return {e: (np.unpackbits(bits, count=length).astype(bool), rivals) for e, (bits, rivals) in sites.items()}
 
 # %% ../nbs/08d_pipeline.ipynb #f43ddd70
 @dataclass(frozen=True)
@@ -270,7 +280,7 @@ def _worker(job: Job) -> Worker:
     return Worker(model, job.exposures, job.decoys, job.experiment)
 
 
-def do_window(job: Job, row: pd.Series, codes: np.ndarray, sites: dict[str, np.ndarray], asked: Mutations | None = None) -> WindowResult:
+def do_window(job: Job, row: pd.Series, codes: np.ndarray, sites: Sites, asked: Mutations | None = None) -> WindowResult:
     """A window in a process of its own; codes (L,), sites in packed bits; asked: its mutations, None for all.
 
     Raises InputError where the process has another model or other versions.

@@ -57,7 +57,7 @@ def open_effects(out: str | os.PathLike[str], window: str) -> xr.Dataset:
 def table1(out: str | os.PathLike[str], protocol: str | None = None) -> pd.DataFrame:
     """Table 1 of a run: one row per exposure. `protocol=None` takes that of the run.
 
-    Columns of `default`: the fields of `CausalEffect`, and protocol, decoy_q, verdict, words; with shuffled windows as controls also
+    Columns of `default`: the fields of `CausalEffect`, and protocol, decoy_q, own_q, own_decoy_q, verdict, words; with shuffled windows also
     shuffle_difference (the slope minus that in shuffles), shuffle_low, shuffle_high, shuffle_q.
     Columns of the other protocols: exposure, mean, se, ci_low, ci_high, i2, tau2, n_windows, protocol, p, se_network (the network's part of se),
     prediction_low, prediction_high, the windows' median diagnostics, and warnings, which `read_notes` reads.
@@ -109,7 +109,9 @@ def _answers(rows: dict[str, pd.DataFrame], record: dict[str, Any], doubts: dict
     scale, with_motif = record["experiment"]["scale"], set(record.get("motifs", []))
     lean = _skewness({e: r.estimate.dropna().to_numpy() for e, r in rows.items()})
     table = pd.DataFrame([asdict(pooled_answer(e, r, scale, e in with_motif, doubts.get(e, ()), skewness=lean[e])) for e, r in rows.items()])
-    table["protocol"], table["decoy_q"] = "default", q_values(table.decoy_p)
+    table["protocol"] = "default"
+    for p in ("decoy_p", "own_p", "own_decoy_p"):
+        table[p[:-1] + "q"] = q_values(table[p])
     if record["experiment"].get("controls") == "shuffled":
         table = table.join(_against_shuffles(rows.values()))
     table["verdict"] = [verdict(r) for r in table.itertuples()]

@@ -171,8 +171,7 @@ def test_a_perfect_network_tells_openers_from_twins_and_followers_at_their_own_s
     rows = pd.DataFrame(simulate_round("locus oracle", 1, ask="estimands", n_windows=8))
     rows = rows[rows.local == "own sites"].set_index("exposure")
     away = (rows.ci_low > 0) | (rows.ci_high < 0)
-    stands = rows.direct.isna() | (rows.direct.abs() > rows.rival_direct.abs())
-    found = rows.index[away & stands]
+    found = rows.index[away & rows.stands.astype(bool)]
     assert len(set(found) & set(rows.index[rows.role.isin(["opener", "closer"])])) >= 8  # of 11, with 8 windows each
     assert "MYBL2" not in found and not set(found) & set(rows.index[rows.role.isin(["twin", "null, overlapping"])])
     assert away[rows.role.isin(["twin", "null, overlapping"])].any()  # which their own sites alone do not tell

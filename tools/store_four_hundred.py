@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from deepmr.answer import intercept_t
+from deepmr.answer import NO_SITES, intercept_t, site_answer
 from deepmr.controls import is_decoy
 from deepmr.core import write_file
 from deepmr.effects import ALL_WINDOWS, draw_source, make_engine, on_scale, window_draws
@@ -25,8 +25,7 @@ from deepmr.experiment import Experiment, Plan, default_exposures, plan
 from deepmr.models import load_model
 from deepmr.networks import weights_digest
 from deepmr.notes import codes
-from deepmr.own_sites import site_enrichment, site_sums
-from deepmr.pipeline import own_sites, unpacked
+from deepmr.pipeline import Sites, own_sites, unpacked
 from deepmr.regions import codes_to_one_hot, read_windows
 from deepmr.rundir import versions
 from deepmr.scale import Asked
@@ -34,8 +33,10 @@ from deepmr.tables import _answers
 
 OUTCOME, SEED = "HepG2_DNase_None", 0
 KEPT = ["exposure", "mean", "se", "ci_low", "ci_high", "training_low", "training_high", "n_windows", "decoy_percentile", "decoy_low", "decoy_high",
-        "decoy_p", "decoy_q", "own_site", "own_low", "own_high", "own_windows", "own_enrichment", "own_reason", "egger_share", "verdict", "warnings"]
-SPLIT = ["exposure", "mean", "ci_low", "ci_high", "decoy_percentile", "decoy_q", "own_site", "own_low", "own_high", "n_windows", "verdict"]
+        "decoy_p", "decoy_q", "own_site", "own_low", "own_high", "own_q", "own_decoy_q", "own_rival", "own_direct", "own_direct_low",
+        "own_direct_high", "own_rival_ratio", "own_stands", "own_windows", "own_enrichment", "own_reason", "egger_share", "verdict", "warnings"]
+SPLIT = ["exposure", "mean", "ci_low", "ci_high", "decoy_percentile", "decoy_q", "own_site", "own_low", "own_high", "own_rival", "n_windows",
+         "verdict"]
 
 
 def described(name: str, windows: int) -> tuple[Experiment, list[str]]:
@@ -55,7 +56,7 @@ class Asker:
         self.sampler, self.draws = draw_source(p.model, SEED, None, True)
         self.engine = make_engine(self.asked.model, [p.model.index(k) for k in p.labels], "auto", self.draws)
 
-    def window(self, i: int, sites: dict[str, np.ndarray]) -> tuple[int, np.ndarray, list[dict[str, Any]]]:
+    def window(self, i: int, sites: Sites) -> tuple[int, np.ndarray, list[dict[str, Any]]]:
         "Number of a window, slopes (K, O - 1) of the labels on the outcome, and a record of each exposure that drew it."
         p, x, name = self.plan, codes_to_one_hot(self.plan.codes[i]), self.plan.windows.name.iloc[i]
         draws = on_scale(window_draws(self.engine, x, self.sampler, ALL_WINDOWS, self.draws, 1), self.asked, "log-odds")
@@ -65,17 +66,16 @@ class Asker:
         else:
             there, zero = np.isfinite(effects) & np.isfinite(effects[..., -1:]), np.nan_to_num(effects)
             xy, xx = np.einsum("km,kmo->ko", zero[..., -1], zero), np.einsum("kmo,kmo->ko", zero * there, zero)
-        slopes, mean, rows = (xy / xx)[:, :-1], effects.mean(0), []
+        slopes, mean, rows, decoys = (xy / xx)[:, :-1], effects.mean(0), [], [c for c, label in enumerate(p.labels) if is_decoy(label)]
         for e in p.windows.exposures.iloc[i]:
             c, noted = p.labels.index(e), ",".join(codes(draws.notes))
             ok = slice(None) if whole else np.isfinite(mean[:, c]) & np.isfinite(mean[:, -1])
             bx, by, position = mean[ok, c], mean[ok, -1], draws.mutations.position[ok]
-            row = {"exposure": e, "window": name, "egger_t": intercept_t(bx, by, position), "site_xy": np.nan, "site_xx": np.nan,
-                   "enrichment": np.nan}
+            row = {"exposure": e, "window": name, "egger_t": intercept_t(bx, by, position), "warnings": noted} | NO_SITES
             if e in sites:
-                row["site_xy"], row["site_xx"] = site_sums(bx, by, position, sites[e])
-                row["enrichment"] = site_enrichment(bx, position, sites[e])
-            rows.append(row | {"warnings": noted})
+                inside, rivals = sites[e]
+                row |= site_answer(bx, by, position, inside, mean[ok][:, decoys].T, {r: mean[ok, p.labels.index(r)] for r in rivals})
+            rows.append(row)
         return i, slopes, rows
 
 
@@ -86,7 +86,7 @@ def begin(experiment: Experiment) -> None:
     _here.append(Asker(plan(experiment)))
 
 
-def do(job: tuple[int, dict[str, np.ndarray]]) -> tuple[int, np.ndarray, list[dict[str, Any]]]:
+def do(job: tuple[int, Sites]) -> tuple[int, np.ndarray, list[dict[str, Any]]]:
     return _here[0].window(job[0], unpacked(job[1], _here[0].plan.model.length))
 
 
@@ -131,7 +131,8 @@ def main(name: str = "hepg2", results: str = "results/four_hundred", workers: st
     keep(pd.concat([table(frame, slopes, p, k, w)[SPLIT].assign(part=part) for part, (k, w) in parts.items()]), folder / "parts.csv.gz")
     at = {e: i for i, e in enumerate(p.labels)}
     own = [slopes[w][:, at[e]] for w, e in zip(frame.window, frame.exposure)]
-    keep(frame.drop(columns=["warnings"]).join(pd.DataFrame(own).add_prefix("network ")), folder / "slopes.csv.gz")
+    kept = frame.drop(columns=["warnings", "site_decoy_xy", "site_decoy_xx", "rivals", "rival_sums"])
+    keep(kept.join(pd.DataFrame(own).add_prefix("network ")), folder / "slopes.csv.gz")
     about = {"command": " ".join(["python", "tools/store_four_hundred.py", *sys.argv[1:]]), "outcome": OUTCOME, "seed": SEED, "windows": len(left),
              "networks": p.draws, "labels": len(p.exposures), "without a window": missing, "decoys": len(p.decoys), "motifs": len(p.motifs),
              "weights_sha256": weights_digest(p.model), "seconds": round(time.time() - begun), "workers": int(workers), "versions": versions()}

@@ -24,7 +24,18 @@ from .effects import summarise
 from .meta import MeanEstimate, MetaEstimate, crossed_effects, fixed_network, random_effects, two_level
 from .mr import MREstimate, Summary, egger, from_effects, ivw
 from .notes import codes, note, table_notes
-from .own_sites import direct_estimate, own_site_estimate, rival_sums, rivals_of, shared_positions, site_enrichment, site_positions, site_sums
+from deepmr.own_sites import (
+    MIN_ENRICHMENT,
+    direct_estimate,
+    own_site_estimate,
+    rival_sums,
+    rivals_of,
+    shared_positions,
+    short,
+    site_enrichment,
+    site_positions,
+    site_sums,
+)
 from .regions import ALPHABET
 from .robust import weighted_median
 
@@ -145,7 +156,7 @@ class CausalEffect:
     own_decoy_p: float  # two-sided: is it that of one more decoy at these sites?
     own_decoy_low: float  # 95 % band of one more decoy at these sites
     own_decoy_high: float
-    own_rival: str  # the label that shares the sites and does best against the exposure; '' for none
+    own_rival: str  # the label that shares and reads the sites and does best against the exposure; '' for none
     own_direct: float  # slope over the own sites with the rival held still
     own_direct_low: float
     own_direct_high: float
@@ -205,8 +216,8 @@ def _among_decoys(value: float, records: pd.DataFrame) -> dict[str, Any]:
 def _against_rivals(records: pd.DataFrame, level: float) -> dict[str, Any]:
     "Of the rivals the one against which the exposure does worst: one against which it does not stand, and that of the largest part."
     names = records.rivals.iloc[0]
-    sums, xy, xx = np.array(records.rival_sums.tolist(), float), records.site_xy.to_numpy(float), records.site_xx.to_numpy(float)  # (W, R, 3)
-    fits = {name: direct_estimate(xy, xx, sums[:, i], level) for i, name in enumerate(names)}
+    sums, xy, xx = np.array(records.rival_sums.tolist(), float), records.site_xy.to_numpy(float), records.site_xx.to_numpy(float)  # (W, R, 4)
+    fits = {name: direct_estimate(xy, xx, sums[:, i], level) for i, name in enumerate(names) if np.median(sums[:, i, 3]) >= MIN_ENRICHMENT}
     if not fits:
         return {}
     name, worst = max(fits.items(), key=lambda item: (not item[1].stands, item[1].ratio))
@@ -449,6 +460,11 @@ def _is_above(row: Any) -> bool:
     return bool(row.mean > (row.decoy_low + row.decoy_high) / 2)
 
 
+def verdict_with(row: Any) -> str:
+    "The verdict in a row of a table, with the factor that shares its sites where that is what it says."
+    return f"{row.verdict} ({short(row.own_rival)})" if row.verdict == "shared sites" else str(row.verdict)
+
+
 def _sites_act(row: Any) -> bool:
     "Do the own sites act, otherwise than those of a decoy? False where they cannot be asked."
     return bool(getattr(row, "own_q", row.own_p) < 0.05 and getattr(row, "own_decoy_q", row.own_decoy_p) < 0.05)  # NaN is not below
@@ -485,8 +501,8 @@ def _own_words(row: Any) -> str:
 def _sites_in_words(row: Any, kind: str) -> str:
     "The sentence of a row whose own sites act."
     if kind == "shared sites":
-        return f"Shared sites: {_own_words(row)}, but {row.own_rival} shares them and explains it as well or better."
-    alone = f"{row.own_rival}, which shares them, explains less" if row.own_rival else "no other exposure shares them"
+        return f"Shared sites: {_own_words(row)}, but {short(row.own_rival)} shares them and explains it as well or better."
+    alone = f"{short(row.own_rival)}, which shares them, explains less" if row.own_rival else "no other exposure shares them"
     return f"{kind.capitalize()}: {_own_words(row)}, otherwise than decoys there, and {alone}."
 
 

@@ -336,13 +336,14 @@ def _for_reading(table: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
     if "verdict" not in table:
         return table[["exposure", "mean", "se", "ci_low", "ci_high", "i2", "tau2", "n_windows"]]
+    from deepmr.answer import verdict_with
     rows = list(table.itertuples())
     return pd.DataFrame({
         "exposure": table.exposure, "effect": table["mean"], "this model": [_band(r.ci_low, r.ci_high) for r in rows],
         "this training": [_band(r.training_low, r.training_high) for r in rows],
         "above decoys": ["" if r.decoy_percentile != r.decoy_percentile else f"{r.decoy_percentile:.0f} %" for r in rows],
         "q": ["" if r.decoy_q != r.decoy_q else f"{r.decoy_q:.2g}" for r in rows],
-        "own sites": [_band(r.own_low, r.own_high) for r in rows], "windows": table.n_windows, "verdict": table.verdict})
+        "own sites": [_band(r.own_low, r.own_high) for r in rows], "windows": table.n_windows, "verdict": [verdict_with(r) for r in rows]})
 
 
 def _print_table(table: "pd.DataFrame") -> None:
@@ -351,13 +352,14 @@ def _print_table(table: "pd.DataFrame") -> None:
     if "verdict" in table:
         typer.echo("effect: change of the outcome's log-odds per change of the exposure's. this model, this training: 95 % intervals, in which\n"
                    "windows vary, and networks, too. above decoys: share of labels that only follow openness and have a smaller effect. own sites:\n"
-                   "95 % interval from mutations in the exposure's own motif. verdict: specific where q < 0.05 and the own sites agree.\n")
+                   "95 % interval from mutations in the exposure's own motif. verdict: specific where the own sites act, otherwise than decoys\n"
+                   "there, and no exposure that shares them explains more; else the place among decoys.\n")
 
 # %% ../nbs/14_cli.ipynb #c0d20201
 def _print_warnings(table: "pd.DataFrame") -> None:
     "Print each warning of a table: code, exposures, sentence."
     from deepmr.notes import NOTES, UNKNOWN, read_notes
-    from deepmr.plots import short
+    from deepmr.own_sites import short
     raised: dict[str, list[str]] = {}
     for row in table.itertuples():
         for code in read_notes(row.warnings):

@@ -21,13 +21,14 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from .answer import PROTOCOLS, VERDICTS
+from .answer import PROTOCOLS, VERDICTS, verdict_with
 from .core import InputError, write_file
 from .experiment import protocol_of
 from .moderators import egger_test
 from .networks import OUTPUTS, are_shares
 from .notes import NOTES, UNKNOWN, read_notes
-from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, place_of, short
+from .own_sites import short
+from .plots import NAMES, PAPER, clearest, effect_heatmap, forest, funnels, local_effects, mutation_map, place_of
 from .rundir import read_record, status
 from .tables import compare, direct_table, effect_matrix, open_effects, read_local, run_table
 
@@ -182,7 +183,7 @@ FOREST = ("Effect of each exposure. Thick: 95 % interval for this model. Thin: f
           "only follow openness. Diamond: slope over the exposure's own sites.")
 ANSWER_COLUMNS = [
     ("exposure", ""), ("effect", "outcome's change per exposure's, with its 95 % interval for this model: other windows, the same networks"),
-    ("verdict", "specific: beyond decoys (q < 0.05), and its own sites agree"),
+    ("verdict", "specific: its own sites act, otherwise than decoys there, and no exposure that shares them explains more"),
     ("this training", "95 % interval: other windows, and networks trained anew"),
     ("above decoys", "share of labels that only follow openness with a smaller effect"),
     ("q", "is it one more decoy? Corrected for the number of rows"),
@@ -197,7 +198,7 @@ def _answer_table(table: pd.DataFrame) -> dict[str, Any]:
         share = percent(r.decoy_percentile / 100) if np.isfinite(r.decoy_percentile) else "–"
         own = f"{digits(r.own_site)} ({span(r.own_low, r.own_high)})" if np.isfinite(r.own_site) else r.own_reason
         effect = f"{digits(r['mean'])} ({span(r.ci_low, r.ci_high)})" if np.isfinite(r.ci_low) else digits(r["mean"])
-        rows.append([cell(r.exposure, short(r.exposure), href=f"#x{i}"), cell(r["mean"], effect), cell(r.verdict),
+        rows.append([cell(r.exposure, short(r.exposure), href=f"#x{i}"), cell(r["mean"], effect), cell(verdict_with(r)),
                      cell(r.training_low, span(r.training_low, r.training_high)),
                      cell(r.decoy_percentile, share), cell(r.decoy_q),
                      cell(r.own_site, own, wrap=not np.isfinite(r.own_site)), cell(int(r.n_windows), str(r.n_windows)),
@@ -367,9 +368,10 @@ def _answer_lead(table: pd.DataFrame) -> str:
         return f"{len(table)} exposures, without decoys: how much of each effect openness alone would give is not known."
     kinds = ("specific opener", "specific closer")
     parts = [f"{kind}s: {found}" for kind in kinds if (found := named(kind))]
-    specific = "; ".join(parts) if parts else "none is specific, that is beyond decoys and carried by its own sites"
-    within = int((table.verdict == "within decoys").sum())
-    return f"Of {len(table)} exposures, {specific}. {within} lie within what openness alone gives."
+    specific = "; ".join(parts) if parts else "none is specific"
+    shared, within = (int((table.verdict == kind).sum()) for kind in ("shared sites", "within decoys"))
+    return (f"Of {len(table)} exposures, {specific}. The sites of {shared} act, but another exposure shares them and explains as much. "
+            f"{within} lie within what openness alone gives.")
 
 # %% ../nbs/10_report.ipynb #87889ac6
 def _reading(record: dict[str, Any], local: pd.DataFrame) -> str:

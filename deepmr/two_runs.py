@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from .answer import verdict_with
 from .core import InputError, check_choice, write_file
 from .experiment import protocol_of
 from .meta import fixed_network
-from .plots import BLUE, GREY, PAPER, short
+from .own_sites import short
+from .plots import BLUE, GREY, PAPER
 from .report import as_table, cell, digits, embed, render_page, span
 from .rundir import read_record
 from .tables import read_local, run_table
@@ -143,7 +145,8 @@ def for_paper(run: str | os.PathLike[str], kind: str = "csv") -> str:
             row |= {"this training": between(r.training_low, r.training_high),
                     "above decoys": f"{r.decoy_percentile:.0f} %" if np.isfinite(r.decoy_percentile) else "",
                     "q": "" if not np.isfinite(r.decoy_q) else "<0.001" if r.decoy_q < 0.001 else f"{r.decoy_q:.2g}",
-                    "own sites": f"{r.own_site:.{n}f} ({between(r.own_low, r.own_high)})" if np.isfinite(r.own_site) else "", "verdict": r.verdict}
+                    "own sites": f"{r.own_site:.{n}f} ({between(r.own_low, r.own_high)})" if np.isfinite(r.own_site) else "",
+                    "verdict": verdict_with(r)}
         rows.append(row)
     frame = pd.DataFrame(rows)
     if kind == "latex":

@@ -62,6 +62,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'deepmr.answer._means': ('answer.html#_means', 'deepmr/answer.py'),
                                'deepmr.answer._own_and_shared': ('answer.html#_own_and_shared', 'deepmr/answer.py'),
                                'deepmr.answer._own_words': ('answer.html#_own_words', 'deepmr/answer.py'),
+                               'deepmr.answer._reads': ('answer.html#_reads', 'deepmr/answer.py'),
+                               'deepmr.answer._site_decoys': ('answer.html#_site_decoys', 'deepmr/answer.py'),
                                'deepmr.answer._sites': ('answer.html#_sites', 'deepmr/answer.py'),
                                'deepmr.answer._sites_act': ('answer.html#_sites_act', 'deepmr/answer.py'),
                                'deepmr.answer._sites_in_words': ('answer.html#_sites_in_words', 'deepmr/answer.py'),

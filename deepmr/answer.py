@@ -200,24 +200,37 @@ def own_answer(records: pd.DataFrame, motif: bool, level: float) -> dict[str, An
     with_site = records[np.isfinite(records.site_xy.astype(float)) & (records.site_xx.astype(float) > 0)]
     if own.reason or "rivals" not in records or with_site.rivals.isna().any():  # a window of an older version has no more
         return row
-    return row | _among_decoys(own.estimate, with_site) | _against_rivals(with_site, level)
+    decoys = _site_decoys(with_site)
+    return row | _among_decoys(own.estimate, decoys) | _against_rivals(with_site, decoys, level)
 
 # %% ../nbs/07e_answer.ipynb #7e000042
-def _among_decoys(value: float, records: pd.DataFrame) -> dict[str, Any]:
-    "The p-value of an own-site slope among those of the decoys at the same sites, and their band."
+def _site_decoys(records: pd.DataFrame) -> np.ndarray:
+    "Slopes of the decoys at the sites; empty where there are too few."
     with np.errstate(divide="ignore", invalid="ignore"):
         decoys = _matrix(records, "site_decoy_xy").sum(0) / _matrix(records, "site_decoy_xx").sum(0)
-    if np.isfinite(decoys).sum() < MIN_DECOYS:
+    return decoys if np.isfinite(decoys).sum() >= MIN_DECOYS else decoys[:0]
+
+
+def _among_decoys(value: float, decoys: np.ndarray) -> dict[str, Any]:
+    "The p-value of an own-site slope among those of the decoys at the same sites, and their band."
+    if not len(decoys):
         return {}
     t = decoy_test(value, decoys)
     return {"own_decoy_p": t.p, "own_decoy_low": t.low, "own_decoy_high": t.high}
 
 
-def _against_rivals(records: pd.DataFrame, level: float) -> dict[str, Any]:
+def _reads(sums: np.ndarray, decoys: np.ndarray) -> bool:
+    "Does a label read the sites, otherwise than a decoy? sums (W, 4) as `rival_sums` gives them."
+    _, rr, ry, enrichment = sums.T
+    if not np.median(enrichment) >= MIN_ENRICHMENT:
+        return False
+    return not len(decoys) or bool(decoy_test(ry.sum() / rr.sum(), decoys).p < 0.05)
+
+
+def _against_rivals(records: pd.DataFrame, decoys: np.ndarray, level: float) -> dict[str, Any]:
     "Of the rivals the one against which the exposure does worst: one against which it does not stand, and that of the largest part."
-    names = records.rivals.iloc[0]
     sums, xy, xx = np.array(records.rival_sums.tolist(), float), records.site_xy.to_numpy(float), records.site_xx.to_numpy(float)  # (W, R, 4)
-    fits = {name: direct_estimate(xy, xx, sums[:, i], level) for i, name in enumerate(names) if np.median(sums[:, i, 3]) >= MIN_ENRICHMENT}
+    fits = {name: direct_estimate(xy, xx, sums[:, i], level) for i, name in enumerate(records.rivals.iloc[0]) if _reads(sums[:, i], decoys)}
     if not fits:
         return {}
     name, worst = max(fits.items(), key=lambda item: (not item[1].stands, item[1].ratio))

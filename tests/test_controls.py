@@ -13,12 +13,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from conftest import toy_model
+from deepmr.answer import causal_effect
 from deepmr.cli import app
 from deepmr.controls import attach_decoys, decoy_labels, fit_decoys, save_decoys
 from deepmr.core import InputError
 from deepmr.effects import mutation_effects
 from deepmr.models import load_model
-from deepmr.mr import ivw
+from deepmr.mr import ivw, mvmr
 from deepmr.mutagenesis import random_windows
 from deepmr.networks import Ensemble, SequenceModel
 from deepmr.plots import radial_plot, radial_table
@@ -306,3 +307,65 @@ def test_without_standard_errors_the_residual_sd_stands_in(lacking):
 def test_radial_table_refuses_what_gives_no_line():
     with pytest.raises(InputError, match="found 2 mutations with an effect on the exposure"):
         radial_table(dataset(np.array([1.0, 2.0, 0.0]), np.ones(3), np.ones(3)))
+
+
+WORD = "TGACTCAG"
+
+
+class Sites(nn.Module):
+    "A reads the word and opens. B reads it too, and does nothing. C follows openness. Decoys are openness and a filter of their own."
+
+    def __init__(self, decoys: int = 12):
+        super().__init__()
+        self.word, self.rest = nn.Conv1d(4, 1, 8, bias=False), nn.Conv1d(4, 3 + decoys, 6, bias=False)
+        with torch.no_grad():
+            self.word.weight.copy_(torch.tensor([[[float(here == base) for here in WORD] for base in "ACGT"]]))
+            self.rest.weight.copy_(torch.randn(self.rest.weight.shape, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        word, rest = torch.relu(self.word(x) - 4).amax(-1)[:, 0], self.rest(x).tanh().mean(-1)
+        a, b = word + 0.5 * rest[:, 0], word + 0.5 * rest[:, 1]
+        opened = 0.5 * a + rest[:, 2]
+        labels = torch.stack([a, b, opened + 0.2 * rest[:, 1]], 1)
+        return torch.sigmoid(torch.cat([labels, opened[:, None] + 0.3 * rest[:, 3:], opened[:, None]], 1))
+
+
+@pytest.fixture(scope="module")
+def at_sites():
+    names = ("X_A_None", "X_B_None", "X_C_None", *(f"X_decoy{i + 1:02}_None" for i in range(12)), "X_DNase_None")
+    windows, motif = random_windows(20, 200, seed=1).numpy(), np.full((4, 8), 0.02)
+    motif[["ACGT".index(base) for base in WORD], range(8)] = 0.94
+    windows[:, :, 90:98] = motif > 0.5
+    effects = mutation_effects(SequenceModel(Sites(), names, 200, "sites"), windows, list(names[:-1]), names[-1])
+    return effects, {name: motif for name in names[:3]}
+
+
+def test_of_two_that_read_a_site_the_one_that_opens_stands(at_sites):
+    effects, motifs = at_sites
+    a, b, c = (causal_effect(effects, name, motif, rivals=motifs) for name, motif in motifs.items())
+    assert min(a.own_low, b.own_low, c.own_low) > 0  # by their own sites alone all three open
+    assert a.own_decoy_p < 0.001 and b.own_decoy_p < 0.001 and c.own_decoy_p > 0.05  # C is one more decoy there
+    assert (a.own_rival, a.own_stands) == ("X_B_None", True)  # C, which stands for openness, is not held still: nothing would be left
+    assert (b.own_rival, b.own_stands) == ("X_A_None", False)
+    assert a.own_rival_ratio < 1 < b.own_rival_ratio
+
+
+def test_the_direct_effect_at_own_sites_is_that_of_multivariable_mr(at_sites):
+    effects, motifs = at_sites
+    inside = np.zeros(200, bool)
+    inside[90:98] = True
+    here = effects.isel(position=inside)
+    bx = np.stack([here.bx.sel(exposure=name).values.ravel() for name in ("X_A_None", "X_B_None")], 1)
+    by, moved = here.by.values.ravel(), np.isfinite(here.by.values.ravel())
+    ones = np.ones(moved.sum())
+    both = mvmr(bx[moved], np.ones((moved.sum(), 2)), by[moved], ones, names=["A", "B"])
+    row = causal_effect(effects, "X_A_None", motifs["X_A_None"], rivals=motifs)
+    np.testing.assert_allclose(row.own_direct, both["A"].estimate, rtol=1e-4)
+
+
+def test_without_rivals_or_decoys_the_row_says_nothing_of_them(at_sites):
+    effects, motifs = at_sites
+    alone = causal_effect(effects, "X_B_None", motifs["X_B_None"])
+    assert (alone.own_rival, alone.own_stands, np.isnan(alone.own_direct)) == ("", True, True)
+    bare = causal_effect(effects.sel(exposure=list(motifs)), "X_B_None", motifs["X_B_None"], rivals=motifs)
+    assert np.isnan(bare.own_decoy_p) and not bare.own_stands

@@ -35,8 +35,8 @@ OUTCOME, SEED = "HepG2_DNase_None", 0
 KEPT = ["exposure", "mean", "se", "ci_low", "ci_high", "training_low", "training_high", "n_windows", "decoy_percentile", "decoy_low", "decoy_high",
         "decoy_p", "decoy_q", "own_site", "own_low", "own_high", "own_q", "own_decoy_q", "own_rival", "own_direct", "own_direct_low",
         "own_direct_high", "own_rival_ratio", "own_stands", "own_windows", "own_enrichment", "own_reason", "egger_share", "verdict", "warnings"]
-SPLIT = ["exposure", "mean", "ci_low", "ci_high", "decoy_percentile", "decoy_q", "own_site", "own_low", "own_high", "own_rival", "n_windows",
-         "verdict"]
+SPLIT = ["exposure", "mean", "ci_low", "ci_high", "decoy_percentile", "decoy_low", "decoy_high", "decoy_q", "own_site", "own_low", "own_high",
+         "own_rival", "n_windows", "verdict"]
 
 
 def described(name: str, windows: int) -> tuple[Experiment, list[str]]:

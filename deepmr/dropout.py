@@ -9,7 +9,6 @@ __all__ = ['dropout_layers', 'MaskSampler', 'shared_masks']
 import contextlib
 import hashlib
 import json
-import random
 import re
 import threading
 import zlib
@@ -24,7 +23,7 @@ from torch import nn
 
 from deepmr.core import InputError
 from deepmr.networks import SequenceModel, out_of_memory, trial_windows
-from deepmr.randomness import Operation, Watch, hidden_parts, masked, to_eval
+from deepmr.randomness import Operation, Watch, generators, hidden_parts, masked, to_eval
 
 T = TypeVar("T")
 
@@ -84,8 +83,8 @@ def kept(model: SequenceModel, kind: str, key: Any, make: Callable[[], T], most:
         return found
 
 # %% ../nbs/03_dropout.ipynb #fcd02b0d
-def _split(x: torch.Tensor, axis: int, into: tuple[int, int]) -> torch.Tensor:
-    "x with one axis as two."
+def _split(x: torch.Tensor, axis: int, into: tuple[int, ...]) -> torch.Tensor:
+    "x with one axis as several."
     return x.reshape(*x.shape[:axis], *into, *x.shape[axis + 1:])
 
 
@@ -97,7 +96,7 @@ class Site:
     shape: tuple[int, ...]  # of a mask: without the batch axis
     axis: int | None = 0  # the batch axis of what arrives; None: it has none, as a parameter
     each: int = 1  # positions of a window along that axis
-    windows_first: bool = True  # are the positions of a window neighbours on that axis?
+    before: int = 1  # of these, how many lie before the windows, each with all windows after it
     plain: bool = True  # is it one of torch's own dropout modules, in its only use?
 
     def drop(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -106,8 +105,9 @@ class Site:
             return x * mask
         if self.each == 1:
             return x * mask.unsqueeze(self.axis)
-        split, at = ((-1, self.each), self.axis) if self.windows_first else ((self.each, -1), self.axis + 1)
-        return (_split(x, self.axis, split) * mask.unsqueeze(at)).flatten(self.axis, self.axis + 1)
+        sizes = self.before, self.each // self.before
+        mask = _split(mask, self.axis, sizes).unsqueeze(self.axis + 1)
+        return (_split(x, self.axis, (sizes[0], -1, sizes[1])) * mask).flatten(self.axis, self.axis + 2)
 
 # %% ../nbs/03_dropout.ipynb #385fe57f
 Met = tuple[Operation, torch.Tensor]  # an operation, and what arrived there
@@ -151,7 +151,8 @@ def _normalises(part: nn.Module) -> bool:
 def _sites(passes: list[list[Met]], name: str) -> dict[str, Site]:
     "Where dropout acts, from the operations that one window meets, those that two meet, and those that the first meets turned round."
     if len({tuple(op.name for op, _ in met) for met in passes}) > 1:
-        raise InputError(f"model {name}: found other dropout for one window than for another, expected the same")
+        raise InputError(f"model {name}: found other dropout for one window than for two, expected the same; "
+                         "let a whole batch pass each dropout at once")
     sites = {}
     for (op, x1), (_, x2), (_, xr) in zip(*passes):
         a, b = list(x1.shape), list(x2.shape)
@@ -167,8 +168,8 @@ def _sites(passes: list[list[Met]], name: str) -> dict[str, Site]:
         shape = [n if i < 2 or op.kind != "channels" else 1 for i, n in enumerate(a)]
         if axis is not None and each == 1:
             del shape[axis]
-        first = each == 1 or axis is None or _windows_first(x1, x2, axis, each, rows)
-        sites[op.name] = Site(op.p, tuple(shape), axis, each, first, op.plain and axis == 0 and each == 1)
+        before = 1 if each == 1 or axis is None else _before(x1, x2, axis, each, rows)
+        sites[op.name] = Site(op.p, tuple(shape), axis, each, before, op.plain and axis == 0 and each == 1)
     return sites
 
 # %% ../nbs/03_dropout.ipynb #9b3a72c9
@@ -181,12 +182,13 @@ def _both_strands(x: torch.Tensor, turned: torch.Tensor, axis: int, rows: int) -
     return torch.allclose(here[0], there[1], 1e-4, near) and torch.allclose(here[1], there[0], 1e-4, near)
 
 
-def _windows_first(one: torch.Tensor, two: torch.Tensor, axis: int, each: int, rows: int) -> bool:
-    "Do the positions of a window lie side by side on an axis that holds windows and positions?"
-    alone = _split(one, axis, (rows, each)).select(axis, 0) if rows > 1 else one
-    by_window = _split(two, axis, (2 * rows, each)).select(axis, 0) - alone
-    by_position = _split(two, axis, (each, 2 * rows)).select(axis + 1, 0) - alone
-    return bool(by_window.abs().sum() <= by_position.abs().sum())
+def _before(one: torch.Tensor, two: torch.Tensor, axis: int, each: int, rows: int) -> int:
+    "How many of a window's positions lie before the windows, on an axis that holds both: 1 where its positions are neighbours."
+    def off(n: int) -> float:
+        alone, beside = (_split(x, axis, (n, k * rows, each // n)).select(axis + 1, 0) for k, x in ((1, one), (2, two)))
+        return float((alone - beside).abs().sum())
+
+    return min([1, each, *(n for n in range(2, each) if each % n == 0)], key=off)  # the first of several as good ones
 
 # %% ../nbs/03_dropout.ipynb #3bed88a2
 _UNSUPPORTED = (nn.AlphaDropout, nn.FeatureAlphaDropout)  # they also shift and scale what they keep
@@ -225,12 +227,6 @@ def _refuse_by_hand(model: SequenceModel, trained: list[tuple[str, str, int]], s
                              "written by hand, expected F.dropout or nn.Dropout, which can be put under masks")
 
 # %% ../nbs/03_dropout.ipynb #4d0000b1
-def _generators() -> tuple[Any, ...]:
-    "The states of the generators that all share: Python's, numpy's and torch's."
-    numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - it is what networks of others draw from
-    return random.getstate(), numpys["key"].tobytes(), numpys["pos"], torch.get_rng_state().numpy().tobytes()
-
-
 def _refuse_unnamed(model: SequenceModel, x: torch.Tensor, everywhere: list[str], source: str, most: int = 30) -> None:
     "InputError where a network in training mode, with its dropout off, gives now this and now that: it drops by numbers from elsewhere."
     def once() -> list[torch.Tensor]:
@@ -238,9 +234,9 @@ def _refuse_unnamed(model: SequenceModel, x: torch.Tensor, everywhere: list[str]
             given = _pass(model.module, x)[2]
         return [t for t in (given if isinstance(given, (tuple, list)) else [given]) if isinstance(t, torch.Tensor)]
 
-    before = _generators()
+    before = generators()
     first = once()
-    for _ in range(most if _generators() != before else 1):  # a rare event takes many passes to be seen
+    for _ in range(most if generators() != before else 1):  # a rare event takes many passes to be seen
         again = once()
         if len(again) != len(first) or not all(a.shape == b.shape and torch.allclose(a, b, 1e-4, 1e-6, True) for a, b in zip(first, again)):
             raise InputError(f"model {model.name}: found random numbers {source} in training mode that change predictions, which looks like "
@@ -306,7 +302,23 @@ def _found(model: SequenceModel, x: torch.Tensor, y: torch.Tensor, flags: tuple[
             raise InputError(f"model {model.name}: found alpha dropout in {op.chain[0] or type(model.module).__name__}, "
                              "expected nn.Dropout or channel dropout")
     acting = [[(op, x) for op, x in met if op.name in active and op.p > 0] for met in (one, two, turned)]
-    return Found(_sites(acting, model.name), frozenset(op.name for op, _ in (*one, *two)), flags)
+    found = Found(_sites(acting, model.name), frozenset(op.name for op, _ in (*one, *two)), flags)
+    _check_masks(model, x, found)
+    return found
+
+
+def _check_masks(model: SequenceModel, x: torch.Tensor, found: Found) -> None:
+    "InputError where a window under masks gives something else alone than beside another: then the masks do not lie as they should."
+    odd = [name for name, site in found.sites.items() if not site.plain]
+    if not odd or len(x) == 1:
+        return
+    rng = np.random.Generator(np.random.Philox(0))
+    masks = {name: torch.from_numpy((rng.random(site.shape) >= site.p) / ((1 - site.p) or 1)).to(x) for name, site in found.sites.items()}
+    with torch.no_grad(), shared_masks(model.module, Masks(masks, found)):
+        together, alone = model.forward(x.clone()), torch.cat([model.forward(w[None].clone()) for w in x])
+    if not torch.allclose(together, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max())):
+        raise InputError(f"model {model.name}: found dropout at {odd[0]} of which it cannot be told where each window's numbers lie, "
+                         "expected the batch along an axis of its own, or windows and positions along one")
 
 # %% ../nbs/03_dropout.ipynb #1f037004
 def dropout_layers(model: SequenceModel) -> dict[str, tuple[float, tuple[int, ...]]]:
@@ -379,7 +391,7 @@ def shared_masks(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> Iterat
     """
     if not isinstance(masks, Masks) and (unknown := sorted(set(masks) - set(dict(module.named_modules())))):
         raise InputError(f"masks: found layer {unknown[0]!r}, which the network does not have")
-    outer, watch = getattr(masked, "module", None), Watch(module, _under(masks))
+    outer, watch = getattr(masked, "module", None), Watch(module, _under(masks), off=not masks)
     handle = module.register_forward_pre_hook(watch.begin)
     masked.module = module
     try:

@@ -6,6 +6,7 @@
 __all__ = ['replica', 'make_engine', 'window_draws', 'summarise', 'mutation_effects']
 
 # %% ../nbs/05_effects.ipynb #efd1a860
+import contextlib
 import copy
 import ctypes
 import threading
@@ -61,7 +62,7 @@ class PlainEngine:
     ) -> tuple[torch.Tensor, torch.Tensor]:  # reference (O,), effects (M, O)
         "Reference predictions and effects under one set of masks."
         model = self._own_model()
-        with shared_masks(model.module, masks):
+        with shared_masks(model.module, masks) if masks else contextlib.nullcontext():  # as shipped, bit by bit: watched attention rounds otherwise
             reference, mutated = predict_mutations(model, x, mutations, self.outputs)
         return reference, mutated - reference
 

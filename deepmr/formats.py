@@ -511,15 +511,17 @@ def _onnx(spec: str) -> tuple[Any, Callable[[Any], nn.Module]]:
     if "onnx2torch" not in sys.modules:
         with _without_torchvision():
             library("onnx2torch", "onnx", spec)
-        slices = sys.modules["onnx2torch.node_converters.slice"]
-        cut = slices._do_slice  # type: ignore[attr-defined]
-        slices._do_slice = lambda x, flip, *axes: cut(x, flip, *map(_numbers, axes))  # type: ignore[attr-defined]
+        slices: Any = sys.modules["onnx2torch.node_converters.slice"]
+        cut = slices._do_slice
+        slices._do_slice = lambda x, flip, *axes: cut(x, flip, *map(_numbers, axes))
     return onnx, sys.modules["onnx2torch"].convert
 
 
 def _numbers(axes: Sequence[Any]) -> tuple[Any, ...]:
     "Slices as torch wants them: in a tuple, of whole numbers that are not out of all bounds."
-    whole = lambda v: None if v is None else max(-2**31, min(2**31, int(v)))
+    def whole(v: Any) -> int | None:
+        return None if v is None else max(-2**31, min(2**31, int(v)))
+
     return tuple(slice(whole(s.start), whole(s.stop), whole(s.step)) if isinstance(s, slice) else s for s in axes)
 
 # %% ../nbs/01bb_formats.ipynb #6ea7d363
@@ -537,8 +539,8 @@ def _check_converted(onnx: Any, graph: Any, network: nn.Module, axes: str, lengt
         return
     for a, b in zip(got if isinstance(got, (tuple, list)) else [got], want):
         if a.shape != b.shape or not np.allclose(a.numpy(), b, 1e-3, 1e-4 * np.abs(b).max()):
-            raise InputError(f"model: {spec!r} was converted wrongly by onnx2torch: it differs from what ONNX says of two windows, expected the same; "
-                             "give the network as it was before it was exported")
+            raise InputError(f"model: {spec!r} was converted wrongly by onnx2torch: it differs from what ONNX says of two windows, expected the "
+                             "same; give the network as it was before it was exported")
 
 # %% ../nbs/01bb_formats.ipynb #6ea7d364
 def from_onnx(spec: str, trust_code: bool = False) -> SequenceModel:

@@ -35,6 +35,7 @@ from deepmr.rules import (
     Strands,
     Weights,
     batch_norm,
+    by_position,
     channels,
     combined,
     concatenated,
@@ -57,6 +58,7 @@ from deepmr.rules import (
     run_ref,
     scaled,
     substitutions,
+    swapped,
     viewed,
 )
 from deepmr.stages import (
@@ -111,7 +113,7 @@ def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
     "Pooling to a given length: to 1, or to a divisor of the length."
     sizes = m.output_size if isinstance(m.output_size, (tuple, list)) else (m.output_size,)
     two, mean = isinstance(m, ADAPTIVE[2:]), isinstance(m, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d))
-    if v.flat or two != (v.form == 4) or (two and sizes[0] not in (1, None)) or getattr(m, "return_indices", False):
+    if not v.usual or two != (v.form == 4) or (two and sizes[0] not in (1, None)) or getattr(m, "return_indices", False):
         return None
     if sizes[-1] == 1:
         return global_sum(ctx, v, True, True) if mean else global_max(ctx, v, True)
@@ -124,14 +126,14 @@ def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
 def padded(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | None:
     "Zeros beside the map, or its ends cut off."
     (a, b), fill = m.padding, getattr(m, "value", 0)
-    return None if v.flat or v.form != 3 or fill else cropped(v, -a, v.length + b)
+    return None if not v.usual or v.form != 3 or fill else cropped(v, -a, v.length + b)
 
 
 MODULE_RULES: list[tuple[Any, Callable[..., Any]]] = [
     ((nn.Conv1d, nn.Conv2d), convolution), (POOLS, pooling), (ELEMENTWISE, elementwise), (DROPOUTS, dropout),
     ((nn.BatchNorm1d, nn.BatchNorm2d), batch_norm), (nn.Linear, linear), (nn.Identity, lambda ctx, m, v: v),
     ((nn.Flatten, nn.Unflatten), lambda ctx, m, v: viewed(v, m(v.native().contiguous()))), (ADAPTIVE, adaptive),
-    ((nn.ConstantPad1d, nn.ZeroPad1d), padded)]
+    ((nn.ConstantPad1d, nn.ZeroPad1d), padded), (nn.LayerNorm, by_position)]
 
 
 def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta | Dense | None:
@@ -142,10 +144,11 @@ def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta
 
 # %% ../nbs/04c_propagate.ipynb #09ddbc70
 def factor(v: LocalDelta, p: Tensor) -> Tensor | None:
-    "A parameter (1, C, 1), (C, 1), (1, C, L) ... as (L or 1, C)."
+    "A parameter (1, C, 1), (C, 1), (1, C, L) ..., or (C,), (1, L, C) ... for a turned map, as (L or 1, C)."
     if v.flat or p.dim() > v.form:
         return None
     p = p.reshape((1,) * (v.form - p.dim()) + tuple(p.shape))
+    p = p.transpose(1, 2) if v.turned else p
     if len(p) != 1 or (v.form == 4 and p.shape[2] != 1) or p.shape[-1] not in (1, v.length):
         return None
     p = (p[0, :, 0] if v.form == 4 else p[0]).T
@@ -198,25 +201,33 @@ def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: 
         return indexed(v, rest[0])
     if name == "flip":
         return flipped(v, kwargs.get("dims", rest[0] if len(rest) == 1 else rest))
-    if name == "index_select" and rest[0] == 1 and not v.flat:
+    if name == "getattr":
+        return swapped(v, [0, 2, 1]) if rest == ["mT"] else None
+    if name in ("transpose", "swapaxes") and len(rest) == 2 and v.form == 3 and not kwargs:
+        order = [0, 1, 2]
+        order[rest[0]], order[rest[1]] = order[rest[1]], order[rest[0]]
+        return swapped(v, order)
+    if name == "permute" and not kwargs:
+        return swapped(v, rest[0] if len(rest) == 1 else rest)
+    if name == "index_select" and rest[0] == 1 and v.usual:
         return channels(v, rest[1])
     if name in POOL_NAMES and len(rest) <= 4:
         return module_rule(ctx, POOL_NAMES[name](*rest, **kwargs), v)
     if name == "pad":
         zeros = kwargs.get("mode", "constant") == "constant" and not kwargs.get("value") and len(rest) == 1
-        return None if v.flat or not zeros or any(rest[0][2:]) else cropped(v, -rest[0][0], v.length + rest[0][1])
+        return None if not v.usual or not zeros or any(rest[0][2:]) else cropped(v, -rest[0][0], v.length + rest[0][1])
     if name in ("mean", "sum", "amax"):
         dims = kwargs.get("dim", rest[0] if rest else None)
         dims = (dims,) if isinstance(dims, int) else dims
         keep = kwargs.get("keepdim", rest[1] if len(rest) > 1 else False)
-        if v.form == 3 and not v.flat and dims is not None and len(dims) == 1 and dims[0] % 3 == 2:
+        if v.form == 3 and not v.flat and dims is not None and len(dims) == 1 and dims[0] % 3 == (1 if v.turned else 2):
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
 # %% ../nbs/04c_propagate.ipynb #8e2c03d4
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "The value of a node from those of its inputs."
-    inputs, shape = leaves([args, kwargs]), module is None and name_of(node) in SHAPES
+    inputs, shape = leaves([args, kwargs]), module is None and name_of(node) in SHAPES and node.args[1:] not in (("T",), ("mT",))
     if any(isinstance(a, Strands) for a in inputs) and not shape:
         return unstacked(node, args) or strand_by_strand(ctx, node, module, args, kwargs)
     if not shape and any(isinstance(a, (LocalDelta, Dense)) for a in inputs):
@@ -226,7 +237,8 @@ def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequen
             return out
         if any(isinstance(a, LocalDelta) for a in inputs):
             ctx.in_full.append(node)
-        args, kwargs = mapped([args, kwargs], lambda a: in_full(ctx, a))
+        full = {id(a): in_full(ctx, a) for a in inputs}  # once, also where one is given several times
+        args, kwargs = mapped([args, kwargs], lambda a: full[id(a)])
     sides = (mapped([args, kwargs], lambda a: plain_value(ctx, a, shape, mutant)) for mutant in (False, True))
     ref, mutant = (call(node, module, *side) for side in sides)
     if isinstance(ref, (LocalDelta, Dense)):  # taken out of a list of stacked values
@@ -435,6 +447,8 @@ def read_outputs(carrier: Carrier, v: LocalDelta | Dense, n: int) -> tuple[Tenso
     if isinstance(v, Dense):
         return v.ref[0, some], v.delta[:, some]
     channel, position = some // v.length, some % v.length  # a profile: every position is an output
+    if v.turned:
+        position, channel = some // v.ref.shape[1], some % v.ref.shape[1]
     out = v.delta.new_zeros(n, len(some))
     for l, rows, d in v.at_position(n):
         here = (position == l).nonzero()[:, 0]

@@ -212,7 +212,9 @@ def moving_generators() -> Iterator[list[bool]]:
         yield moved
     finally:
         moved.append(generators() != states)
-        random.setstate(before[0]), np.random.set_state(before[1]), torch.set_rng_state(before[2])  # noqa: NPY002 - as above
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002 - as above
+        torch.set_rng_state(before[2])
 
 
 def to_eval(module: nn.Module) -> None:

@@ -708,7 +708,7 @@ def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | 
 # %% ../nbs/04b_stages.ipynb #37d359bd
 def can_slide(ctx: Context, conv: nn.Module, v: Any) -> bool:
     "Is v a map whose rows slide along it, before and after the convolution?"
-    if not isinstance(v, LocalDelta) or v.flat or v.step == 0 or not is_flat_2d(conv, v.form):
+    if not isinstance(v, LocalDelta) or not v.usual or v.step == 0 or not is_flat_2d(conv, v.form):
         return False
     k, _, d, _ = taps_of(conv)
     return v.height + abs(v.step) * d * (k - 1) < ctx.n

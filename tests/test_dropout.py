@@ -194,7 +194,7 @@ class OfOnes(nn.Module):
     "Dropout of ones, in which windows and positions cannot be told apart, with the positions first."
 
     def forward(self, x):
-        n, c, l = x.shape
+        n, _, l = x.shape
         mask = F.dropout(torch.ones(l * n, 1), 0.5, self.training).reshape(l, n, 1).permute(1, 2, 0)
         return (x * mask).mean(-1)[:, :2]
 
@@ -469,7 +469,8 @@ class Bad(Net):
 
 
 @pytest.mark.parametrize("how, says", [
-    ("noise", r"two different predictions for the same window \(randn in network\)"), ("batch", "different predictions for a window alone and in a batch"),
+    ("noise", r"two different predictions for the same window \(randn in network\)"),
+    ("batch", "different predictions for a window alone and in a batch"),
     ("largest", "different predictions for a window alone and in a batch"),
     ("a little of the batch", "different predictions for a window alone and in a batch"),
     ("batch, beside a large number", "different predictions for a window alone and in a batch"),

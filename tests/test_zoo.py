@@ -299,9 +299,9 @@ def exported(net, path, opset=None, today=True):
     as_onnx(convnet(), path)  # the packages are there
     if today:
         need("onnxscript", "onnxscript (make zoo)")
-    how = dict(dynamo=True, dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False) if today else dict(dynamo=False, dynamic_axes={"x": {0: "n"}})
+    how = dict(dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False) if today else dict(dynamic_axes={"x": {0: "n"}})
     with warnings.catch_warnings(action="ignore"):
-        torch.onnx.export(net.eval(), (torch.zeros(2, 4, 60),), str(path), input_names=["x"], opset_version=opset, **how)
+        torch.onnx.export(net.eval(), (torch.zeros(2, 4, 60),), str(path), input_names=["x"], opset_version=opset, dynamo=today, **how)
     return f"onnx:{card(path, labels=LABELS, length=60)}"
 
 

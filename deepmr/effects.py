@@ -33,7 +33,9 @@ from deepmr.scale import Asked, scale_of
 
 # %% ../nbs/05_effects.ipynb #7928834f
 def replica(module: nn.Module) -> nn.Module:
-    "A copy of the module that shares its parameters and buffers."
+    "A copy of the module that shares its parameters and buffers; the module itself where its `forward` was replaced by one that belongs to it."
+    if any("forward" in vars(part) for part in module.modules()):  # called in a copy, that would run the original's parts
+        return module
     shared: dict[int, Any] = {id(t): t for t in [*module.parameters(), *module.buffers()]}
     try:
         return copy.deepcopy(module, memo=shared)

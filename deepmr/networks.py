@@ -95,6 +95,7 @@ def _column(model: Labelled, text: str) -> int:
 
 # %% ../nbs/01_networks.ipynb #e68074c3
 BATCH = 64  # sequences in a forward pass on the CPU: activations small enough not to be allocated anew from the system
+SEEDING = threading.RLock()  # networks that seed and draw random numbers pass one at a time
 MEMORY = 512 << 20  # bytes that one thread may take on the CPU at a time
 
 
@@ -168,9 +169,6 @@ class Placed(Labelled):
         return BATCH
 
 # %% ../nbs/01_networks.ipynb #ba4c312d
-SEEDING = threading.RLock()  # networks that seed and draw random numbers pass one at a time
-
-
 class Running(Placed):
     "A network on a device that passes batches."
 
@@ -347,6 +345,15 @@ def check_weights(model: Placed) -> None:
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"model {model.name}: found a weight in {name} that is not a finite number, expected weights that are not damaged")
 
+# %% ../nbs/01_networks.ipynb #603b7443
+def as_float32(module: nn.Module, name: str) -> nn.Module:
+    "The network, or a copy of it in float32 if its weights are float16 or bfloat16, in which effects would be lost."
+    if not any(t.dtype in HALF for t in (*module.parameters(), *module.buffers())):
+        return module
+    if any(getattr(part, "encloses", False) for part in module.modules()) or hidden_parts(module):
+        raise InputError(f"model {name}: found weights in half precision, expected float32; call .float() on the network")
+    return copy.deepcopy(module).float()
+
 # %% ../nbs/01_networks.ipynb #798b5ff1
 CALL = 200_000  # multiply-adds in the time of one call: 2 microseconds
 NUMBER = 20  # multiply-adds in the time of writing one number
@@ -407,15 +414,6 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return done
 
 # %% ../nbs/01_networks.ipynb #603b7442
-def as_float32(module: nn.Module, name: str) -> nn.Module:
-    "The network, or a copy of it in float32 if its weights are float16 or bfloat16, in which effects would be lost."
-    if not any(t.dtype in HALF for t in (*module.parameters(), *module.buffers())):
-        return module
-    if any(getattr(part, "encloses", False) for part in module.modules()) or hidden_parts(module):
-        raise InputError(f"model {name}: found weights in half precision, expected float32; call .float() on the network")
-    return copy.deepcopy(module).float()
-
-
 @torch.no_grad()
 def _take_up(model: SequenceModel) -> torch.Tensor:
     "Predictions for the trial windows. InputError if the network does not do what deepmr takes for granted."
@@ -481,21 +479,6 @@ def _try_one(model: SequenceModel, x: torch.Tensor) -> torch.Tensor:
     model.always_on = any(op.acts and op.p > 0 for op in ran)
     return y
 
-
-def _check_finite(model: SequenceModel, y: torch.Tensor) -> None:
-    "InputError for a prediction that is not a finite number."
-    if not bool(torch.isfinite(y).all()):
-        raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
-
-
-def _drawn(model: SequenceModel, x: torch.Tensor) -> str:
-    "What draws random numbers in a pass, in brackets; nothing where that is not seen."
-    if hidden_parts(model.module):
-        return ""
-    with Watch(model.module, lambda op, x: x, off=True) as watch:
-        model.module(x.clone())
-    return next((f" ({function} in {path or type(model.module).__name__})" for path, function, _ in watch.random), "")
-
 # %% ../nbs/01_networks.ipynb #dbf36893
 def _state(module: nn.Module) -> dict[str, tuple[Any, ...]]:
     "What a forward pass must not change: which tensors the network has, how often each was written to, and the buffers' values."
@@ -515,6 +498,21 @@ def _changed(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...
 def _same(a: torch.Tensor, b: torch.Tensor, rounding: float) -> bool:
     "Are two sets of predictions equal, up to `rounding` of the largest?"
     return bool((a - b).abs().max() <= rounding * torch.maximum(a.abs().max(), b.abs().max()))
+
+
+def _check_finite(model: SequenceModel, y: torch.Tensor) -> None:
+    "InputError for a prediction that is not a finite number."
+    if not bool(torch.isfinite(y).all()):
+        raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
+
+
+def _drawn(model: SequenceModel, x: torch.Tensor) -> str:
+    "What draws random numbers in a pass, in brackets; nothing where that is not seen."
+    if hidden_parts(model.module):
+        return ""
+    with Watch(model.module, lambda op, x: x, off=True) as watch:
+        model.module(x.clone())
+    return next((f" ({function} in {path or type(model.module).__name__})" for path, function, _ in watch.random), "")
 
 # %% ../nbs/01_networks.ipynb #dbf36894
 def _written(part: nn.Module) -> dict[str, Any]:

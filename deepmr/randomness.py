@@ -196,6 +196,14 @@ def hidden_parts(module: nn.Module) -> list[tuple[str, str]]:
     return found
 
 
+def to_eval(module: nn.Module) -> None:
+    "Put every part of a network that is in training mode into eval mode."
+    for part in module.modules():
+        if part.training:
+            with contextlib.suppress(NotImplementedError):  # an exported network has one mode
+                part.train(False)
+
+# %% ../nbs/00d_randomness.ipynb #ef3db52b
 def generators() -> tuple[Any, ...]:
     "The states of the generators that all share: Python's, numpy's and torch's."
     numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - it is what networks of others draw from
@@ -215,11 +223,3 @@ def moving_generators() -> Iterator[list[bool]]:
         random.setstate(before[0])
         np.random.set_state(before[1])  # noqa: NPY002 - as above
         torch.set_rng_state(before[2])
-
-
-def to_eval(module: nn.Module) -> None:
-    "Put every part of a network that is in training mode into eval mode."
-    for part in module.modules():
-        if part.training:
-            with contextlib.suppress(NotImplementedError):  # an exported network has one mode
-                part.train(False)

@@ -33,6 +33,8 @@ class LocalDelta:
     flat: bool = False  # seen by the network as (N, C * L)
     turned: bool = False  # seen as (N, L, C), or flat as (N, L * C)
     owned: bool = True  # may delta be overwritten?
+    usual = property(lambda self: not self.flat and not self.turned)  # seen with its channels first, then its positions
+    height = property(lambda self: self.delta.shape[1])  # rows at a position, M
 
     @property
     def length(self) -> int:
@@ -40,19 +42,9 @@ class LocalDelta:
         return self.ref.shape[0]
 
     @property
-    def usual(self) -> bool:
-        "Is it seen with its channels first, then its positions?"
-        return not self.flat and not self.turned
-
-    @property
     def end(self) -> int:
         "The position after the last one touched."
         return self.at + self.delta.shape[0]
-
-    @property
-    def height(self) -> int:
-        "Rows at a position, M."
-        return self.delta.shape[1]
 
     def at_position(self, n: int) -> Iterator[tuple[int, slice, Tensor]]:
         "For each touched position: its number, the rows among n that touch it, and their differences (rows, C)."

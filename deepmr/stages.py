@@ -71,6 +71,8 @@ class StandIn(fx.Proxy):
     examples: tuple[Any, Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__array") or name == "__cuda_array_interface__":  # numpy asks for them before it calls `__array__`
+            raise AttributeError(name)
         if self.examples is not None and not callable(getattr(self.examples[0], name, len)):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
         return super().__getattr__(name)

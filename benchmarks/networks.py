@@ -145,11 +145,11 @@ NETWORKS = {"default (hepg2)": hepg2, "DeepSEA": deepsea, "Beluga": beluga, "MPR
             "gReLU, dilated": grelu, "SpliceAI-like": spliceai, "BERT on bases": bert, "Enformer, small": enformer, "Borzoi, small": borzoi}
 
 
-def multiply_adds(engine):
+def multiply_adds(model, engine):
     "Multiply-adds of one draw of a window: plain passes, and propagated differences. The reference passes in full, in both."
+    one, mutants = plain_work(model)
     if engine is None:
-        return np.nan, np.nan
-    one, mutants = plain_work(engine.model)
+        return (one.products + mutants.products) / WHOLE, np.nan
     once, each = fast_work(engine.carrier, engine.block)
     return (one.products + mutants.products) / WHOLE, one.products / WHOLE + once.products + each.products
 
@@ -186,7 +186,7 @@ def row(name, runs=3, draws=5):
             first = seconds(lambda: engine.draw(window, other, masks(0)))
             more = statistics.median(seconds(lambda: engine.draw(window, other, masks(d))) for d in range(1, draws + 1))
             at_50.append(50 * plainly / (first + 49 * more))
-    plain_products, fast_products = multiply_adds(built(model, columns, 1).engine)
+    plain_products, fast_products = multiply_adds(model, built(model, columns, 1).engine)
     ratio = lambda at: round(statistics.median(at), 1) if at else 1.0
     return {"network": name, "window_bp": model.length, "line": line, "lines": 1, "right_to": f"{by}; {off:.0e}", "engine": engine_name(once),
             "at_1": ratio(at_1), "at_50": ratio(at_50) if sampler else np.nan, "plain_gmac": round(plain_products / 1e9, 2),

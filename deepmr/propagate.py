@@ -35,7 +35,6 @@ from deepmr.rules import (
     Strands,
     Weights,
     batch_norm,
-    by_position,
     channels,
     combined,
     concatenated,
@@ -48,6 +47,7 @@ from deepmr.rules import (
     global_sum,
     in_full,
     indexed,
+    layer_norm,
     leaves,
     linear,
     mapped,
@@ -57,6 +57,7 @@ from deepmr.rules import (
     pooling,
     run_ref,
     scaled,
+    softmax,
     substitutions,
     swapped,
     viewed,
@@ -133,7 +134,9 @@ MODULE_RULES: list[tuple[Any, Callable[..., Any]]] = [
     ((nn.Conv1d, nn.Conv2d), convolution), (POOLS, pooling), (ELEMENTWISE, elementwise), (DROPOUTS, dropout),
     ((nn.BatchNorm1d, nn.BatchNorm2d), batch_norm), (nn.Linear, linear), (nn.Identity, lambda ctx, m, v: v),
     ((nn.Flatten, nn.Unflatten), lambda ctx, m, v: viewed(v, m(v.native().contiguous()))), (ADAPTIVE, adaptive),
-    ((nn.ConstantPad1d, nn.ZeroPad1d), padded), (nn.LayerNorm, by_position)]
+    ((nn.ConstantPad1d, nn.ZeroPad1d), padded), (nn.LayerNorm, layer_norm),
+    (nn.Softmax, lambda ctx, m, v: softmax(ctx, torch.softmax, m.dim, v)),
+    (nn.LogSoftmax, lambda ctx, m, v: softmax(ctx, torch.log_softmax, m.dim, v))]
 
 
 def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta | Dense | None:
@@ -201,6 +204,8 @@ def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: 
         return indexed(v, rest[0])
     if name == "flip":
         return flipped(v, kwargs.get("dims", rest[0] if len(rest) == 1 else rest))
+    if name in ("softmax", "log_softmax") and len(rest) <= 1 and {k for k, a in kwargs.items() if a is not None} <= {"dim", "_stacklevel"}:
+        return softmax(ctx, getattr(torch, name), kwargs.get("dim", rest[0] if rest else None), v)
     if name == "getattr":
         return swapped(v, [0, 2, 1]) if rest == ["mT"] else None
     if name in ("transpose", "swapaxes") and len(rest) == 2 and v.form == 3 and not kwargs:

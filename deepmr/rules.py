@@ -606,9 +606,15 @@ def swapped(v: LocalDelta, axes: Sequence[int]) -> LocalDelta | None:
     return v if order == [0, 1, 2] else replace(v, turned=not v.turned)
 
 
-def by_position(ctx: Context, m: nn.LayerNorm, v: LocalDelta) -> LocalDelta | Dense | None:
+def layer_norm(ctx: Context, m: nn.LayerNorm, v: LocalDelta) -> LocalDelta | Dense | None:
     "Layer normalisation over the channels of each position of a turned map."
     return elementwise(ctx, m, v) if v.turned and not v.flat and tuple(m.normalized_shape) == (v.ref.shape[1],) else None
+
+
+def softmax(ctx: Context, f: Callable[..., Tensor], dim: Any, v: LocalDelta) -> LocalDelta | Dense | None:
+    "Softmax or its logarithm over the channels of each position."
+    over_channels = isinstance(dim, int) and v.form == 3 and not v.flat and dim % 3 == (2 if v.turned else 1)
+    return elementwise(ctx, lambda z: f(z, -1), v) if over_channels else None
 
 
 def cropped(v: LocalDelta, a: int, b: int) -> LocalDelta:

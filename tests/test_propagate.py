@@ -405,6 +405,24 @@ def test_maps_with_their_channels_last_are_carried(how, chunk):
     compare(ChannelsLast(how), 40, chunk=chunk)
 
 
+class Shares(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.conv, self.drop, self.last = how, nn.Conv1d(4, 3, 5), nn.Dropout(0.2), nn.Linear(3, 2)
+        self.shares = nn.Softmax(1)
+
+    def forward(self, x):
+        y = self.drop(self.conv(x))
+        how = {"module": self.shares, "function": lambda z: F.softmax(z, dim=1), "method": lambda z: z.softmax(-2),
+               "logarithm": lambda z: torch.log_softmax(z, 1), "turned": lambda z: z.mT.softmax(2).mT}
+        return self.last(how[self.how](y).mean(2))
+
+
+@pytest.mark.parametrize("how", ["module", "function", "method", "logarithm", "turned"])
+def test_softmax_over_channels_is_carried(how):
+    compare(Shares(how), 40)
+
+
 def test_what_cannot_be_carried_is_computed_in_full():
     with pytest.warns(UserWarning, match="in full"):
         compare(

@@ -96,7 +96,7 @@ POOL_NAMES = {"max_pool1d": nn.MaxPool1d, "avg_pool1d": nn.AvgPool1d, "adaptive_
 ARITHMETIC: dict[str, Callable[..., Tensor]] = {
     "add": torch.add, "iadd": torch.add, "sub": torch.sub, "isub": torch.sub, "mul": torch.mul, "imul": torch.mul, "div": torch.div,
     "truediv": torch.div, "itruediv": torch.div, "maximum": torch.maximum, "minimum": torch.minimum}
-UNCHANGED = {"contiguous", "clone", "detach", "dropout"}
+UNCHANGED = {"contiguous", "clone", "detach", "dropout", "dropout1d", "dropout2d", "feature_dropout"}  # functional dropout is off, or not traced
 SHAPES = {"size", "shape", "getattr", "dim", "len", "numel"}  # ask for a value's shape alone
 
 
@@ -186,6 +186,8 @@ def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict
         return arithmetic(ctx, ARITHMETIC[name], *args)
     if name in ("cat", "concat", "concatenate"):
         return concatenated(ctx, v, *rest, **kwargs)
+    if name in UNCHANGED and isinstance(v, Dense):
+        return v
     if not isinstance(v, LocalDelta) or any(isinstance(a, (LocalDelta, Dense)) for a in leaves([rest, kwargs])):
         return None
     simple = list(mapped(rest, lambda a: a.ref if isinstance(a, BothValues) else a))
@@ -536,7 +538,7 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
 @torch.no_grad()
 def self_check(carrier: Carrier, block: int, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
-    layers, rng = dropout_layers(carrier.model), np.random.default_rng(seed)
+    layers, rng = {} if carrier.once else dropout_layers(carrier.model), np.random.default_rng(seed)
     n = min(32, max(6, 64_000 // carrier.model.length))  # mutations, each a plain pass: of 10 kb, a pass can take seconds
     carrier, block = in_double(carrier, block)
     model, block = carrier.model, min(block, 4 * FEW)
@@ -588,12 +590,15 @@ def compared(carrier: Carrier, block: int) -> None:
         raise NotTraceable(f"model: the network cannot be propagated ({first_line(error)})") from error
 
 # %% ../nbs/04c_propagate.ipynb #e65894c2
-def check_dropout(model: SequenceModel) -> None:
-    "NotTraceable for a function, and for dropout that the rules cannot put under masks. Puts the network into eval mode."
+def check_dropout(model: SequenceModel, once: bool = False) -> None:
+    """NotTraceable for a function, and for dropout that the rules cannot put under masks; with `once`, for the function alone.
+
+    Puts the network into eval mode.
+    """
     to_eval(model.module)
     if any(getattr(part, "encloses", False) for part in model.module.modules()):
         raise NotTraceable("a function of a network is not traced")
-    if not hidden_parts(model.module):
+    if not once and not hidden_parts(model.module):
         found = find_dropout(model)
         if odd := [name for name, site in found.sites.items() if not site.plain]:
             raise NotTraceable(f"the dropout at {odd[0]} is not a layer with the batch along its first axis")
@@ -614,9 +619,9 @@ class Propagator:
         model: SequenceModel,
         outputs: Sequence[int] | None = None,  # columns of the model to compute; None: all
         check: bool = True,  # compare some random mutations with the plain forward pass in float64
-        draws: int = 50,  # how many a window will have: for one alone, nothing is set aside for others
+        draws: int = 50,  # how many a window will have: for one alone, as shipped, nothing is set aside for others, and dropout may be of any kind
     ):
-        check_dropout(model)
+        check_dropout(model, draws == 1)
         self.model = model
         self.outputs = [int(o) for o in (range(len(model.labels)) if outputs is None else outputs)]
         self.carrier, self._recent = Carrier(model, self.outputs, draws == 1), RecentWindows()
@@ -632,6 +637,8 @@ class Propagator:
 
     def draw(self, x: Tensor, mutations: Mutations, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         "Reference prediction (O,) and effects (M, O) of the mutations of x (4, L), in any order, under one set of masks."
+        if masks and self.carrier.once:
+            check_dropout(self.model)
         kept = self._recent.cached_window
         return within_memory(self, "block", lambda block: kept(self.carrier, x, mutations, block).draw(masks), self.forget)
 

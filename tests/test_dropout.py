@@ -327,6 +327,19 @@ def test_as_shipped_the_plain_engine_gives_the_bits_of_a_plain_pass(how):
     assert torch.equal(torch.from_numpy(draws.effects[0]), mutants - reference)
 
 
+@pytest.mark.parametrize("how", [w for w in WAYS if w not in ("aten", "native")])
+def test_as_shipped_any_dropout_is_no_reason_for_the_plain_engine(how):
+    net = Net(how)
+    model, x = adapt(net, ["a", "b"], LENGTH), dna()[0]
+    engine = make_engine(model, [0, 1], "propagate", 1)
+    draws = window_draws(engine, x, AsShipped(), "w", 1, 1)
+    mutants = draws.mutations.apply(torch.from_numpy(x)).numpy()
+    assert np.allclose(draws.effects[0], model.predict(mutants) - model.predict(x[None]), atol=1e-6)
+    if not all(name == "network.drop" for name in dropout_layers(model)):  # it was not built for masks
+        with pytest.raises(InputError, match="is not a layer with the batch along its first axis"):
+            engine.draw(torch.from_numpy(x), draws.mutations, MaskSampler(model, 0)("w", 0))
+
+
 # --- what is refused, by name ------------------------------------------------------------------------------------------
 
 class ByHand(Net):

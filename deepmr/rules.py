@@ -598,6 +598,20 @@ def viewed(v: LocalDelta, out: Tensor) -> LocalDelta | None:
     return replace(v, form=form, flat=flat)
 
 
+def cropped(v: LocalDelta, a: int, b: int) -> LocalDelta:
+    "Positions a to b of v, with zeros where they lie outside."
+    ref = F.pad(v.ref, (0, 0, max(-a, 0), max(b - v.length, 0)))[max(a, 0):][:b - a].contiguous()
+    lo, hi = min(max(v.at, a), b), max(min(v.end, b), a)
+    d = v.delta[lo - v.at:max(hi, lo) - v.at]
+    return replace(v, ref=ref, delta=d, at=lo - a, first=v.first + v.step * a)
+
+
+def channels(v: LocalDelta, which: Tensor) -> LocalDelta:
+    "Some channels of v, in any order."
+    which = which.to(v.ref.device)
+    return replace(v, ref=v.ref[:, which].contiguous(), delta=v.delta[..., which].contiguous(), owned=True)
+
+# %% ../nbs/04_rules.ipynb #93d7553c
 def swapped(v: LocalDelta, axes: Sequence[int]) -> LocalDelta | None:
     "v with its axes in another order, where that changes nothing or turns it: (N, C, L) to (N, L, C), or back."
     order = [a % 3 for a in axes]
@@ -615,20 +629,6 @@ def softmax(ctx: Context, f: Callable[..., Tensor], dim: Any, v: LocalDelta) -> 
     "Softmax or its logarithm over the channels of each position."
     over_channels = isinstance(dim, int) and v.form == 3 and not v.flat and dim % 3 == (2 if v.turned else 1)
     return elementwise(ctx, lambda z: f(z, -1), v) if over_channels else None
-
-
-def cropped(v: LocalDelta, a: int, b: int) -> LocalDelta:
-    "Positions a to b of v, with zeros where they lie outside."
-    ref = F.pad(v.ref, (0, 0, max(-a, 0), max(b - v.length, 0)))[max(a, 0):][:b - a].contiguous()
-    lo, hi = min(max(v.at, a), b), max(min(v.end, b), a)
-    d = v.delta[lo - v.at:max(hi, lo) - v.at]
-    return replace(v, ref=ref, delta=d, at=lo - a, first=v.first + v.step * a)
-
-
-def channels(v: LocalDelta, which: Tensor) -> LocalDelta:
-    "Some channels of v, in any order."
-    which = which.to(v.ref.device)
-    return replace(v, ref=v.ref[:, which].contiguous(), delta=v.delta[..., which].contiguous(), owned=True)
 
 # %% ../nbs/04_rules.ipynb #93fda42f
 def flipped(v: LocalDelta, dims: int | Sequence[int]) -> LocalDelta | None:

@@ -4,12 +4,13 @@
     python benchmarks/networks.py BPNet BERT   # these alone; the others' rows stay
     python benchmarks/networks.py long         # a run of SpliceAI's shape with 10 kb of context: seconds and peak memory, to results/long.json
 
-Writes benchmarks/results/networks.csv. A ratio compares CPU seconds of one thread with batched forward passes at the batch size that
-is fastest for them, of which a second's worth is measured and the rest extrapolated. Building an engine is not counted. `at 1` is one
-pass of a new window with the weights as shipped, by the engine that a run by default takes. `at 50` is fifty draws of masks, from the
-median of five. Networks without dropout have no second draw of their own.
-`work` is how many times fewer multiply-adds the fast way takes for one draw, as counted (`04d_choice`): what arithmetic alone allows, before
-the numbers that do not move are left out. `off` is the largest difference to plain passes for 90 mutations, as a share of the largest effect.
+Writes benchmarks/results/networks.csv. All networks are timed in one way. A ratio compares CPU seconds of one thread with batched forward
+passes at the batch size that is fastest for them, of which a second's worth is measured and the rest extrapolated. Building an engine is not
+counted. `at 1` is one pass of a new window with the weights as shipped, by the engine that a run by default takes, against passes without
+masks. `at 50` is fifty draws of masks, from the median of five, against passes under masks. Networks without dropout have no second draw of
+their own. `plain_gmac` and `fast_gmac` are thousand millions of multiply-adds for one pass of a window, as counted (`04d_choice`), also where
+the fast way is then not taken. `work` is their ratio: what arithmetic alone allows, before the numbers that do not move are left out. `off` is
+the largest difference to plain passes for 90 mutations, as a share of the largest effect.
 """
 
 import importlib
@@ -28,7 +29,7 @@ from propagate import plain_batch, plain_seconds, seconds
 from torch import nn
 
 from deepmr.adapters import adapt
-from deepmr.choice import WHOLE, fast_work, plain_work
+from deepmr.choice import WHOLE, built, fast_work, plain_work
 from deepmr.dropout import MaskSampler
 from deepmr.effects import engine_name, make_engine, mutation_effects
 from deepmr.models import DeepSEA, load_model
@@ -144,9 +145,11 @@ NETWORKS = {"default (hepg2)": hepg2, "DeepSEA": deepsea, "Beluga": beluga, "MPR
             "gReLU, dilated": grelu, "SpliceAI-like": spliceai, "BERT on bases": bert, "Enformer, small": enformer, "Borzoi, small": borzoi}
 
 
-def multiply_adds(engine):
+def multiply_adds(model, engine):
     "Multiply-adds of one draw of a window: plain passes, and propagated differences. The reference passes in full, in both."
-    one, mutants = plain_work(engine.model)
+    one, mutants = plain_work(model)
+    if engine is None:
+        return (one.products + mutants.products) / WHOLE, np.nan
     once, each = fast_work(engine.carrier, engine.block)
     return (one.products + mutants.products) / WHOLE, one.products / WHOLE + once.products + each.products
 
@@ -168,25 +171,27 @@ def row(name, runs=3, draws=5):
     fast = engine_name(once) == "propagate"
     off = max(float((each.draw(x[0], mutations[some], drawn)[1] - effects).abs().max() / effects.abs().max())
               for each, drawn in ((once, {}), (engine, masks(0))) for effects in (plain.draw(x[0], mutations[some], drawn)[1],))
-    batch, at = plain_batch(model, x[0], mutations, masks(0)), []
+    many, at_1, at_50 = bool(sampler) and engine_name(engine) == "propagate", [], []
     if fast:
         once.draw(x[-1], saturate(x[-1].numpy()), {})  # memory that further windows use again
-    for run in range(runs if fast else 0):
-        one = plain_seconds(model, x[0], mutations, masks(0), batch)
+    batches = {taken: plain_batch(model, x[0], mutations, masks(0) if taken else {}) for taken, at in ((False, fast), (True, many)) if at}
+    for run in range(runs if fast or many else 0):
         window, other = x[run + 1], saturate(x[run + 1].numpy())
-        single = one / seconds(lambda: once.draw(window, other, {}))
-        if not sampler or engine_name(engine) == "plain":
-            at.append((single, 1.0))
-            continue
-        engine.forget()
-        first = seconds(lambda: engine.draw(window, other, masks(0)))
-        more = statistics.median(seconds(lambda: engine.draw(window, other, masks(d))) for d in range(1, draws + 1))
-        at.append((single, 50 * one / (first + 49 * more)))
-    plain_products, fast_products = multiply_adds(once.fast) if fast else (1, 1)
-    ratio = lambda i: round(statistics.median(a[i] for a in at), 1) if at else 1.0
+        if fast:
+            plainly = plain_seconds(model, x[0], mutations, {}, batches[False])
+            at_1.append(plainly / seconds(lambda: once.draw(window, other, {})))
+        if many:
+            plainly = plain_seconds(model, x[0], mutations, masks(0), batches[True])
+            engine.forget()
+            first = seconds(lambda: engine.draw(window, other, masks(0)))
+            more = statistics.median(seconds(lambda: engine.draw(window, other, masks(d))) for d in range(1, draws + 1))
+            at_50.append(50 * plainly / (first + 49 * more))
+    plain_products, fast_products = multiply_adds(model, built(model, columns, 1).engine)
+    ratio = lambda at: round(statistics.median(at), 1) if at else 1.0
     return {"network": name, "window_bp": model.length, "line": line, "lines": 1, "right_to": f"{by}; {off:.0e}", "engine": engine_name(once),
-            "at_1": ratio(0), "at_50": ratio(1) if sampler else np.nan,
-            "work": round(plain_products / fast_products, 1), "draws": "masks" if sampler else "members or backgrounds"}
+            "at_1": ratio(at_1), "at_50": ratio(at_50) if sampler else np.nan, "plain_gmac": round(plain_products / 1e9, 2),
+            "fast_gmac": round(fast_products / 1e9, 2), "work": round(plain_products / fast_products, 1),
+            "draws": "masks" if sampler else "members or backgrounds"}
 
 
 def long(length=10_000, span=(5_000, 5_010)):

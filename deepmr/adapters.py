@@ -166,6 +166,8 @@ def _check_layout(layout: Layout) -> None:
     if output_axes[:1] != "N" or sorted(output_axes.replace("1", "")) not in (["N"], ["N", "T"], ["N", "P"], ["N", "P", "T"]):
         raise InputError(f"output_axes: found {output_axes!r}, expected N first, then T (labels), P (positions of a profile) "
                          "and 1 for every axis of length 1")
+    if layout.positions is not None and "P" not in output_axes:
+        raise InputError(f"positions: found {layout.positions} for output_axes {output_axes!r}, expected a profile (P) and reduce")
     if ("P" in output_axes) != (layout.reduce is not None) or layout.reduce not in (None, *REDUCTIONS):
         raise InputError(f"reduce: found {layout.reduce!r} for output_axes {output_axes!r}, expected one of {', '.join(REDUCTIONS)} "
                          "with a profile (P) and None without")
@@ -379,10 +381,14 @@ def _options(given: Mapping[str, Any]) -> Options:
     if unknown := [k for k in given if k not in known]:
         raise InputError(f"adapt: found an option {unknown[0]!r}, expected one of {', '.join(known)}" + did_you_mean(unknown[0], known))
     made = Options(**given)
+    if not isinstance(made.inputs, (list, tuple)):
+        raise InputError(f"inputs: found a {type(made.inputs).__name__}, expected a list with one entry for each further input, as in inputs=[atac]")
     if made.outputs is not None and made.output not in (None, *OUTPUTS):
         raise InputError(f"output: found {made.output!r} beside outputs, expected one of {', '.join(OUTPUTS)}")
     if made.windows is not None and not made.inputs:
         raise InputError("windows: found windows without inputs, expected inputs=[...] with one row for each of them")
+    if made.swap and not made.reverse_complement:
+        raise InputError("swap: found swap without reverse_complement=True, expected both; strands change places in the reverse complement alone")
     if made.inputs and made.reverse_complement:
         raise InputError("inputs: found further inputs with reverse_complement, expected one of them; the other strand's inputs are not known")
     return made

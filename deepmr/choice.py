@@ -16,74 +16,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepmr.dropout import kept
 from deepmr.mutagenesis import Mutations
-from deepmr.networks import BATCH, SequenceModel, trial_windows
+from deepmr.networks import BATCH, Counted, SequenceModel, Work, trial_windows
 from deepmr.propagate import SLIDING, Carrier, NotTraceable, Propagator, all_a, compared, first_line
 from deepmr.rules import Context, LocalDelta, parts, substitutions
 
-# %% ../nbs/04d_choice.ipynb #798b5ff1
-CALL = 200_000  # multiply-adds in the time of one call: 2 microseconds
-NUMBER = 20  # multiply-adds in the time of writing one number
+# %% ../nbs/04d_choice.ipynb #798b5ff2
 LAYER = 5  # times a call that a layer of the network itself takes, with its checks and hooks
 WHOLE = 1.5  # times a multiply-add of a product that one of a whole network's layers takes, which reaches two thirds of its rate
-
-
-class Work(NamedTuple):
-    "What is to be done."
-
-    products: float = 0  # multiply-adds of products and convolutions
-    numbers: float = 0  # numbers written
-    calls: float = 0
-
-    def times(self, n: float, calls: float | None = None) -> "Work":
-        "The same n times, with as many calls, or `calls` times as many."
-        return Work(self.products * n, self.numbers * n, self.calls * (n if calls is None else calls))
-
-    def plus(self, other: "Work") -> "Work":
-        "Both."
-        return Work(*(a + b for a, b in zip(self, other)))
-
-    @property
-    def cost(self) -> float:
-        "In multiply-adds."
-        return self.products + NUMBER * self.numbers + CALL * self.calls
-
-# %% ../nbs/04d_choice.ipynb #1279f609
-def products(name: str, args: Sequence[Any], out: Any) -> float:
-    "Multiply-adds of an operation of torch; 0 for one that is no product."
-    if name in ("addmm", "addmm_", "baddbmm", "baddbmm_"):
-        return args[1].numel() * args[2].shape[-1]
-    if name in ("mm", "bmm"):
-        return args[0].numel() * args[1].shape[-1]
-    if name == "convolution":
-        return out.numel() * args[1][0].numel()
-    if name.startswith("_scaled_dot_product"):
-        return args[0].numel() * args[1].shape[-2] * 2
-    return 0
-
-
-class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    "Counts the work that is done while it lasts."
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.work = Work()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns):
-            return out  # a view: nothing is done
-        written = sum(t.numel() for t in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(t, Tensor))
-        self.work = self.work.plus(Work(products(func._schema.name.split("::")[1], args, out), written, 1))
-        return out
-
-    def take(self) -> Work:
-        "What was done since the last time."
-        done, self.work = self.work, Work()
-        return done
 
 # %% ../nbs/04d_choice.ipynb #7a1d76f8
 @torch.no_grad()

@@ -6,6 +6,7 @@
 __all__ = ['replica', 'make_engine', 'window_draws', 'summarise', 'mutation_effects']
 
 # %% ../nbs/05_effects.ipynb #efd1a860
+import contextlib
 import copy
 import ctypes
 import threading
@@ -32,7 +33,9 @@ from deepmr.scale import Asked, scale_of
 
 # %% ../nbs/05_effects.ipynb #7928834f
 def replica(module: nn.Module) -> nn.Module:
-    "A copy of the module that shares its parameters and buffers."
+    "A copy of the module that shares its parameters and buffers; the module itself where its `forward` was replaced by one that belongs to it."
+    if any("forward" in vars(part) for part in module.modules()):  # called in a copy, that would run the original's parts
+        return module
     shared: dict[int, Any] = {id(t): t for t in [*module.parameters(), *module.buffers()]}
     try:
         return copy.deepcopy(module, memo=shared)
@@ -61,7 +64,7 @@ class PlainEngine:
     ) -> tuple[torch.Tensor, torch.Tensor]:  # reference (O,), effects (M, O)
         "Reference predictions and effects under one set of masks."
         model = self._own_model()
-        with shared_masks(model.module, masks):
+        with shared_masks(model.module, masks) if masks else contextlib.nullcontext():  # as shipped, bit by bit: watched attention rounds otherwise
             reference, mutated = predict_mutations(model, x, mutations, self.outputs)
         return reference, mutated - reference
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from deepmr.adapters import Adapter, Layout, adapt, read_labels
+from deepmr.adapters import Adapter, Layout, adapt, arranged, read_labels
 from deepmr.core import InputError, check_file
 from deepmr.networks import SequenceModel, checkpoint, first_line, for_network, state_dict_in
 from deepmr.randomness import to_eval
@@ -453,17 +453,109 @@ def _without_torchvision() -> Iterator[None]:
         finally:
             del sys.modules["torchvision"], sys.modules["torchvision.ops"]
 
+# %% ../nbs/01bb_formats.ipynb #6ea7d361
+KNOWN = 17  # the newest version of ONNX's operations that onnx2torch reads
 
-def from_onnx(spec: str, trust_code: bool = False) -> SequenceModel:
-    "'onnx:FILE': a network in ONNX. InputError if it cannot be read, has several inputs, or takes one window at a time."
-    path = check_file("model", spec.partition(":")[2], "an .onnx file")
+
+def _is_read(onnx: Any, name: str, version: int) -> bool:
+    "Does onnx2torch read an operation, as it was in the newest version that it knows?"
+    read = sys.modules["onnx2torch.node_converters.registry"]._CONVERTER_REGISTRY
+    try:
+        first = onnx.defs.get_schema(name, min(version, KNOWN)).since_version
+    except onnx.defs.SchemaError:  # it is newer
+        return False
+    return any((kind.domain, kind.operation_type, kind.version) == ("", name, first) for kind in read)
+
+
+def _as_known(onnx: Any, graph: Any) -> Any:
+    "A graph of ONNX in operations that onnx2torch reads. Errors of onnx where one cannot be written so."
+    version = max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
+    if unread := sorted({node.op_type for node in graph.graph.node if not _is_read(onnx, node.op_type, version)}):
+        named = [("", name) for name in unread]  # ONNX defines some of them by others
+        graph = onnx.inliner.inline_selected_functions(graph, named, inline_schema_functions=True)
+    if version > KNOWN:
+        graph = onnx.version_converter.convert_version(graph, KNOWN)
+    return _written(onnx, onnx.shape_inference.infer_shapes(graph, data_prop=True))
+
+# %% ../nbs/01bb_formats.ipynb #6ea7d365
+def _written(onnx: Any, graph: Any) -> Any:
+    "A graph of ONNX in the way in which onnx2torch reads some operations; each has a name of its own."
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.graph.value_info, *graph.graph.input)}
+    kinds |= {v.name: v.data_type for v in graph.graph.initializer}
+    names = set[str]()
+    for i, node in enumerate(graph.graph.node):
+        if not node.name or node.name in names:
+            node.name = f"{node.op_type}_{i}_of_{len(graph.graph.node)}"
+        names.add(node.name)
+        said = {a.name: a for a in node.attribute}
+        if "allowzero" in said:  # no axis has a length of 0 here
+            node.attribute.remove(said["allowzero"])
+        if node.op_type == "CastLike" and kinds.get(node.input[1]):
+            node.op_type = "Cast"
+            node.attribute.append(onnx.helper.make_attribute("to", kinds[node.input.pop()]))
+        if node.op_type == "Conv" and "auto_pad" in said and set(said["strides"].ints if "strides" in said else [1]) == {1}:
+            steps = said["dilations"].ints if "dilations" in said else [1] * len(said["kernel_shape"].ints)
+            whole, kind = [(k - 1) * d for k, d in zip(said["kernel_shape"].ints, steps)], said["auto_pad"].s
+            low = [n // 2 if kind == b"SAME_UPPER" else n - n // 2 for n in whole]
+            if kind in (b"SAME_UPPER", b"SAME_LOWER"):
+                node.attribute.remove(said["auto_pad"])
+                node.attribute.append(onnx.helper.make_attribute("pads", [*low, *(n - a for n, a in zip(whole, low))]))
+    return graph
+
+# %% ../nbs/01bb_formats.ipynb #6ea7d362
+def _onnx(spec: str) -> tuple[Any, Callable[[Any], nn.Module]]:
+    "onnx with its parts, and onnx2torch's way from it. InputError if one of them is missing."
+    onnx = library("onnx", "onnx", spec)
+    for part in ("inliner", "reference", "shape_inference", "version_converter"):
+        library(f"onnx.{part}", "onnx", spec)
     if "onnx2torch" not in sys.modules:
         with _without_torchvision():
             library("onnx2torch", "onnx", spec)
-    onnx, convert = library("onnx", "onnx", spec), sys.modules["onnx2torch"].convert
+        slices: Any = sys.modules["onnx2torch.node_converters.slice"]
+        cut = slices._do_slice
+        slices._do_slice = lambda x, flip, *axes: cut(x, flip, *map(_numbers, axes))
+    return onnx, sys.modules["onnx2torch"].convert
+
+
+def _numbers(axes: Sequence[Any]) -> tuple[Any, ...]:
+    "Slices as torch wants them: in a tuple, of whole numbers that are not out of all bounds."
+    def whole(v: Any) -> int | None:
+        return None if v is None else max(-2**31, min(2**31, int(v)))
+
+    return tuple(slice(whole(s.start), whole(s.stop), whole(s.step)) if isinstance(s, slice) else s for s in axes)
+
+# %% ../nbs/01bb_formats.ipynb #6ea7d363
+def _check_converted(onnx: Any, graph: Any, network: nn.Module, axes: str, length: Any, spec: str) -> None:
+    "InputError where a converted network says something else of two windows than the reference implementation of ONNX."
+    to_eval(network)
+    try:
+        x = arranged(torch.eye(4)[torch.arange(2 * length).reshape(2, -1) ** 2 % 7 % 4].mT, Layout(axes, "ACGT", None, "NT", None, None, False), None)
+        if max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")) < KNOWN:  # it has some old operations wrong
+            graph = onnx.version_converter.convert_version(graph, KNOWN)
+        want = onnx.reference.ReferenceEvaluator(graph).run(None, {graph.graph.input[0].name: x.numpy()})
+        with torch.no_grad():
+            got = network(x)
+    except Exception:  # no length, or an operation that the reference does not have: what does not run is told later
+        return
+    for a, b in zip(got if isinstance(got, (tuple, list)) else [got], want):
+        if a.shape != b.shape or not np.allclose(a.numpy(), b, 1e-3, 1e-4 * np.abs(b).max()):
+            raise InputError(f"model: {spec!r} was converted wrongly by onnx2torch: it differs from what ONNX says of two windows, expected the "
+                             "same; give the network as it was before it was exported")
+
+# %% ../nbs/01bb_formats.ipynb #6ea7d364
+def from_onnx(spec: str, trust_code: bool = False) -> SequenceModel:
+    "'onnx:FILE': a network in ONNX. InputError if it cannot be read, has several inputs, or takes one window at a time."
+    path = check_file("model", spec.partition(":")[2], "an .onnx file")
+    onnx, convert = _onnx(spec)
     with _reading(spec, "ONNX"):
         graph = onnx.load(str(path))
-        network = convert(graph)
+        try:
+            network = convert(_as_known(onnx, graph))
+        except (NotImplementedError, RuntimeError) as error:
+            missing = re.search("operation_type='([^']+)'|for ([A-Za-z]+)$|Version of ([A-Za-z]+)", first_line(error))
+            named = f"an operation {next(filter(None, missing.groups()))}" if missing else f"something ({first_line(error)})"
+            raise InputError(f"model: {spec!r} has {named} that cannot be written in the operations which onnx2torch reads, expected the network in "
+                             "another version of ONNX (opset_version=18 of torch.onnx.export), or before it was exported") from None
     fixed = {weight.name for weight in graph.graph.initializer}
     inputs = [i for i in graph.graph.input if i.name not in fixed]
     if len(inputs) != 1:
@@ -472,6 +564,7 @@ def from_onnx(spec: str, trust_code: bool = False) -> SequenceModel:
     if batch is not None:
         raise InputError(f"model: {spec!r} takes {batch} windows at a time, expected any number: export it with a dynamic first axis")
     axes, length = axes_of(shape)
+    _check_converted(onnx, graph, network, axes, read_card(path).get("length", length), spec)
     return described(network, path, {"axes": axes, "length": length}, path.stem)
 
 # %% ../nbs/01bb_formats.ipynb #856c05aa

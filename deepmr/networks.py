@@ -16,13 +16,13 @@ import math
 import pickle
 import re
 import struct
-import time
+import threading
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -31,9 +31,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepmr.core import InputError, check_choice, check_file, did_you_mean, quoted, write_file
-from deepmr.randomness import Operation, Watch, hidden_parts, masked, to_eval
+from deepmr.randomness import HALF, Operation, Watch, hidden_parts, masked, moving_generators, to_eval
 
 # %% ../nbs/01_networks.ipynb #18e3aff2
 def first_line(error: Exception) -> str:
@@ -94,6 +95,7 @@ def _column(model: Labelled, text: str) -> int:
 
 # %% ../nbs/01_networks.ipynb #e68074c3
 BATCH = 64  # sequences in a forward pass on the CPU: activations small enough not to be allocated anew from the system
+SEEDING = threading.RLock()  # networks that seed and draw random numbers pass one at a time
 MEMORY = 512 << 20  # bytes that one thread may take on the CPU at a time
 
 
@@ -173,6 +175,7 @@ class Running(Placed):
     output: str
     thresholds: dict[str, float]
     always_on: bool = False  # has it dropout that acts in eval mode, too?
+    seeds: bool = False  # does it move a generator of random numbers that threads share?
 
     def threshold(self, label: str | int) -> float:
         "The prediction from which a label counts as present. InputError if there is none."
@@ -189,12 +192,13 @@ class Running(Placed):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         "The network's output for x, in eval mode. Its dropout is off, or under the masks of `shared_masks`."
-        if getattr(masked, "module", None) is not self.module:
-            to_eval(self.module)
-            if self.always_on:
-                with Watch(self.module, lambda op, x: x, off=True):
-                    return self.module(x)
-        return self.module(x)
+        with SEEDING if self.seeds else contextlib.nullcontext():
+            if getattr(masked, "module", None) is not self.module:
+                to_eval(self.module)
+                if self.always_on:
+                    with Watch(self.module, lambda op, x: x, off=True):
+                        return self.module(x)
+            return self.module(x)
 
     def in_batches(self, n: int, attempt: Callable[[slice], torch.Tensor]) -> torch.Tensor:
         "attempt(rows) for all of n rows, as many at a time as fit into memory."
@@ -205,10 +209,14 @@ class Running(Placed):
         return torch.cat(parts)
 
 # %% ../nbs/01_networks.ipynb #346c32cf
-def trial_windows(model: Placed, n: int) -> torch.Tensor:
-    "n different windows of random DNA (n, 4, length), always the same, with which a network is tried out."
+def trial_windows(model: Placed, n: int, gc: Sequence[float] = (0.5,)) -> torch.Tensor:
+    "n different windows of random DNA (n, 4, length), always the same, with which a network is tried out. gc: shares of G and C, in turn."
     rng = np.random.Generator(np.random.Philox(0))
-    x = np.eye(4)[rng.integers(0, 4, (n, model.length))].transpose(0, 2, 1)
+    if tuple(gc) == (0.5,):
+        codes = rng.integers(0, 4, (n, model.length))
+    else:
+        codes = np.stack([rng.choice(4, model.length, p=[(1 - s) / 2, s / 2, s / 2, (1 - s) / 2]) for s in np.resize(gc, n)])
+    x = np.eye(4)[codes].transpose(0, 2, 1)
     return torch.as_tensor(np.ascontiguousarray(x), dtype=model.dtype, device=model.device)
 
 # %% ../nbs/01_networks.ipynb #60ba6093
@@ -337,22 +345,83 @@ def check_weights(model: Placed) -> None:
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"model {model.name}: found a weight in {name} that is not a finite number, expected weights that are not damaged")
 
-# %% ../nbs/01_networks.ipynb #603b7442
+# %% ../nbs/01_networks.ipynb #603b7443
 def as_float32(module: nn.Module, name: str) -> nn.Module:
     "The network, or a copy of it in float32 if its weights are float16 or bfloat16, in which effects would be lost."
-    if not any(t.dtype in (torch.float16, torch.bfloat16) for t in (*module.parameters(), *module.buffers())):
+    if not any(t.dtype in HALF for t in (*module.parameters(), *module.buffers())):
         return module
     if any(getattr(part, "encloses", False) for part in module.modules()) or hidden_parts(module):
         raise InputError(f"model {name}: found weights in half precision, expected float32; call .float() on the network")
     return copy.deepcopy(module).float()
 
+# %% ../nbs/01_networks.ipynb #798b5ff1
+CALL = 200_000  # multiply-adds in the time of one call: 2 microseconds
+NUMBER = 20  # multiply-adds in the time of writing one number
 
+
+class Work(NamedTuple):
+    "What is to be done."
+
+    products: float = 0  # multiply-adds of products and convolutions
+    numbers: float = 0  # numbers written
+    calls: float = 0
+
+    def times(self, n: float, calls: float | None = None) -> "Work":
+        "The same n times, with as many calls, or `calls` times as many."
+        return Work(self.products * n, self.numbers * n, self.calls * (n if calls is None else calls))
+
+    def plus(self, other: "Work") -> "Work":
+        "Both."
+        return Work(*(a + b for a, b in zip(self, other)))
+
+    @property
+    def cost(self) -> float:
+        "In multiply-adds."
+        return self.products + NUMBER * self.numbers + CALL * self.calls
+
+# %% ../nbs/01_networks.ipynb #1279f609
+def products(name: str, args: Sequence[Any], out: Any) -> float:
+    "Multiply-adds of an operation of torch; 0 for one that is no product."
+    if name in ("addmm", "addmm_", "baddbmm", "baddbmm_"):
+        return args[1].numel() * args[2].shape[-1]
+    if name in ("mm", "bmm"):
+        return args[0].numel() * args[1].shape[-1]
+    if name == "convolution":
+        return out.numel() * args[1][0].numel()
+    if name.startswith("_scaled_dot_product"):
+        return args[0].numel() * args[1].shape[-2] * 2
+    return 0
+
+
+class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    "Counts the work that is done while it lasts."
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.work = Work()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns):
+            return out  # a view: nothing is done
+        written = sum(t.numel() for t in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(t, torch.Tensor))
+        self.work = self.work.plus(Work(products(func._schema.name.split("::")[1], args, out), written, 1))
+        return out
+
+    def take(self) -> Work:
+        "What was done since the last time."
+        done, self.work = self.work, Work()
+        return done
+
+# %% ../nbs/01_networks.ipynb #603b7442
 @torch.no_grad()
 def _take_up(model: SequenceModel) -> torch.Tensor:
     "Predictions for the trial windows. InputError if the network does not do what deepmr takes for granted."
     check_weights(model)
     attributes = attributes_of(model.module)
-    first = _try_one(model, trial_windows(model, 1))
+    with moving_generators() as moved:
+        first = _try_one(model, trial_windows(model, 1))
+    model.seeds = any(moved)
     if getattr(model.module, "of_checked", False):  # made of networks that were tried out
         return first
     x, before = trial_windows(model, 2), _state(model.module)
@@ -372,8 +441,9 @@ def _take_up(model: SequenceModel) -> torch.Tensor:
     if changed := _changed(before, _state(model.module)):
         raise InputError(f"model {model.name}: found a network that changes {changed} in a forward pass in eval mode, expected one that does not; "
                          "keep what it counts out of its weights and buffers")
+    _check_finite(model, once)
     if not _same(once, again, 1e-6):
-        raise InputError(f"model {model.name}: found two different predictions for the same window, expected the same; "
+        raise InputError(f"model {model.name}: found two different predictions for the same window{_drawn(model, x)}, expected the same; "
                          "draw no random numbers, or draw them with F.dropout, which can be put under masks")
     _check_alone(model, x, first, once)
     _check_memory(model, x, first, attributes)
@@ -388,9 +458,9 @@ def _try_one(model: SequenceModel, x: torch.Tensor) -> torch.Tensor:
         ran.append(op)
         return x
 
-    want = (1, len(model.labels))
+    want, watch = (1, len(model.labels)), Watch(model.module, off, off=True)
     try:
-        with contextlib.nullcontext() if hidden_parts(model.module) else Watch(model.module, off, off=True):
+        with contextlib.nullcontext() if hidden_parts(model.module) else watch:
             y = model.module(x.clone())
         got = tuple(y.shape)
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
@@ -401,9 +471,11 @@ def _try_one(model: SequenceModel, x: torch.Tensor) -> torch.Tensor:
                          f"expected {want}, one number for each of the {len(model.labels)} labels")
     if not y.is_floating_point():
         raise InputError(f"model {model.name}: found predictions of type {str(y.dtype).removeprefix('torch.')}, expected floating-point numbers; "
-                         "say of which, as in outputs=lambda y: y.float()")
-    if not bool(torch.isfinite(y).all()):
-        raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
+                         f"say of which, as in outputs=lambda y: y.{'abs' if y.is_complex() else 'float'}()")
+    if watch.half or y.dtype in HALF:
+        raise InputError(f"model {model.name}: found numbers in half precision ({watch.half or 'the predictions'}), in which effects would be lost, "
+                         "expected float32; leave out autocast, .half() and .bfloat16()")
+    _check_finite(model, y)
     model.always_on = any(op.acts and op.p > 0 for op in ran)
     return y
 
@@ -426,6 +498,21 @@ def _changed(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...
 def _same(a: torch.Tensor, b: torch.Tensor, rounding: float) -> bool:
     "Are two sets of predictions equal, up to `rounding` of the largest?"
     return bool((a - b).abs().max() <= rounding * torch.maximum(a.abs().max(), b.abs().max()))
+
+
+def _check_finite(model: SequenceModel, y: torch.Tensor) -> None:
+    "InputError for a prediction that is not a finite number."
+    if not bool(torch.isfinite(y).all()):
+        raise InputError(f"model {model.name}: found a prediction that is not a finite number, expected weights that are not damaged")
+
+
+def _drawn(model: SequenceModel, x: torch.Tensor) -> str:
+    "What draws random numbers in a pass, in brackets; nothing where that is not seen."
+    if hidden_parts(model.module):
+        return ""
+    with Watch(model.module, lambda op, x: x, off=True) as watch:
+        model.module(x.clone())
+    return next((f" ({function} in {path or type(model.module).__name__})" for path, function, _ in watch.random), "")
 
 # %% ../nbs/01_networks.ipynb #dbf36894
 def _written(part: nn.Module) -> dict[str, Any]:
@@ -457,23 +544,16 @@ def put_back(attributes: list[tuple[nn.Module, dict[str, Any]]]) -> bool:
     return other
 
 # %% ../nbs/01_networks.ipynb #dbf36895
-TRIAL = 2  # seconds that a batch as large as later ones may take in trying a network out; of a slower network, as many as it can
+TRIAL = 2e11  # multiply-adds, counted, that a batch as large as later ones may take in trying a network out: about two seconds of a core
 
 
 def _check_alone(model: SequenceModel, x: torch.Tensor, first: torch.Tensor, once: torch.Tensor) -> None:
     "InputError where predictions of windows alone differ from those in a batch: of these, and of as many as pass together later."
-    begun = time.perf_counter()
-    alone = torch.cat([first, *(model.forward(w[None].clone()) for w in x[1:])])
-    affordable, mixed = int(TRIAL / (time.perf_counter() - begun)), not all(map(_close, alone, once))
-    if not mixed and len(x) > 1 and affordable > 2:
-        rows = torch.arange(min(BATCH, affordable)) * 5 % 7 % 2  # of both windows, in no simple order
-        try:
-            mixed = not all(map(_close, alone[rows], model.forward(x[rows])))
-        except Exception as error:  # other people's code raises anything
-            if not isinstance(error, RuntimeError) or not out_of_memory(error):
-                raise InputError(f"model {model.name}: found a network that takes two windows but not {len(rows)} ({first_line(error)}), "
-                                 "expected one that takes any number") from None
-    if mixed:
+    with Counted() as counter:
+        alone = torch.cat([first, *(model.forward(w[None].clone()) for w in x[1:])])
+    rows = min(BATCH, int(TRIAL / max(1, counter.work.cost)))
+    mixed = not all(map(_close, alone, once)) or (len(x) > 1 and _moved(alone, once, model.forward(x[[0, 0]])))
+    if mixed or (len(x) > 1 and rows > 2 and _mixed_in_many(model, x, alone, rows)):
         raise InputError(f"model {model.name}: found different predictions for a window alone and in a batch, expected the same; let no layer "
                          "mix the windows of a batch, as BatchNorm without running statistics does")
 
@@ -481,6 +561,29 @@ def _check_alone(model: SequenceModel, x: torch.Tensor, first: torch.Tensor, onc
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
     "Are predictions the same for deepmr's purposes? Batches of other sizes round otherwise."
     return _same(a, b, 1e-3)
+
+
+def _moved(alone: torch.Tensor, beside_another: torch.Tensor, beside_itself: torch.Tensor) -> bool:
+    "Does a window's prediction depend on the one beside it? Batches of one size round alike, so little is allowed."
+    off, size = (float(t.abs().max()) for t in (beside_another[0] - beside_itself[0], alone))
+    return off > 1e-5 * size or off > max(1e-6 * size, 1e-2 * float((alone[0] - alone[1]).abs().max()))
+
+
+def _mixed_in_many(model: SequenceModel, x: torch.Tensor, alone: torch.Tensor, n: int) -> bool:
+    "Are predictions in a batch of n others than alone? It holds windows of several compositions. InputError if the network does not take it."
+    with contextlib.suppress(Exception):  # a network that takes no such window
+        rich = trial_windows(model, 2, (0.1, 0.9))
+        theirs = torch.cat([model.forward(w[None].clone()) for w in rich])
+        known = torch.isfinite(theirs).all(1)
+        alone, x = torch.cat([alone, theirs[known]]), torch.cat([x, rich[known]])
+    rows = torch.arange(n) * 5 % 7 % len(x)  # in no simple order
+    try:
+        return not all(map(_close, alone[rows], model.forward(x[rows])))
+    except Exception as error:  # other people's code raises anything
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            return False
+        raise InputError(f"model {model.name}: found a network that takes two windows but not {n} ({first_line(error)}), "
+                         "expected one that takes any number") from None
 
 # %% ../nbs/01_networks.ipynb #dbf36896
 def _check_memory(model: SequenceModel, x: torch.Tensor, first: torch.Tensor, attributes: list[tuple[nn.Module, dict[str, Any]]]) -> None:

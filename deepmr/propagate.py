@@ -47,6 +47,7 @@ from deepmr.rules import (
     global_sum,
     in_full,
     indexed,
+    layer_norm,
     leaves,
     linear,
     mapped,
@@ -56,7 +57,9 @@ from deepmr.rules import (
     pooling,
     run_ref,
     scaled,
+    softmax,
     substitutions,
+    swapped,
     viewed,
 )
 from deepmr.stages import (
@@ -93,7 +96,7 @@ POOL_NAMES = {"max_pool1d": nn.MaxPool1d, "avg_pool1d": nn.AvgPool1d, "adaptive_
 ARITHMETIC: dict[str, Callable[..., Tensor]] = {
     "add": torch.add, "iadd": torch.add, "sub": torch.sub, "isub": torch.sub, "mul": torch.mul, "imul": torch.mul, "div": torch.div,
     "truediv": torch.div, "itruediv": torch.div, "maximum": torch.maximum, "minimum": torch.minimum}
-UNCHANGED = {"contiguous", "clone", "detach", "dropout"}
+UNCHANGED = {"contiguous", "clone", "detach", "dropout", "dropout1d", "dropout2d", "feature_dropout"}  # functional dropout is off, or not traced
 SHAPES = {"size", "shape", "getattr", "dim", "len", "numel"}  # ask for a value's shape alone
 
 
@@ -111,7 +114,7 @@ def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
     "Pooling to a given length: to 1, or to a divisor of the length."
     sizes = m.output_size if isinstance(m.output_size, (tuple, list)) else (m.output_size,)
     two, mean = isinstance(m, ADAPTIVE[2:]), isinstance(m, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d))
-    if v.flat or two != (v.form == 4) or (two and sizes[0] not in (1, None)) or getattr(m, "return_indices", False):
+    if not v.usual or two != (v.form == 4) or (two and sizes[0] not in (1, None)) or getattr(m, "return_indices", False):
         return None
     if sizes[-1] == 1:
         return global_sum(ctx, v, True, True) if mean else global_max(ctx, v, True)
@@ -124,14 +127,16 @@ def adaptive(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | Dense | None:
 def padded(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | None:
     "Zeros beside the map, or its ends cut off."
     (a, b), fill = m.padding, getattr(m, "value", 0)
-    return None if v.flat or v.form != 3 or fill else cropped(v, -a, v.length + b)
+    return None if not v.usual or v.form != 3 or fill else cropped(v, -a, v.length + b)
 
 
 MODULE_RULES: list[tuple[Any, Callable[..., Any]]] = [
     ((nn.Conv1d, nn.Conv2d), convolution), (POOLS, pooling), (ELEMENTWISE, elementwise), (DROPOUTS, dropout),
     ((nn.BatchNorm1d, nn.BatchNorm2d), batch_norm), (nn.Linear, linear), (nn.Identity, lambda ctx, m, v: v),
     ((nn.Flatten, nn.Unflatten), lambda ctx, m, v: viewed(v, m(v.native().contiguous()))), (ADAPTIVE, adaptive),
-    ((nn.ConstantPad1d, nn.ZeroPad1d), padded)]
+    ((nn.ConstantPad1d, nn.ZeroPad1d), padded), (nn.LayerNorm, layer_norm),
+    (nn.Softmax, lambda ctx, m, v: softmax(ctx, torch.softmax, m.dim, v)),
+    (nn.LogSoftmax, lambda ctx, m, v: softmax(ctx, torch.log_softmax, m.dim, v))]
 
 
 def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta | Dense | None:
@@ -142,10 +147,11 @@ def module_rule(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta
 
 # %% ../nbs/04c_propagate.ipynb #09ddbc70
 def factor(v: LocalDelta, p: Tensor) -> Tensor | None:
-    "A parameter (1, C, 1), (C, 1), (1, C, L) ... as (L or 1, C)."
+    "A parameter (1, C, 1), (C, 1), (1, C, L) ..., or (C,), (1, L, C) ... for a turned map, as (L or 1, C)."
     if v.flat or p.dim() > v.form:
         return None
     p = p.reshape((1,) * (v.form - p.dim()) + tuple(p.shape))
+    p = p.transpose(1, 2) if v.turned else p
     if len(p) != 1 or (v.form == 4 and p.shape[2] != 1) or p.shape[-1] not in (1, v.length):
         return None
     p = (p[0, :, 0] if v.form == 4 else p[0]).T
@@ -180,6 +186,8 @@ def function_rule(ctx: Context, node: fx.Node, args: Sequence[Any], kwargs: dict
         return arithmetic(ctx, ARITHMETIC[name], *args)
     if name in ("cat", "concat", "concatenate"):
         return concatenated(ctx, v, *rest, **kwargs)
+    if name in UNCHANGED and isinstance(v, Dense):
+        return v
     if not isinstance(v, LocalDelta) or any(isinstance(a, (LocalDelta, Dense)) for a in leaves([rest, kwargs])):
         return None
     simple = list(mapped(rest, lambda a: a.ref if isinstance(a, BothValues) else a))
@@ -198,25 +206,35 @@ def shape_rule(ctx: Context, name: str, v: LocalDelta, rest: list[Any], kwargs: 
         return indexed(v, rest[0])
     if name == "flip":
         return flipped(v, kwargs.get("dims", rest[0] if len(rest) == 1 else rest))
-    if name == "index_select" and rest[0] == 1 and not v.flat:
+    if name in ("softmax", "log_softmax") and len(rest) <= 1 and {k for k, a in kwargs.items() if a is not None} <= {"dim", "_stacklevel"}:
+        return softmax(ctx, getattr(torch, name), kwargs.get("dim", rest[0] if rest else None), v)
+    if name == "getattr":
+        return swapped(v, [0, 2, 1]) if rest == ["mT"] else None
+    if name in ("transpose", "swapaxes") and len(rest) == 2 and v.form == 3 and not kwargs:
+        order = [0, 1, 2]
+        order[rest[0]], order[rest[1]] = order[rest[1]], order[rest[0]]
+        return swapped(v, order)
+    if name == "permute" and not kwargs:
+        return swapped(v, rest[0] if len(rest) == 1 else rest)
+    if name == "index_select" and rest[0] == 1 and v.usual:
         return channels(v, rest[1])
     if name in POOL_NAMES and len(rest) <= 4:
         return module_rule(ctx, POOL_NAMES[name](*rest, **kwargs), v)
     if name == "pad":
         zeros = kwargs.get("mode", "constant") == "constant" and not kwargs.get("value") and len(rest) == 1
-        return None if v.flat or not zeros or any(rest[0][2:]) else cropped(v, -rest[0][0], v.length + rest[0][1])
+        return None if not v.usual or not zeros or any(rest[0][2:]) else cropped(v, -rest[0][0], v.length + rest[0][1])
     if name in ("mean", "sum", "amax"):
         dims = kwargs.get("dim", rest[0] if rest else None)
         dims = (dims,) if isinstance(dims, int) else dims
         keep = kwargs.get("keepdim", rest[1] if len(rest) > 1 else False)
-        if v.form == 3 and not v.flat and dims is not None and len(dims) == 1 and dims[0] % 3 == 2:
+        if v.form == 3 and not v.flat and dims is not None and len(dims) == 1 and dims[0] % 3 == (1 if v.turned else 2):
             return global_max(ctx, v, keep) if name == "amax" else global_sum(ctx, v, keep, name == "mean")
     return None
 
 # %% ../nbs/04c_propagate.ipynb #8e2c03d4
 def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     "The value of a node from those of its inputs."
-    inputs, shape = leaves([args, kwargs]), module is None and name_of(node) in SHAPES
+    inputs, shape = leaves([args, kwargs]), module is None and name_of(node) in SHAPES and node.args[1:] not in (("T",), ("mT",))
     if any(isinstance(a, Strands) for a in inputs) and not shape:
         return unstacked(node, args) or strand_by_strand(ctx, node, module, args, kwargs)
     if not shape and any(isinstance(a, (LocalDelta, Dense)) for a in inputs):
@@ -226,7 +244,8 @@ def evaluate(ctx: Context, node: fx.Node, module: nn.Module | None, args: Sequen
             return out
         if any(isinstance(a, LocalDelta) for a in inputs):
             ctx.in_full.append(node)
-        args, kwargs = mapped([args, kwargs], lambda a: in_full(ctx, a))
+        full = {id(a): in_full(ctx, a) for a in inputs}  # once, also where one is given several times
+        args, kwargs = mapped([args, kwargs], lambda a: full[id(a)])
     sides = (mapped([args, kwargs], lambda a: plain_value(ctx, a, shape, mutant)) for mutant in (False, True))
     ref, mutant = (call(node, module, *side) for side in sides)
     if isinstance(ref, (LocalDelta, Dense)):  # taken out of a list of stacked values
@@ -435,6 +454,8 @@ def read_outputs(carrier: Carrier, v: LocalDelta | Dense, n: int) -> tuple[Tenso
     if isinstance(v, Dense):
         return v.ref[0, some], v.delta[:, some]
     channel, position = some // v.length, some % v.length  # a profile: every position is an output
+    if v.turned:
+        position, channel = some // v.ref.shape[1], some % v.ref.shape[1]
     out = v.delta.new_zeros(n, len(some))
     for l, rows, d in v.at_position(n):
         here = (position == l).nonzero()[:, 0]
@@ -517,7 +538,7 @@ def spots(length: int, block: int, n: int, rng: np.random.Generator) -> np.ndarr
 @torch.no_grad()
 def self_check(carrier: Carrier, block: int, seed: int = 0) -> None:
     "PropagationError where effects differ from the plain forward pass's; InputError where predictions are not finite."
-    layers, rng = dropout_layers(carrier.model), np.random.default_rng(seed)
+    layers, rng = {} if carrier.once else dropout_layers(carrier.model), np.random.default_rng(seed)
     n = min(32, max(6, 64_000 // carrier.model.length))  # mutations, each a plain pass: of 10 kb, a pass can take seconds
     carrier, block = in_double(carrier, block)
     model, block = carrier.model, min(block, 4 * FEW)
@@ -569,12 +590,15 @@ def compared(carrier: Carrier, block: int) -> None:
         raise NotTraceable(f"model: the network cannot be propagated ({first_line(error)})") from error
 
 # %% ../nbs/04c_propagate.ipynb #e65894c2
-def check_dropout(model: SequenceModel) -> None:
-    "NotTraceable for a function, and for dropout that the rules cannot put under masks. Puts the network into eval mode."
+def check_dropout(model: SequenceModel, once: bool = False) -> None:
+    """NotTraceable for a function, and for dropout that the rules cannot put under masks; with `once`, for the function alone.
+
+    Puts the network into eval mode.
+    """
     to_eval(model.module)
     if any(getattr(part, "encloses", False) for part in model.module.modules()):
         raise NotTraceable("a function of a network is not traced")
-    if not hidden_parts(model.module):
+    if not once and not hidden_parts(model.module):
         found = find_dropout(model)
         if odd := [name for name, site in found.sites.items() if not site.plain]:
             raise NotTraceable(f"the dropout at {odd[0]} is not a layer with the batch along its first axis")
@@ -595,9 +619,9 @@ class Propagator:
         model: SequenceModel,
         outputs: Sequence[int] | None = None,  # columns of the model to compute; None: all
         check: bool = True,  # compare some random mutations with the plain forward pass in float64
-        draws: int = 50,  # how many a window will have: for one alone, nothing is set aside for others
+        draws: int = 50,  # how many a window will have: for one alone, as shipped, nothing is set aside for others, and dropout may be of any kind
     ):
-        check_dropout(model)
+        check_dropout(model, draws == 1)
         self.model = model
         self.outputs = [int(o) for o in (range(len(model.labels)) if outputs is None else outputs)]
         self.carrier, self._recent = Carrier(model, self.outputs, draws == 1), RecentWindows()
@@ -613,6 +637,8 @@ class Propagator:
 
     def draw(self, x: Tensor, mutations: Mutations, masks: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         "Reference prediction (O,) and effects (M, O) of the mutations of x (4, L), in any order, under one set of masks."
+        if masks and self.carrier.once:
+            check_dropout(self.model)
         kept = self._recent.cached_window
         return within_memory(self, "block", lambda block: kept(self.carrier, x, mutations, block).draw(masks), self.forget)
 

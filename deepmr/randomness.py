@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/00d_randomness.ipynb #9274440f
 import contextlib
 import math
+import random
 import sys
 import threading
 import types
@@ -16,11 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-
-from deepmr.core import InputError
 
 # %% ../nbs/00d_randomness.ipynb #81c3710b
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ def stack_of_modules(names: dict[int, str], top: nn.Module) -> Iterator[tuple[st
         frame = frame.f_back  # type: ignore[assignment]
 
 # %% ../nbs/00d_randomness.ipynb #10d9f744
+HALF = (torch.float16, torch.bfloat16)
+
+
 class Watch(TorchFunctionMode):
     "Inside the `with` block, `act` decides about every dropout operation. `random` collects other random numbers."
 
@@ -61,6 +64,7 @@ class Watch(TorchFunctionMode):
         self.names = {id(m): name for name, m in module.named_modules()}
         self.used: Counter[str] = Counter()
         self.random: list[tuple[str, str, int]] = []  # (owner, function, how many numbers)
+        self.half = ""  # the first function that gave numbers in half precision, and where
         self.thread = threading.get_ident()
 
     def begin(self, *_: Any) -> None:
@@ -69,8 +73,12 @@ class Watch(TorchFunctionMode):
             self.used.clear()
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        handle = HANDLERS.get(getattr(func, "__name__", "").split(".")[0])
-        return func(*args, **(kwargs or {})) if handle is None else handle(self, func, args, kwargs or {})
+        name = getattr(func, "__name__", "").split(".")[0]
+        handle = HANDLERS.get(name)
+        y = func(*args, **(kwargs or {})) if handle is None else handle(self, func, args, kwargs or {})
+        if isinstance(y, torch.Tensor) and y.dtype in HALF and not self.half:
+            self.half = f"{name} in {next(stack_of_modules(self.names, self.module), ('', self.module))[0] or type(self.module).__name__}"
+        return y
 
     def met(self, kind: str, x: torch.Tensor, p: float, acts: bool) -> torch.Tensor:
         "What an operation makes of x, as `act` decides."
@@ -133,7 +141,7 @@ def _multi_head(watch: Watch, func: Any, args: Sequence[Any], kwargs: dict[str, 
 
 # %% ../nbs/00d_randomness.ipynb #5caa48cc
 def _recurrent(watch: Watch, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    "The cores of nn.LSTM, nn.GRU and nn.RNN: (input, hx, weights, bias, layers, p, training, both ways, batch first)."
+    "The cores of nn.LSTM, nn.GRU and nn.RNN: (input, hx, weights, bias, layers, p, training, both ways, batch first), or packed."
     packed = len(args) > 3 and isinstance(args[3], (list, tuple))  # then the sizes of batches come second
     at = 6 if packed else 5
     p, acts, layers = args[at], args[at + 1], args[at - 1]
@@ -143,15 +151,13 @@ def _recurrent(watch: Watch, func: Any, args: Sequence[Any], kwargs: dict[str, A
         if acts:
             watch.met("layer 1", args[0], p, True)
         return func(*args[:at], 0.0, False, *args[at + 2:], **kwargs)
-    if packed:
-        raise InputError(f"dropout: found {func.__name__} with packed sequences, expected a tensor, whose dropout can be put under masks")
-    x, hx, weights, bias, _, _, _, both_ways, batch_first = args
+    x, sizes, (hx, weights, bias), (both_ways, *first) = args[0], args[1:at - 4], args[at - 4:at - 1], args[at + 2:]
     states, ways = hx if isinstance(hx, (tuple, list)) else (hx,), 2 if both_ways else 1
     each, ends = len(weights) // layers, []
     for i in range(layers):
         part = tuple(s[i * ways:(i + 1) * ways] for s in states)
         state = part if isinstance(hx, (tuple, list)) else part[0]
-        x, *end = func(x, state, weights[i * each:(i + 1) * each], bias, 1, 0.0, False, both_ways, batch_first)
+        x, *end = func(x, *sizes, state, weights[i * each:(i + 1) * each], bias, 1, 0.0, False, both_ways, *first)
         ends.append(end)
         if i < layers - 1:
             x = watch.met(f"layer {i + 1}", x, p, bool(acts))
@@ -196,3 +202,24 @@ def to_eval(module: nn.Module) -> None:
         if part.training:
             with contextlib.suppress(NotImplementedError):  # an exported network has one mode
                 part.train(False)
+
+# %% ../nbs/00d_randomness.ipynb #ef3db52b
+def generators() -> tuple[Any, ...]:
+    "The states of the generators that all share: Python's, numpy's and torch's."
+    numpys = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - it is what networks of others draw from
+    return random.getstate(), numpys["key"].tobytes(), numpys["pos"], torch.get_rng_state().numpy().tobytes()
+
+
+@contextlib.contextmanager
+def moving_generators() -> Iterator[list[bool]]:
+    "Afterwards the list says whether one of these generators was moved, or set. They are then put back."
+    before, moved = (random.getstate(), np.random.get_state(), torch.get_rng_state()), list[bool]()  # noqa: NPY002 - as above
+    torch.rand(1), np.random.random(), random.random()  # noqa: NPY002 - other states than a network has just left them in
+    states = generators()
+    try:
+        yield moved
+    finally:
+        moved.append(generators() != states)
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002 - as above
+        torch.set_rng_state(before[2])

@@ -31,7 +31,10 @@ class LocalDelta:
     step: int
     form: int = 3  # dimensions in the network's own layout: (N, C, L) or (N, C, 1, L)
     flat: bool = False  # seen by the network as (N, C * L)
+    turned: bool = False  # seen as (N, L, C), or flat as (N, L * C)
     owned: bool = True  # may delta be overwritten?
+    usual = property(lambda self: not self.flat and not self.turned)  # seen with its channels first, then its positions
+    height = property(lambda self: self.delta.shape[1])  # rows at a position, M
 
     @property
     def length(self) -> int:
@@ -43,11 +46,6 @@ class LocalDelta:
         "The position after the last one touched."
         return self.at + self.delta.shape[0]
 
-    @property
-    def height(self) -> int:
-        "Rows at a position, M."
-        return self.delta.shape[1]
-
     def at_position(self, n: int) -> Iterator[tuple[int, slice, Tensor]]:
         "For each touched position: its number, the rows among n that touch it, and their differences (rows, C)."
         for l in range(self.at, self.end):
@@ -57,8 +55,8 @@ class LocalDelta:
                 yield l, slice(a, b), self.delta[l - self.at, a - top:b - top]
 
     def native(self) -> Tensor:
-        "The reference as the network sees it: (1, C, L), (1, C, 1, L) or (1, C * L)."
-        x = self.ref.T[None] if self.form == 3 else self.ref.T[None, :, None]
+        "The reference as the network sees it: (1, C, L), (1, C, 1, L), (1, L, C), or flat."
+        x = self.ref[None] if self.turned else self.ref.T[None] if self.form == 3 else self.ref.T[None, :, None]
         return x.flatten(1) if self.flat else x
 
 # %% ../nbs/04_rules.ipynb #e8926aea
@@ -239,10 +237,11 @@ class Weights(_Convolutions):
         some: Any = self._outputs if node is not None and node is self._cut else slice(None)
         return self._once(node or m, lambda: (m.weight.detach()[some], None if m.bias is None else m.bias.detach()[some]))
 
-    def blocks(self, node: Any, m: nn.Linear, length: int) -> Tensor:
-        "A fully connected layer after a flattening, as (L, C, O)."
+    def blocks(self, node: Any, m: nn.Linear, length: int, turned: bool = False) -> Tensor:
+        "A fully connected layer after a flattening, of (C, L) or turned of (L, C), as (L, C, O)."
         w, _ = self.matrix(node, m)
-        return self._once((node or m, "blocks"), lambda: w.view(len(w), -1, length).permute(2, 1, 0).contiguous())
+        sizes, order = ((length, -1), (1, 2, 0)) if turned else ((-1, length), (2, 1, 0))
+        return self._once((node or m, "blocks"), lambda: w.view(len(w), *sizes).permute(order).contiguous())
 
 # %% ../nbs/04_rules.ipynb #2cbaaa6b
 class Buffers:
@@ -331,7 +330,7 @@ def in_full(ctx: Context, v: Any) -> Any:
     d = v.delta.new_zeros((ctx.n, v.length, v.ref.shape[1]))
     for l, rows, x in v.at_position(ctx.n):
         d[rows, l] = x
-    d = d.transpose(1, 2).contiguous()
+    d = d if v.turned else d.transpose(1, 2).contiguous()
     if v.form == 4:
         d = d[:, :, None]
     return Dense(v.native().contiguous(), d.flatten(1) if v.flat else d)
@@ -339,7 +338,7 @@ def in_full(ctx: Context, v: Any) -> Any:
 # %% ../nbs/04_rules.ipynb #361bce73
 def convolution(ctx: Context, m: Conv, v: LocalDelta) -> LocalDelta | None:
     "A convolution along the sequence with any stride, dilation, groups and zero padding; None for any other."
-    if v.flat or m.padding_mode != "zeros" or not is_flat_2d(m, v.form):
+    if not v.usual or m.padding_mode != "zeros" or not is_flat_2d(m, v.form):
         return None
     k, s, d, p = taps_of(m)
     v = capped(ctx, v, d * (k - 1))
@@ -373,7 +372,7 @@ def add_tap(out: Tensor, x: Tensor, w: Tensor) -> None:
 # %% ../nbs/04_rules.ipynb #7afc6c08
 def pooling(ctx: Context, m: Any, v: LocalDelta) -> LocalDelta | None:
     "Max- or mean-pooling along the sequence; None for ceil_mode, indices and other rarities."
-    if v.flat or not is_flat_2d(m, v.form) or m.ceil_mode or getattr(m, "return_indices", False):
+    if not v.usual or not is_flat_2d(m, v.form) or m.ceil_mode or getattr(m, "return_indices", False):
         return None
     numbers, ref = taps_of(m), ctx.once(lambda: run_ref(m, v))
     if isinstance(m, (nn.MaxPool1d, nn.MaxPool2d)):
@@ -450,13 +449,13 @@ def dropout(ctx: Context, m: nn.Module, v: LocalDelta | Dense) -> LocalDelta | D
 
 # %% ../nbs/04_rules.ipynb #8362b692
 def mask_by_position(mask: Tensor, v: LocalDelta) -> Tensor:
-    "A mask (C, L), (C, 1), (C, 1, L) or, for a flat v, (C * L,) as (L or 1, C)."
-    return mask.reshape(v.ref.shape[1], -1).T
+    "A mask (C, L), (C, 1), (C, 1, L), (L, C) for a turned v, or flat, as (L or 1, C or 1)."
+    return mask.reshape(v.length, -1) if v.turned else mask.reshape(v.ref.shape[1], -1).T
 
 
 def batch_norm(ctx: Context, m: nn.BatchNorm1d | nn.BatchNorm2d, v: LocalDelta) -> LocalDelta | None:
     "Batch normalisation with its running statistics."
-    if v.flat or m.running_var is None:
+    if not v.usual or m.running_var is None:
         return None
     scale = torch.rsqrt(m.running_var + m.eps) * (m.weight if m.affine else 1)
     return scaled(ctx, v, scale[None], ctx.once(lambda: run_ref(m, v)))
@@ -468,14 +467,16 @@ def moving_columns(x: Tensor, below: float) -> tuple[Tensor, Tensor | None]:
     return (x.index_select(1, some), some) if len(some) < below * x.shape[1] else (x, None)
 
 
-def linear(ctx: Context, m: nn.Linear, v: LocalDelta | Dense) -> Dense | None:
-    "A fully connected layer, on rows or on a flattened map."
+def linear(ctx: Context, m: nn.Linear, v: LocalDelta | Dense) -> LocalDelta | Dense | None:
+    "A fully connected layer, on rows, on a flattened map, or at each position of a turned one."
     weight, bias = ctx.weights.matrix(ctx.node, m)
     if isinstance(v, Dense):
         return Dense(F.linear(v.ref, weight, bias), v.delta @ weight.T)
+    if v.turned and not v.flat and len(weight) == m.out_features:
+        return replace(v, ref=ctx.once(lambda: F.linear(v.ref, weight, bias)), delta=v.delta @ weight.T, owned=True)
     if not v.flat:
         return None
-    blocks = ctx.weights.blocks(ctx.node, m, v.length)  # (L, C, O)
+    blocks = ctx.weights.blocks(ctx.node, m, v.length, v.turned)  # (L, C, O)
     out = ctx.zeros((ctx.n, blocks.shape[2]), v.delta)
     for l, rows, d in v.at_position(ctx.n):
         d, some = moving_columns(d, below=.9)
@@ -485,6 +486,8 @@ def linear(ctx: Context, m: nn.Linear, v: LocalDelta | Dense) -> Dense | None:
 # %% ../nbs/04_rules.ipynb #079537e3
 def without_positions(v: LocalDelta, ref: Tensor, delta: Tensor, keep: bool) -> Dense:
     "v reduced over its positions to ref (C,) and delta (n, C), with or without the reduced axes."
+    if v.turned and keep:
+        return Dense(ref.view(1, 1, -1), delta.view(len(delta), 1, -1))
     axes = (1,) * ((v.form - 2) if keep else (v.form - 3))
     return Dense(ref.view(1, -1, *axes), delta.view(len(delta), -1, *axes))
 
@@ -545,7 +548,7 @@ def added(ctx: Context, ref: Tensor, small: LocalDelta, large: LocalDelta) -> Lo
 # %% ../nbs/04_rules.ipynb #51d923d2
 def combined(ctx: Context, f: Callable[..., Tensor], a: LocalDelta, b: LocalDelta) -> LocalDelta | None:
     "f(a, b), number by number."
-    if (a.ref.shape, a.form, a.flat) != (b.ref.shape, b.form, b.flat):
+    if (a.ref.shape, a.form, a.flat, a.turned) != (b.ref.shape, b.form, b.flat, b.turned):
         return None
     ref = ctx.once(lambda: f(a.ref, b.ref))
     if f is torch.add and (inside(a, b) or inside(b, a)):
@@ -560,7 +563,7 @@ def combined(ctx: Context, f: Callable[..., Tensor], a: LocalDelta, b: LocalDelt
 
 def as_unmoved(ctx: Context, a: Any, like: LocalDelta) -> Any:
     "A constant map, the same for every row, such as a further input, as one that no mutation moves; anything else as it is."
-    if not isinstance(a, BothValues) or not isinstance(a.ref, Tensor) or a.ref.dim() != 3 or like.form != 3 or like.flat:
+    if not isinstance(a, BothValues) or not isinstance(a.ref, Tensor) or a.ref.dim() != 3 or like.form != 3 or not like.usual:
         return a
     if len(a.ref) != 1 or a.ref.shape[2] != like.length or not torch.equal(a.mutant, a.ref.expand_as(a.mutant)):
         return a
@@ -573,7 +576,7 @@ def concatenated(ctx: Context, values: Sequence[Any], dim: int = 0) -> LocalDelt
         return Strands(list(values))
     like = next((v for v in values if isinstance(v, LocalDelta)), None)
     values = [v if like is None else as_unmoved(ctx, v, like) for v in values]
-    if not all(isinstance(v, LocalDelta) and not v.flat for v in values) or dim not in (1, 1 - values[0].form):
+    if not all(isinstance(v, LocalDelta) and v.usual for v in values) or dim not in (1, 1 - values[0].form):
         return None
     if len({(v.length, v.form) for v in values}) > 1:
         return None
@@ -585,6 +588,9 @@ def concatenated(ctx: Context, values: Sequence[Any], dim: int = 0) -> LocalDelt
 def viewed(v: LocalDelta, out: Tensor) -> LocalDelta | None:
     "v after a view that made `out` of v.native()."
     width, length = v.ref.shape[1], v.length
+    if v.turned:
+        same, flat = tuple(out.shape) == (1, length, width), tuple(out.shape) == (1, length * width)
+        return replace(v, flat=flat) if same or flat else None
     known = {(1, width, length): (3, False), (1, width, 1, length): (4, False), (1, width * length): (v.form, True)}
     if tuple(out.shape) not in known:
         return None
@@ -605,11 +611,30 @@ def channels(v: LocalDelta, which: Tensor) -> LocalDelta:
     which = which.to(v.ref.device)
     return replace(v, ref=v.ref[:, which].contiguous(), delta=v.delta[..., which].contiguous(), owned=True)
 
+# %% ../nbs/04_rules.ipynb #93d7553c
+def swapped(v: LocalDelta, axes: Sequence[int]) -> LocalDelta | None:
+    "v with its axes in another order, where that changes nothing or turns it: (N, C, L) to (N, L, C), or back."
+    order = [a % 3 for a in axes]
+    if v.form != 3 or v.flat or order not in ([0, 1, 2], [0, 2, 1]):
+        return None
+    return v if order == [0, 1, 2] else replace(v, turned=not v.turned)
+
+
+def layer_norm(ctx: Context, m: nn.LayerNorm, v: LocalDelta) -> LocalDelta | Dense | None:
+    "Layer normalisation over the channels of each position of a turned map."
+    return elementwise(ctx, m, v) if v.turned and not v.flat and tuple(m.normalized_shape) == (v.ref.shape[1],) else None
+
+
+def softmax(ctx: Context, f: Callable[..., Tensor], dim: Any, v: LocalDelta) -> LocalDelta | Dense | None:
+    "Softmax or its logarithm over the channels of each position."
+    over_channels = isinstance(dim, int) and v.form == 3 and not v.flat and dim % 3 == (2 if v.turned else 1)
+    return elementwise(ctx, lambda z: f(z, -1), v) if over_channels else None
+
 # %% ../nbs/04_rules.ipynb #93fda42f
 def flipped(v: LocalDelta, dims: int | Sequence[int]) -> LocalDelta | None:
     "v with its channels, its positions or both in reverse order."
     axes = {d % v.form for d in ((dims,) if isinstance(dims, int) else dims)}
-    if v.flat or 0 in axes:
+    if not v.usual or 0 in axes:
         return None
     if 1 in axes:
         v = channels(v, torch.arange(v.ref.shape[1] - 1, -1, -1))
@@ -622,7 +647,7 @@ def flipped(v: LocalDelta, dims: int | Sequence[int]) -> LocalDelta | None:
 def indexed(v: LocalDelta, index: Any) -> LocalDelta | None:
     "v[index] for what stays a map: channels, a stretch of positions, or a new axis."
     index = index if isinstance(index, tuple) else (index,)
-    if v.flat or any(isinstance(i, (Tensor, BothValues)) for i in leaves(index)):
+    if not v.usual or any(isinstance(i, (Tensor, BothValues)) for i in leaves(index)):
         return None
     if index and index[0] is Ellipsis:
         index = (slice(None),) * (v.form - len(index) + 1) + index[1:]

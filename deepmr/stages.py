@@ -71,6 +71,8 @@ class StandIn(fx.Proxy):
     examples: tuple[Any, Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__array") or name == "__cuda_array_interface__":  # numpy asks for them before it calls `__array__`
+            raise AttributeError(name)
         if self.examples is not None and not callable(getattr(self.examples[0], name, len)):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
         return super().__getattr__(name)
@@ -708,7 +710,7 @@ def run_stage(ctx: Context, stage: Stage, v: LocalDelta, known: BeforeDropout | 
 # %% ../nbs/04b_stages.ipynb #37d359bd
 def can_slide(ctx: Context, conv: nn.Module, v: Any) -> bool:
     "Is v a map whose rows slide along it, before and after the convolution?"
-    if not isinstance(v, LocalDelta) or v.flat or v.step == 0 or not is_flat_2d(conv, v.form):
+    if not isinstance(v, LocalDelta) or not v.usual or v.step == 0 or not is_flat_2d(conv, v.form):
         return False
     k, _, d, _ = taps_of(conv)
     return v.height + abs(v.step) * d * (k - 1) < ctx.n

@@ -5,6 +5,7 @@ import hashlib
 import math
 import random
 import re
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from conftest import toy_model
 from deepmr.adapters import adapt, background_ensemble, stack
 from deepmr.core import InputError
 from deepmr.dropout import MaskSampler, dropout_layers, shared_masks
-from deepmr.effects import make_engine, mutation_effects, window_draws
+from deepmr.effects import AsShipped, make_engine, mutation_effects, window_draws
 from deepmr.mutagenesis import evolve
 from deepmr.networks import Ensemble, SequenceModel
 
@@ -162,13 +163,17 @@ class Layout(nn.Module):
             x = self.drop(x.transpose(1, 2).reshape(n * l, c)).reshape(n, l, c).transpose(1, 2)
         elif self.how == "positions and windows":
             x = self.drop(x.permute(2, 0, 1).reshape(l * n, c)).reshape(l, n, c).permute(1, 2, 0)
+        elif self.how == "positions, windows and positions":
+            parts = self.drop(x.transpose(1, 2).reshape(n, 5, 8, c).transpose(0, 1).reshape(5 * n * 8, c))
+            x = parts.reshape(5, n, 8, c).transpose(0, 1).reshape(n, l, c).transpose(1, 2)
         elif self.how == "batch last":
             x = self.drop(x.permute(1, 2, 0)).permute(2, 0, 1)
         return self.out((x * torch.arange(1, l + 1)).mean(-1))
 
 
 @pytest.mark.parametrize("how, shape", [("sequence first", (LENGTH, 4)), ("windows and positions", (LENGTH, 4)),
-                                        ("positions and windows", (LENGTH, 4)), ("batch last", (4, LENGTH))])
+                                        ("positions and windows", (LENGTH, 4)), ("positions, windows and positions", (LENGTH, 4)),
+                                        ("batch last", (4, LENGTH))])
 @pytest.mark.parametrize("both_strands", [False, True])
 def test_the_batch_axis_is_found(how, shape, both_strands):
     net = Layout(how)
@@ -183,6 +188,20 @@ def test_the_batch_axis_is_found(how, shape, both_strands):
     with torch.no_grad():
         want = (at(x) + at(x.flip(1, 2))) / 2 if both_strands else at(x)
     assert torch.allclose(got, want, atol=1e-5)
+
+
+class OfOnes(nn.Module):
+    "Dropout of ones, in which windows and positions cannot be told apart, with the positions first."
+
+    def forward(self, x):
+        n, _, l = x.shape
+        mask = F.dropout(torch.ones(l * n, 1), 0.5, self.training).reshape(l, n, 1).permute(1, 2, 0)
+        return (x * mask).mean(-1)[:, :2]
+
+
+def test_masks_that_would_lie_elsewhere_in_a_batch_are_refused():
+    with pytest.raises(InputError, match=r"found dropout at network:dropout of which it cannot be told where each window's numbers lie"):
+        dropout_layers(adapt(OfOnes(), ["a", "b"], LENGTH))
 
 
 class Strands(nn.Module):
@@ -238,8 +257,8 @@ class Attends(nn.Module):
             self.core = nn.MultiheadAttention(8, 2, dropout=0.4, batch_first=how == "batch first")
         elif how == "encoder":
             self.core = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.4, batch_first=True), 2)
-        elif how in ("LSTM", "GRU"):
-            self.core = getattr(nn, how)(8, 4, 3, dropout=0.4, batch_first=True, bidirectional=True)
+        elif how.split()[-1] in ("LSTM", "GRU"):
+            self.core = getattr(nn, how.split()[-1])(8, 4, 3, dropout=0.4, batch_first=True, bidirectional=True)
 
     def forward(self, x):
         x = self.embed(x.transpose(1, 2))
@@ -255,11 +274,15 @@ class Attends(nn.Module):
             x = F.scaled_dot_product_attention(x, x, x, dropout_p=0.4)
         elif self.how in ("LSTM", "GRU"):
             x = self.core(x)[0]
+        elif self.how.startswith("packed"):
+            lengths = torch.full((len(x),), x.shape[1])
+            x = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            x = nn.utils.rnn.pad_packed_sequence(self.core(x)[0], batch_first=True)[0]
         return self.out(x.amax(1))
 
 
 @pytest.mark.parametrize("how, n", [("batch first", 1), ("sequence first", 1), ("encoder", 8), ("sdpa", 1), ("sdpa always on", 1),
-                                    ("LSTM", 2), ("GRU", 2)])
+                                    ("LSTM", 2), ("GRU", 2), ("packed LSTM", 2), ("packed GRU", 2)])
 def test_dropout_inside_an_operation_is_under_masks(how, n):
     net = Attends(how)
     model, x = adapt(net, ["a", "b"], LENGTH), dna()[0]
@@ -291,6 +314,30 @@ def test_attention_under_masks_by_hand():
         weights = torch.softmax(z @ z.transpose(1, 2) / math.sqrt(8), -1) * mask
         assert torch.allclose(got, net.out((weights @ z).amax(1)), atol=1e-5)
     assert name == "network:weights" and not net.training
+
+
+@pytest.mark.parametrize("how", ["batch first", "encoder", "LSTM", "packed GRU", "sdpa"])
+def test_as_shipped_the_plain_engine_gives_the_bits_of_a_plain_pass(how):
+    net = Attends(how)
+    model, x = adapt(net, ["a", "b"], LENGTH), dna()[0]
+    draws = window_draws(make_engine(model, [0, 1], "plain", 1), x, AsShipped(), "w", 1, 1)
+    with torch.no_grad():
+        reference = net(torch.from_numpy(x)[None])
+        mutants = torch.cat([net(part) for part in draws.mutations.apply(torch.from_numpy(x)).split(64)])
+    assert torch.equal(torch.from_numpy(draws.effects[0]), mutants - reference)
+
+
+@pytest.mark.parametrize("how", [w for w in WAYS if w not in ("aten", "native")])
+def test_as_shipped_any_dropout_is_no_reason_for_the_plain_engine(how):
+    net = Net(how)
+    model, x = adapt(net, ["a", "b"], LENGTH), dna()[0]
+    engine = make_engine(model, [0, 1], "propagate", 1)
+    draws = window_draws(engine, x, AsShipped(), "w", 1, 1)
+    mutants = draws.mutations.apply(torch.from_numpy(x)).numpy()
+    assert np.allclose(draws.effects[0], model.predict(mutants) - model.predict(x[None]), atol=1e-6)
+    if not all(name == "network.drop" for name in dropout_layers(model)):  # it was not built for masks
+        with pytest.raises(InputError, match="is not a layer with the batch along its first axis"):
+            engine.draw(torch.from_numpy(x), draws.mutations, MaskSampler(model, 0)("w", 0))
 
 
 # --- what is refused, by name ------------------------------------------------------------------------------------------
@@ -402,6 +449,19 @@ class Bad(Net):
             return y - y.mean(0)
         if self.how == "largest":
             return y / y.abs().max()
+        if self.how == "a little of the batch":
+            return y + 1e-3 * y.mean(0)
+        if self.how == "batch, beside a large number":
+            return 1000 + y + y.mean(0)
+        if self.how == "if one has no A":
+            return 2 * y if bool((x[:, 0].mean(1) < 0.15).any()) else y
+        if self.how == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.out(y[:, :1].expand(-1, 8)).float()
+        if self.how == "half":
+            return y.half()
+        if self.how == "not finite":
+            return y / x[:, 0, 1:2]  # the first window that is tried has an A there, the second has none
         if self.how == "batch, of five":
             return y - y.mean(0) if len(y) > 4 else y
         if self.how == "row, of a large batch":
@@ -422,8 +482,14 @@ class Bad(Net):
 
 
 @pytest.mark.parametrize("how, says", [
-    ("noise", "two different predictions for the same window"), ("batch", "different predictions for a window alone and in a batch"),
+    ("noise", r"two different predictions for the same window \(randn in network\)"),
+    ("batch", "different predictions for a window alone and in a batch"),
     ("largest", "different predictions for a window alone and in a batch"),
+    ("a little of the batch", "different predictions for a window alone and in a batch"),
+    ("batch, beside a large number", "different predictions for a window alone and in a batch"),
+    ("if one has no A", "different predictions for a window alone and in a batch"),
+    ("autocast", r"numbers in half precision \(linear in network.out\)"), ("half", r"numbers in half precision \(half in network\)"),
+    ("not finite", "a prediction that is not a finite number"),
     ("batch, of five", "different predictions for a window alone and in a batch"),
     ("row, of a large batch", "different predictions for a window alone and in a batch"),
     ("few", "a network that takes two windows but not [0-9]+ .*four at most"),
@@ -434,6 +500,34 @@ def test_a_network_that_would_give_wrong_numbers_is_refused(how, says):
     net.register_buffer("seen", torch.zeros(()))
     with pytest.raises(InputError, match=says):
         adapt(net, ["a", "b"], LENGTH)
+
+
+class Seeded(Net):
+    "Seeds and draws random numbers in each pass."
+
+    def forward(self, x):
+        torch.manual_seed(0)
+        return super().forward(x + 0.1 * torch.randn(4, 1))
+
+
+def test_a_network_that_seeds_gives_the_same_bytes_for_any_number_of_threads():
+    model, x = adapt(Seeded("module"), ["a", "b"], LENGTH), dna()[0]
+    assert model.seeds and not adapt(Net("module"), ["a", "b"], LENGTH).seeds
+    draws = [window_draws(make_engine(model, [0, 1], "plain"), x, MaskSampler(model, 0), "w", 8, n).effects.tobytes() for n in (1, 4, 4)]
+    assert len(set(draws)) == 1
+
+
+def test_what_is_tried_does_not_depend_on_the_clock(monkeypatch):
+    sizes = []
+    net = Net("module")
+    net.register_forward_pre_hook(lambda m, args: sizes.append(len(args[0])))
+    adapt(net, ["a", "b"], LENGTH)
+    assert 64 in sizes
+    first = sizes[:]
+    sizes.clear()
+    monkeypatch.setattr(time, "perf_counter", lambda: sizes.append(0) or 0.0)
+    adapt(net, ["a", "b"], LENGTH)
+    assert sizes == first
 
 
 class Remembers(Net):

@@ -16,7 +16,7 @@ from deepmr.core import Execution, InputError
 from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.effects import make_engine, mutation_effects, replica, summarise, window_draws
 from deepmr.experiment import plan
-from deepmr.mutagenesis import saturate
+from deepmr.mutagenesis import random_windows, saturate
 from deepmr.networks import ConvNet, Ensemble, SequenceModel, max_batch_size, memory_for
 from deepmr.pipeline import run
 from deepmr.propagate import Propagator, Window
@@ -216,6 +216,19 @@ def test_replica_shares_weights_and_nothing_else(toy):
     twin = replica(toy.module)
     assert all(a is b for a, b in zip(twin.parameters(), toy.module.parameters()))
     assert not set(map(id, twin.modules())) & set(map(id, toy.module.modules()))
+
+
+def test_a_forward_that_was_replaced_is_asked_under_masks():
+    net = nn.Module()
+    net.conv, net.drop, net.last = nn.Conv1d(4, 8, 5), nn.Dropout(0.4), nn.Linear(8, 2)
+    net.forward = lambda x: net.last(net.drop(net.conv(x).relu().mean(2)))
+    model, x = SequenceModel(net, ["a", "b"], 40), random_windows(1, 40, 0)
+    sampler = MaskSampler(model, 1)
+    assert list(sampler.layers) == ["drop"] and replica(net) is net
+    draws = window_draws(make_engine(model, [0, 1], "plain"), x[0].numpy(), sampler, "w", 3, 2)
+    with torch.no_grad():
+        want = net.last(net.conv(x).relu().mean(2) * sampler("w", 2)["drop"])[0]
+    assert np.allclose(draws.reference[2], want, atol=1e-6)
 
 
 class Tokens(nn.Module):

@@ -203,6 +203,15 @@ def test_options_mean_what_they_say():
     assert adapt(net, list("abc"), LENGTH, reduce="sum").module.state_dict().keys() == {f"network.{k}" for k in net.state_dict()}
 
 
+@pytest.mark.parametrize("options, says", [
+    (dict(swap=[("a", "b")]), "swap: found swap without reverse_complement=True, expected both"),
+    (dict(inputs=np.ones((1, LENGTH))), "inputs: found a ndarray, expected a list with one entry for each further input"),
+    (dict(positions=(3, 30), output_axes="NT"), r"positions: found \(3, 30\) for output_axes 'NT', expected a profile")])
+def test_options_that_do_nothing_or_miss_another_are_refused(options, says):
+    with pytest.raises(InputError, match=says):
+        adapt(profile(), list("abc"), LENGTH, **options)
+
+
 def test_a_function_and_a_list_of_networks_give_effects():
     made = [flat() for _ in range(3)]
     both, whole = (adapt(made, ["a", "b", "c"], LENGTH, axes="NC1L"), adapt(lambda x: made[0](x), ["a", "b", "c"], LENGTH, axes="NC1L"))

@@ -373,6 +373,56 @@ def test_single_precision(name):
     compare(make(), length, tolerance=1e-5, dtype=torch.float32)
 
 
+class ChannelsLast(nn.Module):
+    "A network that turns its map to (N, L, C), in several ways, and what it does there."
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.conv, self.drop, self.flat = how, nn.Conv1d(4, 6, 5), nn.Dropout(0.2), nn.Linear(6 * 36, 3)
+        self.at_each, self.norm, self.last, self.back = nn.Linear(6, 7), nn.LayerNorm(7), nn.Linear(7, 3), nn.Conv1d(7, 7, 3, padding=1)
+        self.place = nn.Parameter(torch.randn(1, 36, 7))
+
+    def forward(self, x):
+        y = torch.relu(self.conv(x))
+        if self.how == "reshape":
+            return self.flat(self.drop(y.permute(0, 2, 1).reshape(x.shape[0], -1)))
+        if self.how == "flatten":
+            return self.flat(self.drop(torch.transpose(y, -1, 1)).contiguous().flatten(1))
+        if self.how == "mT":
+            return self.flat(y.mT.reshape(len(y), -1))
+        y = self.norm(self.at_each(y.transpose(1, 2))) * 2 + self.place
+        if self.how == "positions":
+            return self.last(self.drop(F.gelu(y)).mean(1))
+        if self.how == "maximum":
+            return self.last((y + self.drop(y)).amax(1, keepdim=True)[:, 0])
+        return self.last(self.drop(self.back(y.permute((0, 2, 1))).relu()).sum(2))  # and turns it back
+
+
+@pytest.mark.parametrize("how", ["reshape", "flatten", "mT", "positions", "maximum", "back"])
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_maps_with_their_channels_last_are_carried(how, chunk):
+    torch.manual_seed(0)
+    compare(ChannelsLast(how), 40, chunk=chunk)
+
+
+class Shares(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.conv, self.drop, self.last = how, nn.Conv1d(4, 3, 5), nn.Dropout(0.2), nn.Linear(3, 2)
+        self.shares = nn.Softmax(1)
+
+    def forward(self, x):
+        y = self.drop(self.conv(x))
+        how = {"module": self.shares, "function": lambda z: F.softmax(z, dim=1), "method": lambda z: z.softmax(-2),
+               "logarithm": lambda z: torch.log_softmax(z, 1), "turned": lambda z: z.mT.softmax(2).mT}
+        return self.last(how[self.how](y).mean(2))
+
+
+@pytest.mark.parametrize("how", ["module", "function", "method", "logarithm", "turned"])
+def test_softmax_over_channels_is_carried(how):
+    compare(Shares(how), 40)
+
+
 def test_what_cannot_be_carried_is_computed_in_full():
     with pytest.warns(UserWarning, match="in full"):
         compare(
@@ -433,11 +483,11 @@ class Exponential(nn.Module):
         return torch.exp(x.clamp(max=2)).amax(-1)
 
 
-@pytest.mark.parametrize("middle, tail", [(Attention(6), head(6)), (Recurrent(6), [nn.Linear(15, 2)])])
-def test_attention_and_recurrence_are_computed_in_full(middle, tail):
+@pytest.mark.parametrize("middle, tail, named", [(Attention(6), head(6), "attend"), (Recurrent(6), [nn.Linear(15, 2)], "lstm")])
+def test_attention_and_recurrence_are_computed_in_full(middle, tail, named):
     layers = [nn.Conv1d(4, 6, 5), nn.ReLU(), nn.Dropout(0.1), middle, nn.Dropout(0.2), *tail]
     with pytest.warns(UserWarning, match="in full"):
-        compare(nn.Sequential(*layers), 40, fallbacks=["transpose"])
+        compare(nn.Sequential(*layers), 40, fallbacks=[named])
 
 
 def test_functions_of_the_sequence_axis():
@@ -447,7 +497,7 @@ def test_functions_of_the_sequence_axis():
 def test_a_network_tied_to_single_precision():
     layers = [nn.Conv1d(4, 6, 5), nn.ReLU(), nn.Dropout(0.1), SinglePrecision(), *head(6)]
     with pytest.warns(UserWarning, match="in full"):
-        compare(nn.Sequential(*layers), 40, 1e-5, torch.float32, fallbacks=["transpose"])
+        compare(nn.Sequential(*layers), 40, 1e-5, torch.float32, fallbacks=["matmul"])
 
 
 def test_an_output_that_is_not_one_tensor():

@@ -5,6 +5,7 @@ Some of these packages want other versions than their neighbours; `make zoo` tes
 import importlib.util
 import json
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -231,7 +232,6 @@ def two_files(request, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:model .* computed in full from cat on")  # Keras: a flattened map beside a maximum
-@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # onnx2torch about slices
 def test_networks_in_files_are_asked_from_the_shell(two_files, toy_files):
     specs, nets = two_files
     kind, trust = specs[0].partition(":")[0], [] if specs[0].partition(":")[0] in ("keras", "onnx") else ["--trust-code"]
@@ -251,7 +251,6 @@ def test_networks_in_files_are_asked_from_the_shell(two_files, toy_files):
     assert done.exit_code == 0 and (toy_files / "out" / "table1.csv").is_file(), done.output
 
 
-@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # onnx2torch about slices
 def test_what_an_exported_network_hides_is_said(two_files):
     specs, _ = two_files
     model = load_model(specs[0], trust_code=True)
@@ -267,6 +266,73 @@ def test_a_file_for_one_window_at_a_time_says_how_to_export_it(tmp_path):
     for kind in ("pt2", "torchscript", "onnx", "grelu"):
         with pytest.raises(InputError, match=r"cannot be read as|needs the extra"):
             load_model(f"{kind}:{tmp_path / 'text.pt'}", trust_code=True)
+
+
+# --- ONNX ---------------------------------------------------------------------------------------------------------------
+
+class Middle(nn.Module):
+    "Slices by shapes, a maximum and a mean over positions, group and layer normalisation, GELU, and padding to the same length."
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.layer, self.last = nn.Conv1d(4, 8, 6, padding="same"), nn.GroupNorm(2, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        y = nn.functional.gelu(self.norm(self.conv(x)))
+        y = self.layer(y.transpose(1, 2)).transpose(1, 2)
+        n = y.shape[-1]
+        return self.last(y[:, :, n // 2 - 10:n // 2 + 10].amax(-1) + y[:, :, ::3].mean(-1))
+
+
+class Recurring(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.core, self.last = nn.LSTM(4, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.core(x.transpose(1, 2))[0].mean(1))
+
+
+def exported(net, path, opset=None, today=True):
+    "As torch.onnx writes it today, or as it did before."
+    as_onnx(convnet(), path)  # the packages are there
+    if today:
+        need("onnxscript", "onnxscript (make zoo)")
+    how = dict(dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False) if today else dict(dynamic_axes={"x": {0: "n"}})
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(net.eval(), (torch.zeros(2, 4, 60),), str(path), input_names=["x"], opset_version=opset, dynamo=today, **how)
+    return f"onnx:{card(path, labels=LABELS, length=60)}"
+
+
+@pytest.mark.parametrize("make", [convnet, Middle])
+@pytest.mark.parametrize("opset, today", [(None, True), (18, True), (21, True), (17, False), (18, False), (20, False)])
+def test_every_version_of_onnx_that_torch_writes_is_right(make, opset, today, tmp_path):
+    net, x = make().eval(), dna(4)
+    model = load_model(exported(net, tmp_path / "net.onnx", opset, today))
+    with torch.no_grad():
+        assert np.allclose(model.predict(x), net(torch.from_numpy(x)).numpy(), atol=1e-5)
+
+
+def test_an_operation_that_cannot_be_converted_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"has an operation LSTM that cannot be written in the operations which onnx2torch reads"):
+        load_model(exported(Recurring(), tmp_path / "net.onnx", 17, False))
+
+
+def test_a_wrong_conversion_is_refused(tmp_path, monkeypatch):
+    spec = exported(convnet(), tmp_path / "net.onnx", 17, False)
+    load_model(spec)
+    converter = sys.modules["onnx2torch"].convert
+
+    def wrong(graph):
+        network = converter(graph)
+        with torch.no_grad():
+            next(network.parameters()).mul_(1.1)
+        return network
+
+    monkeypatch.setattr(sys.modules["onnx2torch"], "convert", wrong)
+    with pytest.raises(InputError, match="differs from what ONNX says of two windows"):
+        load_model(spec)
 
 
 # --- HuggingFace ------------------------------------------------------------------------------------------------------

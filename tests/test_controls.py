@@ -337,7 +337,7 @@ def at_sites():
     motif[["ACGT".index(base) for base in WORD], range(8)] = 0.94
     windows[:, :, 90:98] = motif > 0.5
     effects = mutation_effects(SequenceModel(Sites(), names, 200, "sites"), windows, list(names[:-1]), names[-1])
-    return effects, {name: motif for name in names[:3]}
+    return effects, dict.fromkeys(names[:3], motif)
 
 
 def test_of_two_that_read_a_site_the_one_that_opens_stands(at_sites):

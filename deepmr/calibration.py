@@ -452,7 +452,7 @@ def simulate(scenarios: Sequence[str], rounds: int, out: str | os.PathLike[str],
     check_whole("start", start)
     check_whole("rounds", rounds, start + 1)
     check_whole("seed", seed)
-    execution.check()
+    execution.check(cluster=False)
     for folder in (Path(out) / "networks", Path(out) / "rounds"):
         make_folder(folder)
     _same_run(Path(out) / "simulation.json", {"recipe": RECIPE[ask], "seed": seed, "options": options})

@@ -82,7 +82,7 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_versio
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def _clear_errors(kept: str = "") -> Iterator[None]:
     "Bad input: one line, exit code 2. Stopped by the user: say how to go on, exit code 130."
     from deepmr.core import InputError
     try:
@@ -91,7 +91,8 @@ def _clear_errors() -> Iterator[None]:
         typer.echo(f"deepmr: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo("deepmr: stopped; finished windows are kept, and the same command goes on from here", err=True)
+        then = f"finished {kept} are kept, and the same command goes on from here" if kept else "the same command begins anew"
+        typer.echo(f"deepmr: stopped; {then}", err=True)
         raise typer.Exit(130) from None
 
 # %% ../nbs/14_cli.ipynb #ae1ec8e0
@@ -174,7 +175,8 @@ class _Machine:
     def execution(self, progress: Callable[[int, int, str], None] = lambda done, total, what: None) -> "Execution":
         "These options as the other chapters take them."
         from deepmr.core import Execution
-        return Execution(device=self.device, workers=self.workers, scheduler=getattr(self, "scheduler", None),
+        scheduler = getattr(self, "scheduler", None)  # `_say_idle` says that workers have no effect beside it
+        return Execution(device=self.device, workers=None if scheduler else self.workers, scheduler=scheduler,
                          announce=_beside_bar, progress=progress)
 
 
@@ -206,7 +208,7 @@ def _command(command: Callable[..., None]) -> Callable[..., None]:
 
     def flat(**values: Any) -> None:
         filled = {name: group(**{f.name: values.pop(f.name) for f in dataclasses.fields(group)}) for name, group in groups.items()}
-        with _clear_errors():
+        with _clear_errors({"table1": "windows", "run": "windows", "simulate": "rounds", "train": "epochs"}.get(command.__name__, "")):
             command(**values, **filled)
 
     parameters = _flat(command)
@@ -552,9 +554,9 @@ def effects(
         machine.execution().announce("note: --seed has no effect: nothing is drawn from the weights as shipped, or from an ensemble's members, "
                                      "and all windows are asked")
     asked = _with_windows(asked, None, _some("chromosomes", chromosomes), machine.execution().announce)
+    _print_model(question.model)
     with _own_labels(question.model, question.outcome, details.trust_code), _Bar() as bar:
         n = write_effects(asked, out, machine.execution(bar))
-    _print_model(question.model)
     typer.echo(f"effects of {n} windows: {out}" + (f"; a line for each variant: {Path(out).with_suffix('.csv')}" if question.vcf else ""))
 
 # %% ../nbs/14_cli.ipynb #323b7d14

@@ -108,6 +108,8 @@ def check_file(what: str, path: str | os.PathLike[str], expected: str) -> Path:
 def writing(path: str | os.PathLike[str], what: str = "out") -> Iterator[Path]:
     "A temporary path to write to. It becomes `path` at the end. If that fails, nothing is left and InputError is raised."
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # which os.replace would replace by a file, /dev/null as well
+        raise InputError(f"{what}: found {path}, a device or a pipe, expected the name of a file")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with os_errors_as_input_error(path, what):
@@ -155,10 +157,14 @@ class Execution:
     announce: Callable[[str], None] = print  # called with each line a user should read
     progress: Callable[[int, int, str], None] = lambda done, total, what: None  # steps done, of how many, what was done
 
-    def check(self) -> None:
-        "Raise InputError for a value that is not allowed."
+    def check(self, cluster: bool = True) -> None:
+        "Raise InputError for a value that is not allowed, or has no effect; cluster: may a scheduler do the work?"
         if self.workers is not None:
             check_whole("workers", self.workers, 1)
+        if self.scheduler is not None and not cluster:
+            raise InputError(f"scheduler: found {quoted(str(self.scheduler))}, expected none: only the windows of a run are done by a cluster")
+        if self.scheduler is not None and self.workers is not None:
+            raise InputError(f"workers: found {self.workers} beside a scheduler, expected either: the cluster's workers do the windows")
 
 # %% ../nbs/00_core.ipynb #efc7e76c
 def end_with_parent() -> None:

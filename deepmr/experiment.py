@@ -205,7 +205,9 @@ class Plan:
 def candidate_windows(experiment: Experiment, model: SequenceModel, sequences: Sequences) -> tuple[pd.DataFrame, list[Note]]:
     "All windows to sample from, of the model's length and wholly in the sequence, each place once; and notes on how the regions were read."
     regions, notes = read_labelled(experiment.regions, {*model.labels, *model.addresses})
-    minus = int((regions.strand == "-").sum())
+    minus, odd = int((regions.strand == "-").sum()), regions.strand[~regions.strand.isin(["+", "-", ".", "*", ""])]
+    if experiment.stranded and len(odd):
+        raise InputError(f"stranded: found {quoted(odd.iloc[0])} as the strand of a region, expected +, - or a dot in column 6")
     if experiment.stranded and not minus:
         notes.append(note("no_minus_strand"))
     elif minus and not experiment.stranded:

@@ -262,7 +262,9 @@ def on_chromosomes(
     heads = re.compile(rb"#|(track|browser|chr|chrom|chromosome)(\s|$)", re.I)
     text = b"".join(line for line in lines if heads.match(line) or set(line.split(maxsplit=1)[:1]) & wanted)
     folder = make_folder(cache_dir() / "windows", "cache")
-    stem, _, kind = path.name.removesuffix(".gz")[-100:].rpartition(".")  # the kind says what narrowPeak's columns are
+    stem, _, kind = path.name.removesuffix(".gz")[-100:].rpartition(".")
+    if peak := re.match(r"(.*)\.(\w+peak\.\w+)$", f"{stem}.{kind}", re.I):  # the kind says what narrowPeak's columns are
+        stem, kind = peak[1], peak[2]
     write_file(kept := folder / f"{stem or 'regions'}-{sha256(text).hexdigest()[:12]}.{kind or 'bed'}", text, "cache")
     announce(f"chromosomes: {len(read_regions(kept)):,} regions of {path.name} lie on {', '.join(c for c in chromosomes if c in there)}")
     return str(kept)

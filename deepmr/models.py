@@ -184,7 +184,10 @@ def from_description(network: nn.Module, description: Any, folder: Path, name: s
         raise InputError(f"model {name}: found input {tuple(schema.inputs.shape)} and output {shape} in its model.yaml, "
                          "expected a fixed length and one number per label; use `adapt` for a profile")
     labels = tuple(schema.targets.column_labels or ())
-    labels = labels if len(labels) == shape[0] else find_labels([folder, folder.parent], shape[0])
+    if len(labels) > 1 and len(labels) != shape[0]:
+        raise InputError(f"model {name}: found {len(labels)} column_labels in its model.yaml, expected {shape[0]}, one for each output")
+    group = [folder.parent] if name.startswith("kipoi:") and "/" in name else []  # the folder of a group of Kipoi's own models
+    labels = labels if len(labels) == shape[0] else find_labels([folder, *group], shape[0])
     return adapt(network, labels, int(length), name, axes=axes, alphabet=loader.get("alphabet") or ALPHABET)
 
 # %% ../nbs/01c_models.ipynb #82b22e51

@@ -83,7 +83,7 @@ def _column(model: Labelled, text: str) -> int:
     "Column of an address, or of a number written as text. InputError for any other text."
     label, _, k = text.rpartition("#")
     same = [i for i, known in enumerate(model.labels) if known == label]
-    number = re.fullmatch("[0-9]{1,9}", k)  # also for a text without #
+    number = re.fullmatch("0|[1-9][0-9]{,8}", k)  # also for a text without #; 01 is no number, but perhaps another label
     if same and number:
         if not 1 <= int(k) <= len(same):
             raise InputError(f"label: found {text!r}, expected {label}#1 to {label}#{len(same)}: "
@@ -91,7 +91,8 @@ def _column(model: Labelled, text: str) -> int:
         return same[int(k) - 1]
     if number and k == text:
         return model.index(int(text))
-    raise InputError(f"label: found {quoted(text)}, which model {model.name} does not predict" + did_you_mean(text, model.addresses))
+    some = f"; it predicts {', '.join(model.addresses[:6])}{', …' if len(model.addresses) > 6 else ''}"
+    raise InputError(f"label: found {quoted(text)}, which model {model.name} does not predict" + (did_you_mean(text, model.addresses) or some))
 
 # %% ../nbs/01_networks.ipynb #e68074c3
 BATCH = 64  # sequences in a forward pass on the CPU: activations small enough not to be allocated anew from the system
@@ -799,6 +800,9 @@ def _contents(found: Any) -> str:
     return f"a dict of {', '.join(parts[:8])}{' …' if len(parts) > 8 else ''}" if parts else "an empty dict"
 
 
+NESTED = ("checkpoint", "model", "module", "net", "network", "state_dict")  # parts of a checkpoint that may hold the set in turn
+
+
 def state_dict_in(found: Any, path: Path) -> dict[str, torch.Tensor]:
     "The one set of tensors by name in what a file holds: all of it, or one part of a checkpoint. InputError if there are none or several."
     if _is_state(found):
@@ -806,6 +810,9 @@ def state_dict_in(found: Any, path: Path) -> dict[str, torch.Tensor]:
     states = {k: v for k, v in found.items() if _is_state(v)} if isinstance(found, Mapping) else {}
     if len(states) == 1 or "state_dict" in states:  # as Lightning names the network's own
         return dict(states.get("state_dict", next(iter(states.values()))))
+    inner = [v for k, v in found.items() if k in NESTED and isinstance(v, Mapping)] if isinstance(found, Mapping) and not states else []
+    if len(inner) == 1:
+        return state_dict_in(inner[0], path)
     if not states and (isinstance(found, _Nothing) or (isinstance(found, Mapping) and any(isinstance(v, _Nothing) for v in found.values()))):
         raise InputError(f"weights: {path} holds something other than tensors, which could run code when it is opened ({_contents(found)}), "
                          "expected safetensors or a PyTorch state dict")

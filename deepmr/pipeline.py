@@ -528,6 +528,7 @@ def write_effects(experiment: Experiment, out: str | os.PathLike[str], execution
     The experiment's `windows` and `protocol` do not matter. Raises InputError for bad input.
     """
     check_execution(execution)
+    execution.check(cluster=False)
     experiment.check()
     model, path = asked_model(experiment, execution.device), Path(out)
     idle = {name: "there is no causal step" for name in ("motifs", "controls") if getattr(experiment, name) not in (None, "none")}

@@ -216,9 +216,12 @@ def _is_blocks(fields: Sequence[str]) -> bool:
 # %% ../nbs/00c_regions.ipynb #c21a0002
 def _summit_column(file: _Lines) -> int | None:
     "Which column holds the offset of the summit, by header, name or content. InputError: two readings are possible."
-    if named := [k for k, name in enumerate(file.header) if name in _SUMMIT and k > 5]:  # column 4 holds the peak's own name
-        return named[0]
     t = file.table
+    if named := [k for k, name in enumerate(file.header) if name in _SUMMIT and k > 5]:  # column 4 holds the peak's own name
+        if named[0] != 9 and file.header[named[0]] == "peak" and all(map(_whole, t[named[0]])):
+            raise InputError(f"{file.name}: found whole numbers in column {named[0] + 1}, peak, which could be summits or numbers of peaks, "
+                             "expected another name in the header: summit, or id")
+        return named[0]
     if t.shape[1] < 10 or "labels" in file.header or file.kind in ("broadpeak", "gappedpeak", "bed", "beddetail"):
         return None
     if file.kind == "narrowpeak":
@@ -244,6 +247,9 @@ def _summits(file: _Lines, start: NDArray[np.int64], end: NDArray[np.int64]) -> 
         row = int(right.argmin())
         raise InputError(f"{file.where(row)}: found the summit {quoted(texts[row])} in column {column + 1}, expected a whole number, or -1")
     offset = texts.astype(np.int64).to_numpy()
+    if column != 9 and ((offset >= start) & (offset <= end) & (offset <= end - start)).all():
+        raise InputError(f"{file.name}: found summits in column {column + 1} that could count from the start of a peak or of its chromosome, "
+                         "expected narrowPeak, where they count from the start of the peak")
     if not (right := (offset >= -1) & (offset <= end - start)).all():
         row = int(right.argmin())
         raise InputError(f"{file.where(row)}: found a summit {offset[row]} bp into a peak of {end[row] - start[row]} bp, "
@@ -336,6 +342,7 @@ def _open_fasta(path: Path) -> pyfaidx.Fasta:
         raise
     except (pyfaidx.FastaIndexingError, RuntimeError, OSError, EOFError, ValueError, zlib.error) as error:
         reason = str(error).replace(str(readable), path.name).partition("Please report")[0]
+        reason += "; seqkit rmdup -n leaves each name once" if "Duplicate key" in reason else ""
         raise InputError(f"genome: {path} cannot be read as FASTA ({reason})") from None
     if not list(fasta.keys()):
         raise InputError(f"genome: found no record in {path}, expected a FASTA file")
@@ -419,12 +426,13 @@ class Genome:
             raise InputError(f"{name}: found start {start} and end {end}, expected 0 <= start < end")
         if own is None:
             raise InputError(f"{name}: found no chromosome {chrom} in {self.path.name}{self.meant(chrom)}")
-        if (row := int((places := self._places[own]).holding(np.array([start]), np.array([end]))[0])) < 0:
+        if not len(rows := (places := self._places[own]).all_holding(start, end)):
             raise InputError(f"{name}: found a region that is not wholly inside {places.words} ({self.path.name})")
-        segment = self.segments.iloc[row]
-        here = (segment.end - end, segment.end - start) if segment.strand == "-" else (start - segment.start, end - segment.start)
-        bases = _letters(self, segment.record, here, name)
-        return reverse_complement(bases) if segment.strand == "-" else bases
+        found = {_bases(self, self.segments.iloc[row], start, end, name): row for row in rows}
+        if len(found) > 1:
+            one, other = (self.segments.record[row] for row in list(found.values())[:2])
+            raise InputError(f"{name}: found different sequence in the records {one} and {other} of {self.path.name}, expected one")
+        return next(iter(found))
 
     def name_of(self, chrom: str) -> str | None:
         "The file's own name of a chromosome; None where the file lacks it. InputError: it has two, or that of another assembly."
@@ -442,6 +450,7 @@ class _Places:
     def __init__(self, rows: pd.DataFrame):
         order = np.argsort(rows.start.to_numpy(), kind="stable")
         self.start, end = rows.start.to_numpy()[order], rows.end.to_numpy()[order]
+        self._ends, self._rows, self._longest = end, rows.index.to_numpy()[order], int((end - self.start).max())
         self.end = np.maximum.accumulate(end)  # of all that begin no later
         self.row = rows.index.to_numpy()[order][np.maximum.accumulate(np.where(end == self.end, np.arange(len(end)), 0))]
         self.words = f"chromosome of length {end[0]}" if len(end) == 1 and self.start[0] == 0 else "the stretches of sequence in the file"
@@ -450,6 +459,11 @@ class _Places:
         "For each region the row of a segment that it lies in, -1 where there is none."
         i = np.searchsorted(self.start, start, side="right") - 1
         return np.where((i >= 0) & (end <= self.end[i]), self.row[i], -1)
+
+    def all_holding(self, start: int, end: int) -> NDArray[np.int64]:
+        "The rows of all segments that a region lies in."
+        near = slice(np.searchsorted(self.start, end - self._longest), np.searchsorted(self.start, start, side="right"))
+        return self._rows[near][self._ends[near] >= end]
 
 
 def _match_name(genome: Genome, chrom: str) -> str | None:
@@ -475,6 +489,13 @@ def _match_name(genome: Genome, chrom: str) -> str | None:
     return fits[0]
 
 # %% ../nbs/00c_regions.ipynb #c21b0005
+def _bases(genome: Genome, segment: Any, start: int, end: int, name: str) -> str:
+    "Bases of a stretch of a segment on the plus strand. InputError as `_letters`."
+    here = (segment.end - end, segment.end - start) if segment.strand == "-" else (start - segment.start, end - segment.start)
+    bases = _letters(genome, segment.record, here, name)
+    return reverse_complement(bases) if segment.strand == "-" else bases
+
+
 def _letters(genome: Genome, record: str, here: tuple[int, int], name: str) -> str:
     "Bases of a stretch of a record, in upper case. InputError: its last line is too long, or holds what is no letter; `name` is the region's."
     if record not in genome._even:
@@ -620,6 +641,14 @@ def _label_columns(file: _Lines, known: Collection[str]) -> tuple[int | None, in
     return None, None, ""
 
 
+def _may_be_labels(file: _Lines, known: Collection[str]) -> bool:
+    "Could column 7, which was not read, hold labels? In BED7 and BED8 any text, in wider files names of labels."
+    texts = file.table[6].unique() if file.table.shape[1] > 6 else np.array([])
+    if not len(texts) or _real(texts[0]):
+        return False
+    return not any(map(_real, texts)) if file.table.shape[1] < 9 else any(k in known for text in texts for k in split_labels(text))
+
+
 def _digests(file: _Lines, column: int | None) -> list[str | None]:
     "Digests of a column; '.' and nothing are none. InputError for anything else that is no digest."
     texts = file.table[column].tolist() if column is not None else ["."] * len(file.texts)
@@ -643,7 +672,7 @@ def read_labelled(path: str | os.PathLike[str] | None, known: Collection[str] = 
     out["labels"], out["digest"] = pd.Series(labels, dtype=object), pd.Series(_digests(file, digest), dtype=object)
     if how == "names":
         notes.append(note("labels_without_header", file=file.name))
-    if how == "" and file.table.shape[1] in (7, 8) and not any(map(_real, file.table[6].unique())):
+    if how == "" and _may_be_labels(file, known):
         notes.append(note("columns_not_read", text=quoted(file.table[6][0]), file=file.name))
     if known and path is not None:
         lost = sorted({k for found in split.values() for k in found} - set(known))

@@ -44,7 +44,7 @@ from .regions import SHIPPED, codes_to_one_hot
 def file_stem(window: str) -> str:
     """A window's name as a file name: `chr9:100-1100` becomes `chr9_100-1100`.
 
-    A name that is not a chromosome and two positions gets a hash as well, so that no two names share a file.
+    A name that is not a chromosome and two positions gets a hash as well, so that no two names share a file, also where case does not count.
     """
     if ORDINARY.fullmatch(window):
         return window.replace(":", "_")
@@ -52,7 +52,8 @@ def file_stem(window: str) -> str:
     return f"{_plain(window)[:60].lstrip('.-')}~{tag}"
 
 # %% ../nbs/08b_rundir.ipynb #c0b20001
-ORDINARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{,99}:[0-9]{1,15}-[0-9]{1,15}")
+# no two such names differ in case alone, which some file systems do not tell apart
+ORDINARY = re.compile(r"(chr)?(?!CHR)[A-Z0-9_][A-Z0-9._-]{,99}:[0-9]{1,15}-[0-9]{1,15}")
 
 
 def _plain(window: str) -> str:

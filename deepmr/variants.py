@@ -53,7 +53,7 @@ def changed_base(position: int, ref: str, alt: str) -> tuple[int, str, str] | st
 class Variants:
     "The single-base variants of a VCF, each once, in the order of the file, and how many alleles were left out, by kind."
 
-    table: pd.DataFrame  # chrom, position (0-based), ref, alt, id
+    table: pd.DataFrame  # chrom, position (0-based), ref, alt, id; REF as the record has it (whole), and where it begins (first, 0-based)
     left_out: dict[str, int]
 
     @property
@@ -101,8 +101,8 @@ def _records(path: Path) -> Iterator[Record]:
                          "expected a header that begins with ##fileformat and tab-separated records") from None
 
 # %% ../nbs/05d_variants.ipynb #5d000026
-def _rows(path: str | os.PathLike[str], left_out: Counter[str]) -> Iterator[tuple[str, int, str, str, str]]:
-    "chrom, position, ref, alt and id of each single-base allele. The others are counted. InputError as `_records`."
+def _rows(path: str | os.PathLike[str], left_out: Counter[str]) -> Iterator[tuple[str, int, str, str, str, str, int]]:
+    "chrom, position, ref, alt and id of each single-base allele, the record's REF and its place. Others are counted. InputError as `_records`."
     for number, (chrom, position, name, ref, alts) in enumerate(_records(check_file("vcf", path, "a VCF file"))):
         if number >= MAX_RECORDS:
             raise InputError(f"vcf: found over {MAX_RECORDS:,} records in {path}, expected fewer; bcftools view -R REGIONS chooses")
@@ -111,13 +111,13 @@ def _rows(path: str | os.PathLike[str], left_out: Counter[str]) -> Iterator[tupl
             if isinstance(found, str):
                 left_out[found] += 1
             else:
-                yield chrom, *found, name
+                yield chrom, *found, name, ref.upper(), position
 
 # %% ../nbs/05d_variants.ipynb #5d000010
 def read_variants(path: str | os.PathLike[str]) -> Variants:
     "The single-base variants of a VCF or BCF. InputError for a missing, unreadable or unfinished file, or one without such a variant."
     left_out: Counter[str] = Counter()
-    table = pd.DataFrame(_rows(path, left_out), columns=["chrom", "position", "ref", "alt", "id"]).astype({"position": np.int64})
+    table = pd.DataFrame(_rows(path, left_out), columns=["chrom", "position", "ref", "alt", "id", "whole", "first"]).astype({"position": np.int64})
     again = table.duplicated(["chrom", "position", "ref", "alt"])
     if again.any():
         left_out["repeated"] += int(again.sum())
@@ -149,11 +149,19 @@ def _renamed(names: pd.Series, known: Collection[str],
     return names.replace(swap), [note("chromosomes_renamed", what=what)] if swap else []
 
 
+def _once(variants: Variants, names: pd.Series) -> Variants:
+    "Variants under other names of their chromosomes, each once: a VCF may hold 1 and chr1."
+    table = variants.table.assign(chrom=names)
+    again = table.duplicated(["chrom", "position", "ref", "alt"])
+    more = {"repeated": variants.left_out.get("repeated", 0) + int(again.sum())} if again.any() else {}
+    return Variants(table[~again].reset_index(drop=True), variants.left_out | more)
+
+
 @dataclass(frozen=True)
 class Placed:
     "Variants in windows, and what should be known about those that are in none."
 
-    table: pd.DataFrame  # window (name), position in it, ref, alt, chrom, place (0-based), id
+    table: pd.DataFrame  # PLACED: window (name), position in it, ref, alt, chrom, place (0-based), id, whole and first as in Variants
     windows: pd.DataFrame  # those that hold a variant
     notes: list[Note]
 
@@ -165,7 +173,8 @@ def place_variants(
 ) -> Placed:
     "The variants that fall into each window. InputError where no window holds enough."
     names, notes = _renamed(variants.table.chrom, windows.chrom.unique())
-    table = variants.table.assign(chrom=names).sort_values(["chrom", "position"], kind="stable").reset_index(drop=True)
+    variants = _once(variants, names)
+    table = variants.table.sort_values(["chrom", "position"], kind="stable").reset_index(drop=True)
     where, parts = dict(tuple(table.groupby("chrom"))), []
     for w in windows.itertuples():
         if w.chrom in where:
@@ -182,9 +191,10 @@ def place_variants(
         notes.append(note("variants_outside", n=len(table) - n, of=len(table)))
     if len(used) < len(windows):
         notes.append(note("windows_without_variants", n=len(windows) - len(used), of=len(windows), least=max(least, 1)))
-    return Placed(inside[["window", "position", "ref", "alt", "chrom", "place", "id"]], used, variants.notes + notes)
+    return Placed(inside[PLACED], used, variants.notes + notes)
 
 # %% ../nbs/05d_variants.ipynb #5d000016
+PLACED = ["window", "position", "ref", "alt", "chrom", "place", "id", "whole", "first"]
 UCSC_NAMES = tuple(f"chr{c}" for c in (*range(1, 23), "X", "Y"))  # the names without a genome file
 
 
@@ -210,7 +220,8 @@ def windows_around(variants: Variants, length: int, genome: Genome | None = None
     """
     names, notes = (_renamed(variants.table.chrom, UCSC_NAMES) if genome is None else
                     _renamed(variants.table.chrom, genome.segments.chrom.unique(), functools.partial(assembly_of, genome)))
-    table, why = variants.table.assign(chrom=names), Counter[str]()
+    variants = _once(variants, names)
+    table, why = variants.table, Counter[str]()
     places = table[["chrom", "position"]].drop_duplicates()
     wrong = [_fits(genome, c, p - length // 2, p - length // 2 + length) for c, p in zip(places.chrom, places.position)]
     why.update(filter(None, wrong))
@@ -226,14 +237,20 @@ def windows_around(variants: Variants, length: int, genome: Genome | None = None
         return Placed(placed.table, placed.windows, notes + placed.notes)
     inside = found.table.merge(windows.assign(position=good.position.to_numpy())[["chrom", "position", "name"]], on=["chrom", "position"])
     inside = inside.rename(columns={"name": "window", "position": "place"}).assign(position=length // 2)
-    return Placed(inside[["window", "position", "ref", "alt", "chrom", "place", "id"]], windows, notes + found.notes)
+    return Placed(inside[PLACED], windows, notes + found.notes)
 
 # %% ../nbs/05d_variants.ipynb #5d000019
 def check_reference(placed: pd.DataFrame, windows: pd.DataFrame, codes: np.ndarray) -> None:
-    "InputError unless REF of variants in windows (codes (N, L)) is the windows' own base."
+    "InputError unless REF of variants in windows (codes (N, L)) is the windows' own base, or bases where a record has several."
     row = pd.Series(np.arange(len(windows)), index=windows.name.to_numpy())[placed.window].to_numpy()
     there = np.array(list(ALPHABET))[codes[row, placed.position.to_numpy()]]
     off = np.flatnonzero(there != placed.ref.to_numpy().astype(str))
+    for k in np.flatnonzero(placed.whole.str.len() > 1) if "whole" in placed and not off.size else ():
+        v, begin = placed.iloc[k], placed["first"].iloc[k] - placed.place.iloc[k] + placed.position.iloc[k]
+        own = "".join(np.array(list(ALPHABET))[codes[row[k], max(begin, 0):begin + len(v.whole)]])
+        if own != (ref := v.whole[max(-begin, 0):][:len(own)]):
+            raise InputError(f"vcf: found REF {quoted(ref)} at {v.chrom}:{v['first'] + 1 + max(-begin, 0)}, where the genome has {quoted(own)}, "
+                             "expected that of its assembly; bcftools norm --check-ref x leaves such records out")
     if off.size:
         v = placed.iloc[off[0]]
         raise InputError(f"vcf: found REF {v.ref} at {v.chrom}:{v.place + 1}, where the genome has {there[off[0]]} ({len(off):,} of "

@@ -151,6 +151,8 @@ BED_BYTES = {
     "gappedPeak": BED.replace(b"\n", b"\tp\t0\t.\t0\t0\t0\t1\t50\t0\t8.5\t4.1\t2\n"), "a contig named tracker": BED.replace(b"chr1", b"tracker"),
     "one of three before the chromosome's start": BED + b"chr1\t10\t20\n", "one of three beyond the chromosome's end": BED + b"chr1\t2990\t3000\n",
     "one of three on a contig that is not there": BED + b"chrUn_gl000220\t100\t200\n", "on the minus strand": BED.replace(b"\n", b"\tp\t0\t-\n"),
+    "a summit from the peak's or the chromosome's start": b"#chrom\tstart\tend\tname\tscore\tstrand\tsummit\nchr1\t200\t500\tp\t0\t.\t250\n",
+    "numbers in a column peak": b"#chrom\tstart\tend\tname\tscore\tstrand\tpeak\nchr1\t200\t250\tp\t0\t.\t7\n",
     "NC_000001.10 for chr1": BED.replace(b"chr1", b"NC_000001.10"), "chromosomes of two assemblies": b"NC_000001.10\t200\t250\nNC_000001.11\t500\t550\n",
     "chr1:200-250": b"chr1:200-250\n", "counted from 1": b"chr1\t201\t250\nchr1\t501\t550\n", "FASTA": b">chr1\nACGT\n",
 }
@@ -495,6 +497,7 @@ OPTIONS: dict[str, Callable[[Path], Arguments]] = {
     "--peaks beside --regions": lambda d: [*table1(d, out="new"), "--peaks", "X_TF1_None=sites.bed"], "--trust-code, and no model of Kipoi": lambda d: [*effects(d), "--trust-code"],
     "--genome empty": lambda d: effects(d, genome=""), "--protocol best": lambda d: table1(d, protocol="best", out="new"),
     "--protocol empty": lambda d: table1(d, protocol="", out="new"), "--scheduler nobody": lambda d: table1(d, scheduler="nobody", out="new"),
+    "--stranded, and a strand -1": lambda d: ((d / "s.bed").write_text("chr1\t200\t250\tp\t0\t-1\n"), [*effects(d, regions="s.bed"), "--stranded"])[1],
     "--scheduler that does not answer": lambda d: table1(d, scheduler="tcp://127.0.0.1:9", out="new"),
     "table1: --exposures unknown": lambda d: table1(d, exposures="X_TF3_None", out="new"),
     "table1: --exposures twice": lambda d: table1(d, exposures="X_TF1_None,X_TF1_None", out="new"),

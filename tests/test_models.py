@@ -709,3 +709,22 @@ def test_what_numbers_are_called_must_suit_them():
         adapt(net, ["a", "b"], 40, output="count")
     with pytest.raises(InputError, match=r"output: found 'probabilty', expected one of probability, .*did you mean probability"):
         adapt(net, ["a", "b"], 40, output="probabilty")
+
+
+@pytest.mark.parametrize("keys", [("checkpoint", "model"), ("model", "state_dict"), ("checkpoint", "model", "state_dict")])
+def test_the_one_state_dict_deeper_in_a_checkpoint_is_found(tmp_path, keys):
+    state = Toy().state_dict()
+    held: dict = dict(state)
+    for key in reversed(keys):
+        held = {key: held, "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}
+    torch.save(held, tmp_path / "a.pth")
+    found = read_weights(tmp_path / "a.pth")
+    assert found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
+
+
+def test_a_number_with_a_zero_before_it_is_no_column():
+    model = adapt(nn.Sequential(nn.Flatten(), nn.Linear(80, 3)), ["001", "1", "b"], 20)
+    assert [model.index(k) for k in ("001", "1", "b", "0", "2")] == [0, 1, 2, 0, 2]
+    for text in ("01", "02", "00"):
+        with pytest.raises(InputError, match=f"^label: found '{text}', which model"):
+            model.index(text)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -34,7 +35,7 @@ from deepmr.models import load_model
 from deepmr.mutagenesis import random_windows
 from deepmr.networks import Ensemble, SequenceModel
 from deepmr.notes import codes
-from deepmr.pipeline import bounded_map, run
+from deepmr.pipeline import bounded_map, run, write_effects
 from deepmr.regions import read_windows
 from deepmr.robust import weighted_median
 from deepmr.rundir import disk_needed, file_stem, netcdf_bytes, status
@@ -341,10 +342,11 @@ def test_the_record_holds_hashes_of_what_was_read(named, toy, toy_files):
     assert json.loads((toy_files / "object" / "run.json").read_text())["weights_sha256"] == []
 
 
-@given(st.lists(st.text(max_size=30) | st.from_regex(r"[ab_:.]{1,3}[:_]?[0-9]{1,2}-[0-9]{1,2}", fullmatch=True), unique=True, max_size=30))
+@given(st.lists(st.text(max_size=30) | st.from_regex(r"(chr|CHR|Chr)?[abAB_:.]{1,3}[:_]?[0-9]{1,2}-[0-9]{1,2}", fullmatch=True),
+                unique=True, max_size=30))
 def test_no_two_names_share_a_file(names):
     stems = [file_stem(name) for name in names]
-    assert len({s.encode() for s in stems}) == len(names)
+    assert len({s.casefold() for s in stems}) == len(names)  # also where the file system does not tell upper from lower case
     assert all(re.fullmatch(r"[A-Za-z0-9_~][A-Za-z0-9._~-]{,130}", s) for s in stems)
 
 
@@ -952,3 +954,25 @@ def test_default_model_is_what_it_says():
     single, x = load_model("hepg2-single"), random_windows(2, 1000, seed=0)
     np.testing.assert_array_equal(single.predict(x), model.members[0].predict(x))
     assert single.labels == model.labels and not any("decoy" in e for e in default_exposures(model, "HepG2_DNase_None"))
+
+
+def test_workers_beside_a_scheduler_are_refused(named, toy_files):
+    with pytest.raises(InputError, match=r"^workers: found 2 beside a scheduler"):
+        run(named, toy_files / "run", quietly(scheduler="tcp://127.0.0.1:9", workers=2))
+    with pytest.raises(InputError, match=r"^workers: found 3 beside a scheduler"):
+        run(named, toy_files / "run", quietly(scheduler="tcp://127.0.0.1:9"), workers=3)
+    with pytest.raises(InputError, match=r"^scheduler: found 'tcp://127.0.0.1:9', expected none"):
+        write_effects(replace(named, exposures=("X_TF1_None",)), toy_files / "e.nc", quietly(scheduler="tcp://127.0.0.1:9"))
+    assert not (toy_files / "run").exists() and not (toy_files / "e.nc").exists()
+
+
+@pytest.mark.parametrize("name", ["pipe", "device"])
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(named, toy_files, name):
+    special = toy_files / name
+    try:
+        os.mkfifo(special) if name == "pipe" else os.mknod(special, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+    with pytest.raises(InputError, match=r"^out: found .*, a device or a pipe, expected the name of a file"):
+        write_effects(replace(named, exposures=("X_TF1_None",), draws=None), special, quietly())
+    assert not special.is_file()

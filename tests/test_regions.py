@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import given, settings, strategies as st
 from conftest import api, quiet, toy_experiment
 from deepmr import regions as R
 from deepmr.core import Execution, InputError, cache_dir
+from deepmr.experiment import plan
+from deepmr.experiment_files import on_chromosomes
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "deepmr" / "data"
@@ -424,3 +427,51 @@ def test_a_chromosome_under_two_names_gives_each_window_once(toy, toy_files):
     (toy_files / "two.bed").write_text("chr1\t500\t600\n1\t500\t600\nCHR1\t900\t1000\n")
     _, _, both = planned(toy_experiment(toy, toy_files, regions=str(toy_files / "two.bed")))
     assert list(both.windows.name) == ["chr1:490-610", "chr1:890-1010"]
+
+
+HEAD = "#chrom\tstart\tend\tname\tscore\tstrand\t"
+
+
+@pytest.mark.parametrize("header, line, words", [
+    (HEAD + "summit\n", "chr1\t200\t600\tp\t0\t.\t330\n", "could count from the start of a peak or of its chromosome"),
+    (HEAD + "summit\n", "chr1\t1000\t1400\tp\t0\t.\t1330\n", "found a summit 1330 bp into a peak of 400 bp"),
+    (HEAD + "peak\n", "chr1\t200\t600\tp\t0\t.\t17\n", "could be summits or numbers of peaks")])
+def test_summits_that_could_be_something_else_are_refused(tmp_path, header, line, words):
+    (tmp_path / "a.bed").write_text(header + line)
+    with pytest.raises(InputError, match=words):
+        R.read_regions(tmp_path / "a.bed")
+
+
+def test_a_summit_that_can_be_read_in_one_way_is(tmp_path):
+    (tmp_path / "a.bed").write_text(HEAD + "summit\nchr1\t200\t600\tp\t0\t.\t30\n")
+    assert R.read_regions(tmp_path / "a.bed").summit.tolist() == [230]
+    (tmp_path / "a.bed").write_text(HEAD + "signal\nchr1\t200\t600\tp\t0\t.\t17\n")
+    assert R.read_regions(tmp_path / "a.bed").summit.tolist() == [400]
+
+
+@pytest.mark.parametrize("strand", ["-1", "\u2212", "minus", "chr1:1-2"])
+def test_a_strand_that_is_none_is_refused_where_strands_count(tmp_path, toy, toy_files, strand):
+    (toy_files / "s.bed").write_text(f"chr1\t200\t250\ta\t0\t{strand}\n", encoding="utf-8")
+    experiment = toy_experiment(toy, toy_files, regions=str(toy_files / "s.bed"))
+    assert len(plan(experiment, Execution(**quiet)).windows) == 1
+    with pytest.raises(InputError, match=r"^stranded: found .* as the strand of a region"):
+        plan(replace(experiment, stranded=True), Execution(**quiet))
+
+
+def test_records_of_one_place_with_different_sequence_are_refused(tmp_path):
+    (tmp_path / "g.fa").write_text(">a::chr1:100-108\nACGTACGT\n>b::chr1:100-108(-)\nACGTACGT\n>c::chr1:104-112\nTTTTACGT\n")
+    genome = R.Genome(tmp_path / "g.fa")
+    assert genome.fetch("chr1", 100, 104) == "ACGT" and genome.fetch("chr1", 108, 112) == "ACGT"
+    with pytest.raises(InputError, match=r"found different sequence in the records .* and c::chr1:104-112 of g.fa, expected one"):
+        genome.fetch("chr1", 105, 107)
+
+
+def test_names_of_labels_in_a_column_that_is_not_read_are_told(toy, toy_files):
+    (toy_files / "wide.bed").write_text("chr1\t200\t250\ta\t0\t+\tX_TF1_None\tx\ty\n")
+    told = [n.code for n in plan(toy_experiment(toy, toy_files, regions=str(toy_files / "wide.bed")), Execution(**quiet)).notes]
+    assert "columns_not_read" in told
+
+
+def test_lines_on_some_chromosomes_keep_what_the_name_says_of_summits(toy_files):
+    (toy_files / "a.narrowPeak.bed").write_text("chr1\t200\t600\t.\t0\t.\t0\t0\t0\t30\n")
+    assert R.read_regions(on_chromosomes(toy_files / "a.narrowPeak.bed", ["chr1"], lambda line: None)).summit.tolist() == [230]

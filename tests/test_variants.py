@@ -3,6 +3,7 @@ import gzip
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from deepmr.experiment import plan
 from deepmr.mr import from_effects, ivw
 from deepmr.mutagenesis import Mutations, saturate
 from deepmr.networks import ConvNet, Ensemble, SequenceModel, save_model
-from deepmr.pipeline import run
+from deepmr.pipeline import run, write_effects
 from deepmr.plots import mr_scatter, mutation_map
 from deepmr.regions import Genome, one_hot
 from deepmr.tables import effect_matrix, open_effects, read_local
@@ -552,3 +553,24 @@ def test_the_table_of_variants_wants_their_effects(files, toy):
     with pytest.raises(InputError, match=r"^effects: found none at"):
         variant_table(data, around.table.assign(position=61))
     assert quiet
+
+
+def test_all_of_ref_is_checked_and_a_variant_counts_once_whatever_its_chromosome_is_called(files):
+    genome, bases = Genome(files.folder / "g.fa"), files.bases
+    other = {b: "ACGT"[("ACGT".index(b) + 1) % 4] for b in "ACGT"}
+
+    def made(*records):
+        (files.folder / "b.vcf").write_text(HEADER + "".join(records))
+        return str(files.folder / "b.vcf")
+
+    right = line(501, bases[500:503], other[bases[500]] + bases[501:503])
+    wrong = line(501, bases[500] + other[bases[501]], other[bases[500]] + other[bases[501]])  # the base that changes is right
+    experiment = toy_experiment(toy_model(), files.folder, regions=None, exposures=("X_TF1_None",), draws=None, vcf=made(right))
+    assert write_effects(experiment, files.folder / "e.nc", silent) == 1
+    with pytest.raises(InputError, match=f"^vcf: found REF '{bases[500]}{other[bases[501]]}' at chr1:501, where the genome has '{bases[500:502]}'"):
+        write_effects(replace(experiment, vcf=made(wrong)), files.folder / "e.nc", silent)
+    both = read_variants(made(line(501, bases[500], other[bases[500]]), line(501, bases[500], other[bases[500]], "1")))
+    placed = windows_around(both, 120, genome)
+    assert len(both.table) == 2 and len(placed.table) == 1 and "1 repeated" in placed.notes[-1].sentence
+    inside = place_variants(both, placed.windows)
+    assert len(inside.table) == 1 and "1 repeated" in inside.notes[0].sentence

@@ -18,7 +18,7 @@ from conftest import toy_model
 from deepmr.adapters import adapt, background_ensemble, stack
 from deepmr.core import InputError
 from deepmr.dropout import MaskSampler, dropout_layers, shared_masks
-from deepmr.effects import AsShipped, make_engine, mutation_effects, window_draws
+from deepmr.effects import make_engine, mutation_effects, window_draws
 from deepmr.mutagenesis import evolve
 from deepmr.networks import Ensemble, SequenceModel
 
@@ -320,7 +320,7 @@ def test_attention_under_masks_by_hand():
 def test_as_shipped_the_plain_engine_gives_the_bits_of_a_plain_pass(how):
     net = Attends(how)
     model, x = adapt(net, ["a", "b"], LENGTH), dna()[0]
-    draws = window_draws(make_engine(model, [0, 1], "plain", 1), x, AsShipped(), "w", 1, 1)
+    draws = window_draws(make_engine(model, [0, 1], "plain", 1), x, lambda *_: {}, "w", 1, 1)
     with torch.no_grad():
         reference = net(torch.from_numpy(x)[None])
         mutants = torch.cat([net(part) for part in draws.mutations.apply(torch.from_numpy(x)).split(64)])
@@ -332,7 +332,7 @@ def test_as_shipped_any_dropout_is_no_reason_for_the_plain_engine(how):
     net = Net(how)
     model, x = adapt(net, ["a", "b"], LENGTH), dna()[0]
     engine = make_engine(model, [0, 1], "propagate", 1)
-    draws = window_draws(engine, x, AsShipped(), "w", 1, 1)
+    draws = window_draws(engine, x, lambda *_: {}, "w", 1, 1)
     mutants = draws.mutations.apply(torch.from_numpy(x)).numpy()
     assert np.allclose(draws.effects[0], model.predict(mutants) - model.predict(x[None]), atol=1e-6)
     if not all(name == "network.drop" for name in dropout_layers(model)):  # it was not built for masks

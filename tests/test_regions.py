@@ -16,7 +16,6 @@ from conftest import api, quiet, toy_experiment
 from deepmr import regions as R
 from deepmr.core import Execution, InputError, cache_dir
 from deepmr.experiment import plan
-from deepmr.experiment_files import on_chromosomes
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "deepmr" / "data"
@@ -470,8 +469,3 @@ def test_names_of_labels_in_a_column_that_is_not_read_are_told(toy, toy_files):
     (toy_files / "wide.bed").write_text("chr1\t200\t250\ta\t0\t+\tX_TF1_None\tx\ty\n")
     told = [n.code for n in plan(toy_experiment(toy, toy_files, regions=str(toy_files / "wide.bed")), Execution(**quiet)).notes]
     assert "columns_not_read" in told
-
-
-def test_lines_on_some_chromosomes_keep_what_the_name_says_of_summits(toy_files):
-    (toy_files / "a.narrowPeak.bed").write_text("chr1\t200\t600\t.\t0\t.\t0\t0\t0\t30\n")
-    assert R.read_regions(on_chromosomes(toy_files / "a.narrowPeak.bed", ["chr1"], lambda line: None)).summit.tolist() == [230]

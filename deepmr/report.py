@@ -370,8 +370,8 @@ def _answer_lead(table: pd.DataFrame) -> str:
     parts = [f"{kind}s: {found}" for kind in kinds if (found := named(kind))]
     specific = "; ".join(parts) if parts else "none is specific"
     shared, within = (int((table.verdict == kind).sum()) for kind in ("shared sites", "within decoys"))
-    return (f"Of {len(table)} exposures, {specific}. The sites of {shared} act, but another exposure shares them and explains as much. "
-            f"{within} lie within what openness alone gives.")
+    also = f" The sites of {shared} act, but another exposure shares them and explains as much." if shared else ""
+    return f"Of {len(table)} exposures, {specific}.{also} {within} lie within what openness alone gives."
 
 # %% ../nbs/10_report.ipynb #87889ac6
 def _reading(record: dict[str, Any], local: pd.DataFrame) -> str:

@@ -123,8 +123,8 @@ def _two_intervals(parts: np.ndarray, level: float, skewness: float) -> tuple[Me
 
 # %% ../nbs/07e_answer.ipynb #7e000010
 @dataclass(frozen=True, kw_only=True)
-class CausalEffect:
-    "A row of the table: the effect of an exposure on the outcome, by a model. NaN where there is no number."
+class AllMutations:
+    "The part of a row that all mutations make. NaN where there is no number."
 
     exposure: str
     mean: float  # on `scale`
@@ -149,6 +149,12 @@ class CausalEffect:
     decoy_low: float  # 95 % band of one more decoy
     decoy_high: float
     n_decoys: int
+
+# %% ../nbs/07e_answer.ipynb #7e000110
+@dataclass(frozen=True, kw_only=True)
+class CausalEffect(AllMutations):
+    "A row of the table: the effect of an exposure on the outcome, by a model, and what its own sites say. NaN where there is no number."
+
     own_site: float  # slope over the exposure's own sites
     own_low: float
     own_high: float
@@ -410,7 +416,7 @@ def _sites(effects: xr.Dataset, motif: np.ndarray) -> np.ndarray:
     inside[:, place] = site_positions(np.stack([effects.ref.values == base for base in ALPHABET], 1), motif)
     return inside
 
-
+# %% ../nbs/07e_answer.ipynb #5f0c3ca7
 def _own_and_shared(effects: xr.Dataset, name: str, motif: np.ndarray | None,
                     rivals: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     "The sites of an exposure in the windows, and those of `rivals` that share them."

@@ -160,6 +160,11 @@ def built(model: SequenceModel, outputs: Sequence[int], draws: int) -> Built:
             return Built(error=refusal(error))
     return kept(model, "engine", (tuple(outputs), draws == 1), make)
 
+# %% ../nbs/04d_choice.ipynb #5f66d6be
+def is_worth_it(found: Built, draws: int) -> bool:
+    "Is there a fast engine with less work? What it computes in full takes as long as in the whole network, as in an opaque one (TorchScript)."
+    return found.engine is not None and found.costs is not None and found.costs.faster(draws) > (WHOLE if found.engine.fallbacks else 1)
+
 
 def checked(model: SequenceModel, outputs: Sequence[int], draws: int) -> Built:
     "The same, compared with the plain one, once."
@@ -183,7 +188,7 @@ def choose(models: Sequence[SequenceModel], outputs: Sequence[int], engine: str,
     engines, errors, slow = [], [], []
     for model in models:
         found = built(model, outputs, draws) if engine != "plain" else Built()
-        if engine == "propagate" or (found.costs is not None and found.costs.faster(draws) > 1):
+        if engine == "propagate" or is_worth_it(found, draws):
             found = checked(model, outputs, draws)
         elif found.error is None:
             engines.append(plain(model, outputs))

@@ -237,7 +237,7 @@ def _summit_column(file: _Lines) -> int | None:
                          "or else fewer columns")
     return 9
 
-
+# %% ../nbs/00c_regions.ipynb #c21a0102
 def _summits(file: _Lines, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
     "Position of each summit: that of narrowPeak, or the middle where it is −1 or there is none."
     if (column := _summit_column(file)) is None:
@@ -465,7 +465,7 @@ class _Places:
         near = slice(np.searchsorted(self.start, end - self._longest), np.searchsorted(self.start, start, side="right"))
         return self._rows[near][self._ends[near] >= end]
 
-
+# %% ../nbs/00c_regions.ipynb #fd645fe7
 def _match_name(genome: Genome, chrom: str) -> str | None:
     "The name under which the genome has a chromosome that it does not have by this name. InputError as `Genome.name_of`."
     asked, assembly = chromosome_key(chrom)

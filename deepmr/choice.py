@@ -162,11 +162,11 @@ def built(model: SequenceModel, outputs: Sequence[int], draws: int) -> Built:
 
 # %% ../nbs/04d_choice.ipynb #5f66d6be
 def is_worth_it(found: Built, draws: int) -> bool:
-    "Is there a fast engine with less work? None is worth it that computes all in full, as of a network that is a single operation (TorchScript)."
+    "Is there a fast engine with less work? None is worth it that carries nothing, as where the network is one operation (TorchScript)."
     if found.engine is None or found.costs is None:
         return False
-    first = next((node.name for node in found.engine.carrier.graph.nodes if node.op.startswith("call")), "")
-    return first not in found.engine.fallbacks and found.costs.faster(draws) > 1
+    operations = [node.name for node in found.engine.carrier.graph.nodes if node.op.startswith("call")]
+    return operations != found.engine.fallbacks and found.costs.faster(draws) > 1
 
 
 def checked(model: SequenceModel, outputs: Sequence[int], draws: int) -> Built:

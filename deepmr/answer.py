@@ -69,9 +69,9 @@ def _flat(data: xr.Dataset, exposure: str) -> tuple[np.ndarray, np.ndarray, np.n
 NO_SITES = {"site_xy": float("nan"), "site_xx": float("nan"), "enrichment": float("nan")}
 
 
-def site_answer(bx: np.ndarray, by: np.ndarray, position: np.ndarray, sites: np.ndarray, decoys: Sequence[np.ndarray],
+def site_answer(bx: np.ndarray, by: np.ndarray, position: np.ndarray, sites: np.ndarray, decoys: np.ndarray,
                 rivals: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    "The sums of a window over the sites (L,) of an exposure: its own, those of decoys, those of its rivals. All effects have shape (M,)."
+    "The sums of a window over the sites (L,) of an exposure: its own, those of decoys (D, M), those of its rivals (M,)."
     xy, xx = site_sums(bx, by, position, sites)
     of_decoys = [site_sums(d, by, position, sites) for d in decoys]
     return {"site_xy": xy, "site_xx": xx, "enrichment": site_enrichment(bx, position, sites), "site_decoy_xy": [d[0] for d in of_decoys],
@@ -101,8 +101,9 @@ def local_answer(data: xr.Dataset, exposure: str, sites: np.ndarray | None = Non
         out |= {"probability_xy": xy[:, x].tolist(), "probability_xx": xx[:, x].tolist(), "decoy_xy": xy[:, decoys].sum(0).tolist(),
                 "decoy_xx": xx[:, decoys].sum(0).tolist()}
     if sites is not None:
-        beside = [_flat(one, label)[0] for label in map(str, one.exposure.values) if is_decoy(label)]
-        out |= site_answer(bx, by, position, sites, beside, {r: _flat(one, r)[0] for r in rivals})
+        names, ok = [str(v) for v in one.exposure.values], np.isfinite(one.by.values) & np.isfinite(one.bx.sel(exposure=exposure).values)
+        beside = one.bx.values[:, ok]  # (E, M), of the mutations of bx and by
+        out |= site_answer(bx, by, position, sites, beside[[is_decoy(name) for name in names]], {r: beside[names.index(r)] for r in rivals})
     return out
 
 # %% ../nbs/07e_answer.ipynb #7e00000e
@@ -207,7 +208,10 @@ def own_answer(records: pd.DataFrame, motif: bool, level: float) -> dict[str, An
     if own.reason or "rivals" not in records or with_site.rivals.isna().any():  # a window of an older version has no more
         return row
     decoys = _site_decoys(with_site)
-    return row | _among_decoys(own.estimate, decoys) | _against_rivals(with_site, decoys, level)
+    if len(decoys):
+        t = decoy_test(own.estimate, decoys)
+        row |= {"own_decoy_p": t.p, "own_decoy_low": t.low, "own_decoy_high": t.high}
+    return row | _against_rivals(with_site, decoys, level)
 
 # %% ../nbs/07e_answer.ipynb #7e000042
 def _site_decoys(records: pd.DataFrame) -> np.ndarray:
@@ -215,14 +219,6 @@ def _site_decoys(records: pd.DataFrame) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         decoys = _matrix(records, "site_decoy_xy").sum(0) / _matrix(records, "site_decoy_xx").sum(0)
     return decoys if np.isfinite(decoys).sum() >= MIN_DECOYS else decoys[:0]
-
-
-def _among_decoys(value: float, decoys: np.ndarray) -> dict[str, Any]:
-    "The p-value of an own-site slope among those of the decoys at the same sites, and their band."
-    if not len(decoys):
-        return {}
-    t = decoy_test(value, decoys)
-    return {"own_decoy_p": t.p, "own_decoy_low": t.low, "own_decoy_high": t.high}
 
 
 def _reads(sums: np.ndarray, decoys: np.ndarray) -> bool:
@@ -483,10 +479,15 @@ def verdict_with(row: Any) -> str:
     "The verdict in a row of a table, with the factor that shares its sites where that is what it says."
     return f"{row.verdict} ({short(row.own_rival)})" if row.verdict == "shared sites" else str(row.verdict)
 
+# %% ../nbs/07e_answer.ipynb #7e00011d
+def _q(row: Any, of: str) -> float:
+    "q over the rows of a table, or p of a row alone; NaN, which is never below a bound, where there is none."
+    return float(getattr(row, f"{of}_q", getattr(row, f"{of}_p")))
+
 
 def _sites_act(row: Any) -> bool:
     "Do the own sites act, otherwise than those of a decoy? False where they cannot be asked."
-    return bool(getattr(row, "own_q", row.own_p) < 0.05 and getattr(row, "own_decoy_q", row.own_decoy_p) < 0.05)  # NaN is not below
+    return _q(row, "own") < 0.05 and _q(row, "own_decoy") < 0.05
 
 
 def verdict(row: Any) -> str:
@@ -494,7 +495,7 @@ def verdict(row: Any) -> str:
 
     'uncertain': the mean is beyond the decoys, but the row's interval reaches into their band, or there is none.
     """
-    q, above = getattr(row, "decoy_q", row.decoy_p), _is_above(row)
+    q, above = _q(row, "decoy"), _is_above(row)
     if not np.isfinite(row.mean):
         return "no estimate"
     if not np.isfinite(q):
@@ -508,13 +509,13 @@ def verdict(row: Any) -> str:
     return "above decoys" if above else "below decoys"
 
 # %% ../nbs/07e_answer.ipynb #7e00001e
-def _own_words(row: Any) -> str:
-    "What the own sites say, as a clause."
+def _own_words(row: Any, how: str = "") -> str:
+    "What the own sites say, as a clause; how: where they act."
     if row.own_reason:
         return f"own sites cannot be asked ({row.own_reason})"
-    if not getattr(row, "own_q", row.own_p) < 0.05:
+    if not _q(row, "own") < 0.05:
         return "its own sites do not carry it"
-    return "its own sites " + ("open" if row.own_site > 0 else "close")
+    return f"its own sites {'open' if row.own_site > 0 else 'close'}{how}"
 
 
 def _sites_in_words(row: Any, kind: str) -> str:
@@ -527,17 +528,16 @@ def _sites_in_words(row: Any, kind: str) -> str:
 
 def in_words(row: Any) -> str:
     "The row in one sentence."
-    kind, own = verdict(row), _own_words(row)
+    kind = verdict(row)
     if kind == "no estimate":
         return "No estimate."
     if kind == "no decoys":
         q = getattr(row, "shuffle_q", np.nan)
         shuffles = "" if not np.isfinite(q) else f" Its slope {'differs' if q < 0.05 else 'does not differ'} from that in shuffled windows."
-        return f"Not compared with openness: there are no decoys; {own}." + shuffles
+        return f"Not compared with openness: there are no decoys; {_own_words(row)}." + shuffles
     if kind.startswith(("specific", "shared")):
         return _sites_in_words(row, kind)
-    if own in ("its own sites open", "its own sites close"):
-        own += " as decoys do there"
+    own = _own_words(row, " as decoys do there")
     if kind == "within decoys":
         return f"Within what openness alone gives; {own}."
     share = f"{row.decoy_percentile if _is_above(row) else 100 - row.decoy_percentile:.0f} % of decoys"

@@ -88,6 +88,17 @@ class OwnSiteEstimate:
     reason: str  # '' or why there is no estimate
 
 # %% ../nbs/07c_own_sites.ipynb #a0b3452c
+def _effective(xx: np.ndarray) -> float:
+    "The effective number of windows, by the strength xx (W,) of their instruments."
+    return float(xx.sum() ** 2 / (xx @ xx))
+
+
+def _jackknife(without: np.ndarray) -> float:
+    "The standard error of an estimate from those without each window (W,)."
+    n = len(without)
+    return float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+
+
 def _why_not(n: int, enrichment: float) -> str:
     "Why there is no estimate from n windows with a site; '' if there is one."
     if not n:
@@ -110,12 +121,11 @@ def own_site_estimate(xy: np.ndarray, xx: np.ndarray, enrichment: np.ndarray, le
         raise InputError(f"xx: found {len(xx)} and enrichment {len(enrichment)} for {len(xy)} sums xy, expected one of each for a window")
     ok = np.isfinite(xy) & (np.nan_to_num(xx) > 0)
     a, b, n, nan = xy[ok], xx[ok], int(ok.sum()), float("nan")
-    ratio, effective = (float(np.median(enrichment[ok])), float(b.sum() ** 2 / (b @ b))) if n else (nan, 0.0)
+    ratio, effective = (float(np.median(enrichment[ok])), _effective(b)) if n else (nan, 0.0)
     if reason := _why_not(n, ratio):
         return OwnSiteEstimate(nan, nan, nan, nan, nan, n, effective, ratio, reason)
     estimate, without = float(a.sum() / b.sum()), (a.sum() - a) / (b.sum() - b)
-    se = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
-    df = max(effective - 1, 1.0)
+    se, df = _jackknife(without), max(effective - 1, 1.0)
     half, p = se * float(stdtrit(df, (1 + level) / 2)), 2 * float(stdtr(df, -abs(estimate) / se)) if se else nan
     return OwnSiteEstimate(estimate, se, estimate - half, estimate + half, p, n, effective, ratio, "")
 
@@ -178,10 +188,10 @@ class DirectEstimate:
 def direct_estimate(xy: np.ndarray, xx: np.ndarray, rival: np.ndarray, level: float = 0.95) -> DirectEstimate:
     "From the sums xy, xx (W,) of `site_sums` and rival (W, 3 or more) of `rival_sums`, of the windows that have a site; two windows at least."
     gram = np.moveaxis(np.array([[xx, rival[:, 0]], [rival[:, 0], rival[:, 1]]]), 2, 0)  # (W, 2, 2)
-    moment, n = np.stack([xy, rival[:, 2]], 1), len(xx)
+    moment = np.stack([xy, rival[:, 2]], 1)
     total, both = gram.sum(0), np.linalg.lstsq(gram.sum(0), moment.sum(0), rcond=None)[0]
     without = np.stack([np.linalg.lstsq(total - a, moment.sum(0) - b, rcond=None)[0] for a, b in zip(gram, moment)])[:, 0]
-    half = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()) * stdtrit(max(xx.sum() ** 2 / (xx @ xx) - 1, 1.0), (1 + level) / 2)
+    half = _jackknife(without) * stdtrit(max(_effective(xx) - 1, 1.0), (1 + level) / 2)
     mine, other = np.abs(both) * np.sqrt(total.diagonal())
     direct, ratio = float(both[0]), float(other / mine) if mine else np.inf
     return DirectEstimate(direct, float(direct - half), float(direct + half), ratio, bool(abs(direct) > half and direct * xy.sum() > 0 and ratio < 1))

@@ -4,7 +4,8 @@
 It holds no sentence, so a message can be reworded without touching the table. `test_faults.py` compares.
 
     python tests/faults.py [INPUT ...]        write the table again, or the rows of some inputs; read the difference before you keep it
-    python tests/faults.py --answers FILE     write what the program says to every fault as JSON, for the chapter `E2_inputs`
+
+The chapter `E2_inputs` shows the table.
 """
 import argparse
 import contextlib
@@ -1134,10 +1135,11 @@ def rewrite_table(inputs: list[str]) -> None:
     "Put how each fault ends now into the table, for all inputs or those named."
     rows = {(r["input"], r["fault"]): r for r in csv.DictReader(TABLE.open(newline="", encoding="utf-8"))}
     for of, what, found in survey_all(inputs):
-        rows[of, what] = {"input": of, "fault": what, "exit": found.exit, "argument": found.argument, "kind": found.kind, "names": " | ".join(found.names)}
+        rows[of, what] = {"input": of, "fault": what, "exit": found.exit, "argument": found.argument, "kind": found.kind,
+                          "names": " | ".join(found.names), "says": found.says}
         print(of, what, found.exit, found.kind, found.says, sep=" | ", flush=True)
     with TABLE.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["input", "fault", "exit", "argument", "kind", "names"], lineterminator="\n")
+        table = csv.DictWriter(file, ["input", "fault", "exit", "argument", "kind", "names", "says"], lineterminator="\n")
         table.writeheader()
         table.writerows(rows[key] for key in FAULTS if key in rows)
 
@@ -1145,10 +1147,4 @@ def rewrite_table(inputs: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="*", help="write the rows of these inputs again; without any, all rows")
-    parser.add_argument("--answers", type=Path, help="write the sentences as JSON to this file, and leave the table alone")
-    options = parser.parse_args()
-    if options.answers:
-        answers = [{"input": of, "fault": what, "exit": found.exit, "kind": found.kind, "says": found.says} for of, what, found in survey_all(options.inputs)]
-        options.answers.write_text(json.dumps(answers))
-    else:
-        rewrite_table(options.inputs)
+    rewrite_table(parser.parse_args().inputs)

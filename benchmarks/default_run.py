@@ -37,8 +37,8 @@ def spent(f: Callable[[], Any]) -> tuple[float, Any]:
     return (out := f(), time.process_time() - begun)[1], out
 
 
-def default_run(n: int) -> list[dict[str, Any]]:
-    "The parts of a window of the default run, seconds."
+def default_run(n: int) -> tuple[list[dict[str, Any]], int]:
+    "The parts of a window of the default run, seconds; and the bytes of its file."
     p = plan(Experiment(model="hepg2", outcome=OUTCOME, exposures=ASKED["exposures"], windows=25))
     torch.set_num_threads(1)
     worker, sites, parts = Worker(p.model, p.exposures, p.decoys, p.experiment), own_sites(p, range(n + 1)), defaultdict(list)
@@ -54,11 +54,13 @@ def default_run(n: int) -> list[dict[str, Any]]:
             parts[name].append(seconds)
             if name == "sums over mutations":
                 out = data = found
+            elif name == "the file of the window":
+                size = len(found)
             elif name in ("effects of all mutations", "to log-odds"):
                 out = found
     rows = [{"what": "where the time goes", "value": k, "seconds": float(np.median(v[1:]))} for k, v in parts.items()]
     return [{"what": "run of a window", "value": f"default: {p.draws} networks, {len(p.exposures)} factors, {len(p.decoys)} decoys",
-             "seconds": sum(r["seconds"] for r in rows)}, *rows]
+             "seconds": sum(r["seconds"] for r in rows)}, *rows], size
 
 
 def former_run(n: int) -> dict[str, Any]:
@@ -96,13 +98,14 @@ def main(windows: str = "10") -> None:
     threadpool_limits(1, "blas")  # as a run does
     if n < 2:
         raise InputError(f"windows: found {n}, expected at least 2")
-    rows = [*default_run(n), former_run(max(2, n // 3)), *engine_costs(n)]
+    rows, size = default_run(n)
+    rows += [former_run(max(2, n // 3)), *engine_costs(n)]
     default = rows[0]["seconds"]
     rows += [{"what": "windows, reckoned", "value": k, "seconds": default * k} for k in (25, 250, 2_500, 100_000)]
     (HERE / "results").mkdir(exist_ok=True)
     pd.DataFrame(rows).to_csv(HERE / "results" / "default_run.csv", index=False, float_format="%.4g")
     about = {"command": " ".join(["python", "benchmarks/default_run.py", *sys.argv[1:]]), "windows": n, "cores": os.cpu_count(),
-             "load": round(os.getloadavg()[0], 2), "processor": platform.machine(), "mutations": 3000, "versions": versions()}
+             "load": round(os.getloadavg()[0], 2), "processor": platform.machine(), "mutations": 3000, "bytes_of_a_window": size, "versions": versions()}
     (HERE / "results" / "default_run.json").write_text(json.dumps(about, indent=1) + "\n")
     print(pd.DataFrame(rows).to_string(index=False))
 

@@ -105,7 +105,8 @@ def main(windows: str = "10") -> None:
     (HERE / "results").mkdir(exist_ok=True)
     pd.DataFrame(rows).to_csv(HERE / "results" / "default_run.csv", index=False, float_format="%.4g")
     about = {"command": " ".join(["python", "benchmarks/default_run.py", *sys.argv[1:]]), "windows": n, "cores": os.cpu_count(),
-             "load": round(os.getloadavg()[0], 2), "processor": platform.machine(), "mutations": 3000, "bytes_of_a_window": size, "versions": versions()}
+             "load": round(os.getloadavg()[0], 2), "processor": platform.machine(), "mutations": 3000, "bytes_of_a_window": size,
+             "versions": versions()}
     (HERE / "results" / "default_run.json").write_text(json.dumps(about, indent=1) + "\n")
     print(pd.DataFrame(rows).to_string(index=False))
 

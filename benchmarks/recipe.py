@@ -32,6 +32,7 @@ VARIANTS = {  # what differs from Recipe(); under "data" what differs from the d
     "absent peaks are negatives": {"data": {"taught": None}},  # what `in_loss` leaves out of the loss takes part
     "no short sites": {"sites": 0.0},
     "all short sites": {"sites": 1.0},
+    "summits asked besides": {"summit": 0.2},
     "whole window": {"architecture": Recipe().architecture | {"crop": None}},
 }
 

@@ -226,9 +226,16 @@ def first_motifs(data: TrainingData, n: int) -> dict[str, np.ndarray]:
         taken.append(int(nearest.argmin()))
     return {names[i]: counts[i] for i in taken}
 
+# %% ../nbs/12b_training.ipynb #12b50002
+def near_summits(data: TrainingData, rows: np.ndarray, shift: np.ndarray | int, near: int = 75) -> tuple[np.ndarray, np.ndarray]:
+    "Is a summit within `near` bp of the middle of each crop? And where that takes part in the loss; both (n, S) bool."
+    assert data.summits is not None  # `train` has looked
+    own = list(data.with_summits)
+    return np.abs(data.summits[rows] - np.reshape(shift, (-1, 1))) <= near, data.in_loss(rows)[:, own] & data.known[rows][:, own]
+
 # %% ../nbs/12b_training.ipynb #75e4caeb
-def label_weights(data: TrainingData, rows: np.ndarray, share: float, dnase: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (K,) of the labels, which sum to 1: `share` to the focus labels, `dnase` more to their DNase.
+def label_weights(data: TrainingData, rows: np.ndarray, share: float, dnase: float, summit: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (K,) of the labels, which sum to 1: `share` to the focus labels, `dnase` more to their DNase. Summits share `summit` besides.
 
     And weights (K,) of a positive: the root of the odds against it among `rows`, so that a label's positives count as the root of their number.
     """
@@ -237,7 +244,18 @@ def label_weights(data: TrainingData, rows: np.ndarray, share: float, dnase: flo
     for group, part in ((data.focus, share), (~data.focus, 1 - share)):
         weight[group] *= part / max(weight[group].sum(), 1e-12)
     weight[data.focus & (np.array(data.targets or [""] * len(p)) == "DNASE")] += dnase
-    return torch.tensor(weight / weight.sum(), dtype=torch.float32), torch.tensor(np.sqrt((1 - p) / p), dtype=torch.float32)
+    weight /= weight.sum()
+    if summit:
+        near, known = near_summits(data, rows, 0)
+        weight, p = np.r_[weight, [summit / near.shape[1]] * near.shape[1]], np.r_[p, ((near & known).sum(0) + 1) / (known.sum(0) + 2)]
+    return torch.tensor(weight, dtype=torch.float32), torch.tensor(np.sqrt((1 - p) / p), dtype=torch.float32)
+
+
+def targets(data: TrainingData, rows: np.ndarray, shift: np.ndarray, summits: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    "What a step learns of some windows, and what of it takes part in the loss: (n, K), or (n, K + S) with summits."
+    parts = [(data.y[rows], data.in_loss(rows)), *([near_summits(data, rows, shift)] if summits else [])]
+    y, known = (torch.from_numpy(np.concatenate(part, 1)).float() for part in zip(*parts))
+    return y, known
 
 
 def masked_loss(logits: torch.Tensor, y: torch.Tensor, known: torch.Tensor, weight: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
@@ -371,6 +389,7 @@ class Recipe:
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
     motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: `first_motifs` of JASPAR
     n_motifs: int = 112  # of JASPAR
+    summit: float = 0.0  # of the loss besides, for where the summits of the focus cell's own tracks lie; 0: not asked
     trust: float = 2.0  # a label's weight on its own motif starts at so many times the log ratio of `own_motif_weights`; 0: at random
     architecture: dict[str, Any] = field(default_factory=lambda: dict(ARCHITECTURE))  # arguments of ConvNet, but for n_labels
     half: bool | None = None  # convolutions in bfloat16 while training; None: where the processor has units for it
@@ -382,6 +401,8 @@ class Recipe:
             check_whole(what, getattr(self, what), 1)
         for what in ("block", "n_motifs", "jitter"):
             check_whole(what, getattr(self, what))
+        if not 0 <= self.summit <= 1:
+            raise InputError(f"summit: found {self.summit}, expected a part of the loss between 0 and 1")
 
 # %% ../nbs/12b_training.ipynb #18b2a33c
 @dataclass
@@ -429,7 +450,7 @@ def train_epoch(run: _Run, data: TrainingData, drawn: tuple[np.ndarray, np.ndarr
         if run.schedule.last_epoch == run.end:  # epochs differ by some of the short sites; the last ends with the cycle
             break
         now = slice(i, i + size)
-        y, known = (torch.from_numpy(a).float() for a in (data.y[rows[now]], data.in_loss(rows[now])))
+        y, known = targets(data, rows[now], shift[now], recipe.summit > 0)
         loss = masked_loss(fast_logits(run.net, data.batch(rows[now], shift[now], flip[now]), half), y, known, *weights)
         run.step(loss, decay)
         total += loss.item()
@@ -461,15 +482,17 @@ def _steps(data: TrainingData, recipe: Recipe, seed: int, pool: np.ndarray | Non
     if empty := [s for s in ("train", "validation", "test") if not len(data.rows(s))]:
         raise InputError(f"data: found no {empty[0]} window, expected sequence on test ({', '.join(TEST)}), validation "
                          f"({', '.join(VALIDATION)}) and other chromosomes")
+    if recipe.summit and data.summits is None:
+        raise InputError(f"summit: found {recipe.summit} for data without summits, expected those of load_data, or 0")
     if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool, recipe.windows, recipe.sites)[0]) // recipe.batch_size:
         return steps
     raise InputError(f"data: found fewer labelled training windows than the {recipe.batch_size} of a batch, expected more sequence or peaks")
 
 
 def _finish(best: Any, config: dict[str, Any], data: TrainingData, out: Path, name: str, seed: int, pool: np.ndarray | None) -> SequenceModel:
-    "Take the weights of the best epoch, correct the intercepts, write them."
+    "Take the weights of the best epoch, without those for summits, correct the intercepts, write them."
     net = ConvNet(**config)
-    net.load_state_dict(best)
+    net.load_state_dict({k: v[:config["n_labels"]] if k.startswith("head.4.") else v for k, v in best.items()})
     calibrate(net, data, pool)
     model = SequenceModel(net, data.labels, data.length, name, call_thresholds(net, data), output="probability")
     save_model(model, config, out / f"{name}.safetensors", seed=str(seed), license="MIT", held_out=json.dumps(TEST),
@@ -482,7 +505,7 @@ def _epochs(run: _Run, log: list[dict[str, Any]], data: TrainingData, recipe: Re
     "Train from the epoch after `log` to epoch `last`; after each epoch its row of the log."
     draw = functools.partial(draw_epoch, data, recipe.negatives, recipe.jitter, seed, pool=pool, most=recipe.windows, sites=recipe.sites)
     first = draw(0)[0]
-    weights, steps = label_weights(data, first[data.y[first].any(1)], recipe.share, recipe.dnase), len(first) // recipe.batch_size
+    weights, steps = label_weights(data, first[data.y[first].any(1)], recipe.share, recipe.dnase, recipe.summit), len(first) // recipe.batch_size
     decay = min(recipe.decay, 1 - 4 / (recipe.epochs * steps))  # in a short run the average must forget how it began
     for epoch in range(len(log), last):
         begin = time.time()
@@ -515,7 +538,8 @@ def train(
     config, steps = {"n_labels": len(data.labels), **recipe.architecture}, _steps(data, recipe, seed, pool)
     motifs = first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs
     own = own_motif_weights(data, data.rows("train") if pool is None else pool, motifs) if recipe.trust else {}
-    run, log, best = _begin(config, motifs, own, recipe, seed, steps), list[dict[str, Any]](), None
+    wider = config | {"n_labels": len(data.labels) + (len(data.with_summits) if recipe.summit else 0)}
+    run, log, best = _begin(wider, motifs, own, recipe, seed, steps), list[dict[str, Any]](), None
     if checkpoint.exists():
         log, best = load_checkpoint(checkpoint, **vars(run))
     done, total, report = itertools.count(len(log) * steps + 1), recipe.epochs * steps, execution.progress

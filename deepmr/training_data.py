@@ -59,6 +59,9 @@ _ONE_HOT = np.eye(5, 4, dtype=np.float32)  # the fifth row, for N, is zero
 _COMPLEMENT = np.array([3, 2, 1, 0, 4], np.int8)
 
 # %% ../nbs/12_training_data.ipynb #afcd1fe7
+FAR = 10**9  # bp: no summit on the chromosome
+
+
 @dataclass
 class TrainingData:
     """Windows, their place in one long array of base codes, and their labels.
@@ -79,6 +82,8 @@ class TrainingData:
     targets: tuple[str, ...] = ()  # K gene symbols in capitals, to find a label's motif; DNase is DNASE
     taught: np.ndarray | None = None  # (N, K) bool: does the label take part in the loss? None: wherever it is known
     sources: tuple[str, ...] = ()  # K words: 'peaks', 'consensus', 'pooled' or 'decoy'
+    summits: np.ndarray | None = None  # (N, S) int32: bp from a window's middle to the nearest summit of S labels; FAR where there is none
+    with_summits: tuple[int, ...] = ()  # the numbers of these labels
 
     def __post_init__(self) -> None:
         self.y = self.y & (self.known if self.taught is None else self.known | self.taught)
@@ -297,7 +302,23 @@ def _with_sites(data: TrainingData, cells: list[str], sites: pd.DataFrame, liste
     before = data.known if data.taught is None else data.taught
     return replace(data, codes=np.r_[data.codes, codes.ravel()], windows=pd.concat([data.windows, windows], ignore_index=True),
                    offset=np.r_[data.offset, low + room], low=np.r_[data.low, low], high=np.r_[data.high, low + 2 * room],
-                   y=np.r_[data.y, y], known=np.r_[data.known, np.zeros_like(y)], taught=np.r_[before, taught])
+                   y=np.r_[data.y, y], known=np.r_[data.known, np.zeros_like(y)], taught=np.r_[before, taught],
+                   summits=np.r_[data.summits, np.full((len(sites), len(data.with_summits)), FAR, np.int32)])
+
+# %% ../nbs/12_training_data.ipynb #12500002
+def to_summit(windows: pd.DataFrame, peaks: pd.DataFrame) -> np.ndarray:
+    "bp from each window's middle to the nearest summit on its chromosome, to the right; (N,) int32, FAR where there is none."
+    middles = pd.DataFrame({"chrom": windows.chrom, "middle": (windows.start + windows.end) // 2}).reset_index(drop=True)
+    found = pd.merge_asof(middles.reset_index().sort_values("middle"), peaks[["chrom", "summit"]].sort_values("summit"),
+                          left_on="middle", right_on="summit", by="chrom", direction="nearest").sort_values("index")
+    return (found.summit - found.middle).fillna(FAR).to_numpy(np.int32)
+
+
+def _summits(directory: Path, tracks: pd.DataFrame, windows: pd.DataFrame, cell: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    "`summits` and `with_summits` of TrainingData: of the cell's own tracks."
+    own = np.flatnonzero((tracks.source == "peaks") & (tracks.cell == cell))
+    away = [to_summit(windows, read_regions(directory / tracks.file.iloc[k], allow_empty=True)) for k in own]
+    return np.stack(away, 1), tuple(int(k) for k in own)
 
 # %% ../nbs/12_training_data.ipynb #fe132ddd
 def _decoys(tracks: pd.DataFrame, cell: str, y: np.ndarray, windows: pd.DataFrame, gc: np.ndarray, stride: int, least: int,
@@ -373,7 +394,7 @@ def load_data(
     tracks = tracks.iloc[chosen].reset_index(drop=True)
     data = TrainingData(codes, windows, offset, low, high, tuple(label_names(tracks)), y[:, chosen], known[:, chosen],
                         tracks.cell.isin([cell, "AnyCell"]).to_numpy(), length, tuple(tracks.target.str.upper()),
-                        None if taught is None else taught[:, chosen], tuple(tracks.source))
+                        None if taught is None else taught[:, chosen], tuple(tracks.source), *_summits(directory, tracks, windows, cell))
     return data if sites is None else _with_sites(data, list(tracks.cell), sites, listed, agreed, options.seed)
 
 # %% ../nbs/12_training_data.ipynb #b9a6eda9
@@ -407,6 +428,16 @@ def draw_epoch(data: TrainingData, negatives: float, jitter: int, seed: int, epo
     rows = epoch_rows(data, negatives, rng, pool, sites)[:most]
     return rows, rng.integers(-jitter, jitter + 1, len(rows)), rng.random(len(rows)) < 0.5
 
+# %% ../nbs/12_training_data.ipynb #12500010
+def labelled_windows(data: TrainingData, rows: np.ndarray) -> pd.DataFrame:
+    "Windows `rows`, with name, the focus cell's labels observed in each, and the digest of its sequence."
+    letters, focus = np.array(list(ALPHABET + "N")), np.flatnonzero(data.focus)
+    windows = data.windows.iloc[rows][["chrom", "start", "end"]].reset_index(drop=True)
+    sequences = ["".join(letters[data.codes[at:at + data.length]]) for at in data.offset[rows]]
+    return windows.assign(name=[window_name(*w) for w in windows.itertuples(index=False)],
+                          labels=[tuple(data.labels[k] for k in focus if data.y[row, k]) for row in rows],
+                          digest=[sequence_digest(s) for s in sequences])
+
 # %% ../nbs/12_training_data.ipynb #61c4d650
 def held_out_windows(data: TrainingData) -> pd.DataFrame:
     """Test windows with a label of the focus cell, as `deepmr.regions.write_windows` takes them.
@@ -417,9 +448,4 @@ def held_out_windows(data: TrainingData) -> pd.DataFrame:
     rows = rows[data.y[rows][:, focus].any(1)]
     if not len(rows):
         raise InputError(f"data: found no window with a label on the test chromosomes {', '.join(TEST)}, expected at least one")
-    windows = data.windows.iloc[rows][["chrom", "start", "end"]].reset_index(drop=True)
-    letters = np.array(list(ALPHABET + "N"))
-    sequences = ["".join(letters[data.codes[at:at + data.length]]) for at in data.offset[rows]]
-    return windows.assign(name=[window_name(*w) for w in windows.itertuples(index=False)],
-                          labels=[tuple(data.labels[k] for k in focus if data.y[row, k]) for row in rows],
-                          digest=[sequence_digest(s) for s in sequences])
+    return labelled_windows(data, rows)

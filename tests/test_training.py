@@ -18,7 +18,7 @@ from deepmr.models import load_model
 from deepmr.networks import ConvNet
 from deepmr.regions import Genome, is_bound, one_hot, read_regions, tile
 from deepmr.training import Recipe, auroc, average_precision, jaspar, label_auroc, predict_logits, train
-from deepmr.training_data import ALL_SOURCES, DataOptions, held_out_windows, load_data, toy_data
+from deepmr.training_data import ALL_SOURCES, FAR, DataOptions, held_out_windows, load_data, toy_data
 
 ROOT = Path(__file__).resolve().parents[1]
 HG19 = ROOT.parent / "shared" / "hg19"
@@ -172,6 +172,34 @@ def test_data_from_a_directory(tmp_path):
     rows = np.arange(len(start))
     want = one_hot([genome.fetch(w.chrom, w.start, w.end) for w in data.windows.itertuples()])
     np.testing.assert_array_equal(data.batch(rows).numpy(), want)
+
+
+@settings(max_examples=10, deadline=None)
+@given(peaks=st.lists(st.tuples(st.sampled_from(["chr1", "chr2", "chr8"]), st.integers(0, 3000), st.integers(1, 400)), min_size=1, max_size=12))
+def test_the_nearest_summit_of_each_window(peaks, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("summits")
+    write_directory(folder)
+    lines = [f"{chrom}\t{start}\t{start + width}\t.\t0\t.\t0\t0\t0\t{width // 3}\n" for chrom, start, width in peaks]
+    (folder / "a.narrowPeak").write_text("".join(lines))
+    data = load_data(folder, min_positives=1)
+    assert data.with_summits == (0,) and data.summits.shape == (len(data.windows), 1)  # of HepG2's own track alone
+    for window, away in zip(data.windows.itertuples(), data.summits[:, 0]):
+        middle = (window.start + window.end) // 2
+        want = [start + width // 3 - middle for chrom, start, width in peaks if chrom == window.chrom]
+        assert abs(away) == min(map(abs, want), default=FAR) and (not want or away in want)
+
+
+def test_asked_for_summits_a_network_ends_as_large_as_without_and_learns_otherwise(toy, trained, tmp_path):
+    pointed = replace(toy, summits=np.where(toy.y[:, :1], 0, FAR), with_summits=(0,))
+    made = train(pointed, tmp_path / "whole", replace(RECIPE, summit=0.3))
+    train(pointed, tmp_path / "killed", replace(RECIPE, summit=0.3), stop_after=3)
+    assert same(made, train(pointed, tmp_path / "killed", replace(RECIPE, summit=0.3)))
+    assert made.labels == trained.labels and made.module.head[4].out_features == 2 and not same(made, trained)
+    assert label_auroc(toy, toy.rows("test"), predict_logits(made.module, toy, toy.rows("test")))[0] > 0.9
+    with pytest.raises(InputError, match=r"summit: found 0\.3 for data without summits"):
+        train(toy, tmp_path / "none", replace(RECIPE, summit=0.3))
+    with pytest.raises(InputError, match="summit: found 2, expected a part of the loss between 0 and 1"):
+        train(pointed, tmp_path / "none", replace(RECIPE, summit=2))
 
 
 def test_a_directory_without_data_says_so(tmp_path):

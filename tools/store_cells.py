@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from deepmr.regions import write_windows
-from deepmr.training_data import load_data
+from deepmr.training_data import labelled_windows, load_data
 
 CELLS = ("K562", "GM12878", "HeLa-S3")
 
@@ -23,11 +23,10 @@ CELLS = ("K562", "GM12878", "HeLa-S3")
 def training_windows(data_at: Path, cell: str, path: Path) -> None:
     "Write the training windows that are open in the cell, and as many others."
     data, rng = load_data(data_at, cell), np.random.default_rng(0)
-    rows, own = data.rows("train"), np.flatnonzero(data.focus)
+    rows = data.rows("train")
     opened = data.y[rows, data.labels.index(f"{cell}_DNase_None")]
     chosen = np.sort(np.r_[rows[opened], rng.choice(rows[~opened], opened.sum(), replace=False)])
-    table = data.windows.iloc[chosen][["chrom", "start", "end"]].reset_index(drop=True)
-    write_windows(table.assign(labels=[tuple(data.labels[k] for k in own if data.y[row, k]) for row in chosen]), path)
+    write_windows(labelled_windows(data, chosen), path)
 
 
 def deepmr(*options: str | Path) -> None:
@@ -52,7 +51,8 @@ def main(data: str = "../shared/hg19", results: str = "results/cells", windows: 
             shutil.copy(work / "run" / "table1.csv", stored / f"{cell}.csv")
             record = json.loads((work / "run" / "run.json").read_text())
             command = re.sub(r"\S*/", "", record["command"].replace("--out " + str(work / "run"), "--out DIR"))
-            (stored / f"{cell}.json").write_text(json.dumps({"command": command, "versions": record["versions"]}, indent=1) + "\n")
+            kept = {"command": command, "model_sha256": record["model_sha256"], "versions": record["versions"]}
+            (stored / f"{cell}.json").write_text(json.dumps(kept, indent=1) + "\n")
         print(f"{cell}: {stored / cell}.csv", flush=True)
 
 

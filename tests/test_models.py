@@ -1,5 +1,6 @@
 """Models from elsewhere: layouts, DeepSEA, Kipoi, weights that must not run code, and labels that stand several times."""
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -728,3 +729,12 @@ def test_a_number_with_a_zero_before_it_is_no_column():
     for text in ("01", "02", "00"):
         with pytest.raises(InputError, match=f"^label: found '{text}', which model"):
             model.index(text)
+
+
+def test_stored_results_are_of_the_networks_that_ship_and_hold_no_path_of_a_machine():
+    root = Path(__file__).resolve().parents[1]
+    table1, four_hundred = (json.loads((root / "results" / name / "run.json").read_text()) for name in ("hepg2", "four_hundred"))
+    shipped = hashlib.sha256((root / "deepmr" / "data" / "hepg2.safetensors").read_bytes()).hexdigest()
+    assert table1["weights_sha256"] == [shipped] and four_hundred["weights_sha256"] == table1["model_sha256"]
+    files = [*(root / "results").rglob("*.json"), *(root / "benchmarks" / "results").glob("*.json")]
+    assert not [path for path in files if re.search(r"/(home|root|Users|work|tmp)/", path.read_text())]

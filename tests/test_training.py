@@ -18,11 +18,12 @@ from deepmr.models import load_model
 from deepmr.networks import ConvNet
 from deepmr.regions import Genome, is_bound, one_hot, read_regions, tile
 from deepmr.training import Recipe, auroc, average_precision, jaspar, label_auroc, predict_logits, train
-from deepmr.training_data import ALL_SOURCES, FAR, DataOptions, held_out_windows, load_data, toy_data
+from deepmr.training_data import ALL_SOURCES, DataOptions, held_out_windows, load_data, toy_data
 
 ROOT = Path(__file__).resolve().parents[1]
 HG19 = ROOT.parent / "shared" / "hg19"
 DATA = ROOT / "deepmr" / "data"
+FAR = 10**9  # bp: no summit on the chromosome
 SMALL = dict(channels=[16, 16], kernels=[8, 3], pools=[4, 2], conv_dropout=[0.1, 0.1], hidden=16, hidden_dropout=0.2,
              length=120)
 RECIPE = Recipe(epochs=10, batch_size=32, rate=0.01, negatives=1.0, jitter=0, decay=0.9, block=0, motifs={}, architecture=SMALL)

@@ -57,17 +57,12 @@ def known_tracks(tracks: pd.DataFrame, chrom: pd.Series) -> np.ndarray:
 # %% ../nbs/12_training_data.ipynb #bf3d7cfe
 _ONE_HOT = np.eye(5, 4, dtype=np.float32)  # the fifth row, for N, is zero
 _COMPLEMENT = np.array([3, 2, 1, 0, 4], np.int8)
-
-# %% ../nbs/12_training_data.ipynb #afcd1fe7
 FAR = 10**9  # bp: no summit on the chromosome
 
-
+# %% ../nbs/12_training_data.ipynb #afcd1fe7
 @dataclass
 class TrainingData:
-    """Windows, their place in one long array of base codes, and their labels.
-
-    `known` says what a network is judged by, `taught` what it learns from. `y` is False where a label is neither.
-    """
+    "Windows, their place in one long array of base codes, and their labels. `known` is what a network is judged by, `taught` what it learns from."
 
     codes: np.ndarray  # (B,) int8: all segments end to end, 0-3 = ACGT, 4 = anything else
     windows: pd.DataFrame  # chrom, start, end of N windows
@@ -75,7 +70,7 @@ class TrainingData:
     low: np.ndarray  # (N,) first beginning that stays within its segment
     high: np.ndarray  # (N,) and the last
     labels: tuple[str, ...]  # K names
-    y: np.ndarray  # (N, K) bool: does the window carry the label?
+    y: np.ndarray  # (N, K) bool: does the window carry the label? False where that is neither known nor taught
     known: np.ndarray  # (N, K) bool: is it known whether it does?
     focus: np.ndarray  # (K,) bool: the labels of the cell line the model is for
     length: int = 1000  # bp

@@ -123,6 +123,8 @@ _CHROM, _START, _END = {"chrom", "chr", "chromosome"}, {"start", "chromstart"}, 
 
 def _header(line: str) -> tuple[str, ...]:
     "Names of columns in lower case, if a line gives them, with or without # before; else ()."
+    if "start" not in line.lower():  # nearly every line; a file may begin with millions of comments
+        return ()
     names = tuple(f.lower() for f in _split(line.removeprefix("#")))
     return names if len(names) > 2 and names[0] in _CHROM and names[1] in _START and names[2] in _END else ()
 

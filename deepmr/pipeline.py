@@ -408,7 +408,10 @@ def _by_cluster(client: Any, p: Plan, left: Sequence[int], execution: Execution)
     from distributed.comm import CommClosedError
 
     def room() -> int:
-        return max(2 * sum(client.nthreads().values()), MIN_IN_FLIGHT)
+        try:
+            return max(2 * sum(client.nthreads().values()), MIN_IN_FLIGHT)
+        except OSError as error:  # a scheduler that does not answer any more
+            raise CommClosedError(str(error)) from None
 
     where, kept = f"scheduler {client.scheduler.address}", "finished windows are kept, continue with the same command"
     if left and not client.nthreads():

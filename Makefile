@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help table1 check test zoo wheel-check notebooks faults docs links readme clean
+.PHONY: help table1 check test test-long zoo wheel-check notebooks faults docs links readme clean
 
 help:
 	@echo "Every target first sets up what it needs in $(VENV)."
@@ -31,7 +31,8 @@ help:
 	@echo ""
 	@echo "To work on deepmr:"
 	@echo "  make check        check the code without running it: ruff, mypy (seconds)"
-	@echo "  make test         make check, then run all notebooks and tests (minutes); fails if the tests run less than 90 % of deepmr/"
+	@echo "  make test         make check, then run notebooks and tests (minutes); fails if the tests run less than 90 % of deepmr/"
+	@echo "  make test-long    the tests and notebooks that take longest: clusters, killed runs, trainings, coverage of intervals (minutes)"
 	@echo "  make zoo          run the tests of networks whose packages want an environment of their own, in $(ZOO)"
 	@echo "  make wheel-check  build the wheel, install it in an empty environment, run the main job there"
 	@echo "  make notebooks    run all notebooks and save their outputs"
@@ -66,7 +67,10 @@ check: $(VENV)/dev
 # Coverage counts the tests in tests/ alone, because notebooks run their own cells and not deepmr/*.py. Some tests read reference files in
 # ../shared. Where these are missing, the share is printed but sets no limit.
 test: check
-	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov $(if $(wildcard ../shared),,--cov-fail-under=0)
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not long" --cov $(if $(wildcard ../shared),,--cov-fail-under=0)
+
+test-long: $(VENV)/dev
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m long
 
 $(ZOO)/made: $(VENV)/dev tools/zoo.sh constraints.txt
 	@echo "setting up $(ZOO) ..."

@@ -966,6 +966,7 @@ def test_raps_with_covariance_is_raps_of_rotated_data(loss):
     same([a.estimate - c, a.se, a.diagnostics['tau2']], [b.estimate, b.se, b.diagnostics['tau2']], loss, 1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('n, tau, reps', [(10, 0, 300), (10, 0.15, 500), (28, 0, 300), (28, 0.15, 300), (3000, 0.15, 30)])
 def test_raps_covers_in_its_own_model(n, tau, reps):
     "The fit knows whether there is over-dispersion, not how much. Ten mutations are few to learn that from: the normal interval fails there."

@@ -42,8 +42,11 @@ def copied(work: Path, *names: str) -> Path:
 NBDEV_NEEDS = ("nbs", "deepmr", "pyproject.toml", "settings.ini", "README.md", "setup.py")
 
 
+LONG = ("A4_your_own_cell_line", "T5_splicing")  # both train networks
+
+
 @pytest.mark.filterwarnings("ignore:model .* computed in full")  # a warning that some notebooks show
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("notebook", [pytest.param(p, marks=[pytest.mark.long] * (p.stem in LONG), id=p.stem) for p in NOTEBOOKS])
 def test_notebook_runs(notebook, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     passed, _ = run_notebook(notebook, skip_flags=NBDEV["tst_flags"].split(), basepath=ROOT)

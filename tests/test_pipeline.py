@@ -68,6 +68,7 @@ def test_processes_give_the_bytes_of_one(named, toy_files, monkeypatch):
         assert (toy_files / "one" / name).read_bytes() == (toy_files / "two" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_no_process_outlives_a_killed_run(named, toy_files):
     run(named, toy_files / "whole", quietly(workers=1))
     command = [sys.executable, "-m", "deepmr.cli", "table1", "--model", named.model, "--outcome", named.outcome, "--regions",
@@ -99,6 +100,7 @@ run(toy_experiment(toy_model(), Path({files!r}), draws=30), {out!r}, Execution(a
 """
 
 
+@pytest.mark.long
 def test_sigkill_at_any_moment_and_continue(toy, toy_files):
     whole = run(toy_experiment(toy, toy_files, draws=30), toy_files / "whole", quiet)
     out, rng, kills = toy_files / "killed", np.random.default_rng(0), 0
@@ -464,6 +466,7 @@ print(len(run(Experiment(model={model!r}, outcome="X_DNase_None", regions={regio
 """
 
 
+@pytest.mark.long
 def test_a_script_without_the_guard_is_told_of_it(named, toy_files):
     out = toy_files / "run"
     script = UNGUARDED.format(model=named.model, regions=named.regions, genome=named.genome, out=str(out))
@@ -491,6 +494,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers, engine", [(1, "auto"), (1, "naive"), (2, "auto")])
 def test_ctrl_c_ends_a_run_soon_and_says_how_to_go_on(named, toy_files, workers, engine):
     out = toy_files / "run"

@@ -120,6 +120,7 @@ def rounds(tmp_path_factory):
     return out, simulate(["none"], 3, out, execution=ONE, **SMALL)
 
 
+@pytest.mark.long
 def test_network_error_widens_every_interval(rounds):
     chosen = rounds[1][rounds[1].source.eq("ensemble") & rounds[1].local.eq("bootstrap")].set_index(["meta", "round"])
     width = chosen.ci_high - chosen.ci_low
@@ -129,6 +130,7 @@ def test_network_error_widens_every_interval(rounds):
     assert two.coverage >= dl.coverage and two.sign_errors == 0 and two.answers == two.rounds == 3
 
 
+@pytest.mark.long
 def test_finished_rounds_are_kept_and_other_options_refused(rounds):
     out, first = rounds
     (out / "rounds" / "none_001.json").unlink()
@@ -143,6 +145,7 @@ def test_finished_rounds_are_kept_and_other_options_refused(rounds):
         simulate(["none"], 3, out, seed=1, **SMALL)
 
 
+@pytest.mark.long
 def test_rounds_shared_out_are_those_of_one_machine(tmp_path):
     options = dict(execution=ONE, n_windows=6)
     whole = simulate(["members"], 2, tmp_path / "whole", **options)
@@ -201,6 +204,7 @@ def test_stored_rounds_of_estimands():
         assert some.pairs.sum() >= 100 and 0.9 <= np.sqrt((some.replicate_z**2).mean()) <= 1.1
 
 
+@pytest.mark.long
 def test_stored_rounds_grow_and_none_is_there_twice(tmp_path):
     for start, stop in ((0, 2), (1, 3)):
         simulate(["members"], stop, tmp_path / str(stop), execution=ONE, start=start, n_windows=5)

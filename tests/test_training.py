@@ -218,6 +218,7 @@ def test_a_directory_without_data_says_so(tmp_path):
     assert stopped.exit_code == 2 and "tracks.tsv, expected a table of the tracks" in stopped.output
 
 
+@pytest.mark.long
 def test_the_command_trains_members_that_can_be_asked_together(tmp_path):
     pytest.importorskip("pyjaspar")
     write_directory(tmp_path, 120_000)

@@ -495,6 +495,7 @@ def test_enformer_in_small():
     assert size > 1e-5 and error < 1e-3
 
 
+@pytest.mark.long
 def test_borzoi_in_small():
     borzoi_pytorch = need("borzoi_pytorch", "the extra zoo")
     from borzoi_pytorch.config_borzoi import BorzoiConfig

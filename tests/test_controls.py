@@ -340,6 +340,7 @@ def at_sites():
     return effects, dict.fromkeys(names[:3], motif)
 
 
+@pytest.mark.long
 def test_of_two_that_read_a_site_the_one_that_opens_stands(at_sites):
     effects, motifs = at_sites
     a, b, c = (causal_effect(effects, name, motif, rivals=motifs) for name, motif in motifs.items())

@@ -345,6 +345,7 @@ def test_an_operation_that_fails_in_a_draw_is_named(monkeypatch):
     np.testing.assert_array_equal(got.effects, want.effects)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["one network", "three members"])
 @pytest.mark.parametrize("scale", ["log-odds", "probability", None])
 def test_one_call_from_effects_gives_the_row_of_the_table(kind, scale, toy_files):

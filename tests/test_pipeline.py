@@ -791,6 +791,7 @@ def test_direct_effects_are_those_of_a_joint_regression(toy, toy_files):
         assert row.se > 0 and row.conditional_f > 0
 
 
+@pytest.mark.long
 def test_protocols_and_directions_on_the_command_line(hg19, tmp_path):
     options = ["table1", "--exposures", "HepG2_CTCF_None,HepG2_HNF4A_None", "--windows", "2", "--draws", "4", "--protocol", "masks,paper",
                "--directions", "--out", str(tmp_path / "run"), "--genome", str(hg19 / "hg19_segments.fa.gz")]
@@ -839,6 +840,7 @@ def test_the_default_experiment_is_all_factors_on_dnase_on_held_out_chromosomes(
     assert all(e in labels[n] for n, es in zip(p.windows.name, p.windows.exposures) for e in es) and drawn.max() == 25
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [{}, {"seed": 3}, {"windows": 60}])
 def test_the_sequence_that_ships_is_what_the_genome_gives(hg19, change):
     ours, theirs = (plan(Experiment(genome=genome, **change), quiet) for genome in (None, str(hg19 / "hg19_segments.fa.gz")))
@@ -872,6 +874,7 @@ def test_table1_command_on_real_windows(hg19, tmp_path):
     assert record["experiment"]["seed"] == 0 and len(record["model_sha256"]) == 64 and "torch" in record["versions"]
 
 
+@pytest.mark.long
 def test_without_sequence_and_network_windows_are_evolved_and_called_so(tmp_path, monkeypatch):
     monkeypatch.setattr("deepmr.regions.shipped_bases", lambda *where: None)
     done = CliRunner().invoke(app, ["table1", "--exposures", "HepG2_CTCF_None", "--windows", "1", "--draws", "2", "--out",

@@ -305,6 +305,7 @@ def test_the_shipped_card_and_metrics_agree():
     assert {k for k, v in model.label_warnings.items() if "weak_label" in v} == weak
 
 
+@pytest.mark.long
 def test_the_shipped_weights_reproduce_the_stored_metrics():
     if not HG19.is_dir():
         pytest.skip("needs ../shared/hg19")

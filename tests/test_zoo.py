@@ -231,6 +231,7 @@ def two_files(request, tmp_path):
     return specs, nets
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:model .* computed in full from cat on")  # Keras: a flattened map beside a maximum
 def test_networks_in_files_are_asked_from_the_shell(two_files, toy_files):
     specs, nets = two_files

@@ -32,7 +32,7 @@ help:
 	@echo "To work on deepmr:"
 	@echo "  make check        check the code without running it: ruff, mypy (seconds)"
 	@echo "  make test         make check, then run notebooks and tests (minutes); fails if the tests run less than 90 % of deepmr/"
-	@echo "  make test-long    the tests and notebooks that take longest: clusters, killed runs, trainings, coverage of intervals (minutes)"
+	@echo "  make test-long    the tests and notebooks that take longest: killed runs, trainings, coverage of intervals (minutes)"
 	@echo "  make zoo          run the tests of networks whose packages want an environment of their own, in $(ZOO)"
 	@echo "  make wheel-check  build the wheel, install it in an empty environment, run the main job there"
 	@echo "  make notebooks    run all notebooks and save their outputs"

@@ -17,7 +17,6 @@ from deepmr.networks import save_model
 from deepmr.pipeline import run
 
 distributed = pytest.importorskip("distributed")
-pytestmark = pytest.mark.long
 quiet = Execution(announce=lambda line: None)
 
 

@@ -407,17 +407,17 @@ def _by_cluster(client: Any, p: Plan, left: Sequence[int], execution: Execution)
     from distributed import KilledWorker
     from distributed.comm import CommClosedError
 
-    def room() -> int:
+    def threads() -> int:
         try:
-            return max(2 * sum(client.nthreads().values()), MIN_IN_FLIGHT)
+            return sum(client.nthreads().values())
         except OSError as error:  # a scheduler that does not answer any more
             raise CommClosedError(str(error)) from None
 
     where, kept = f"scheduler {client.scheduler.address}", "finished windows are kept, continue with the same command"
-    if left and not client.nthreads():
-        execution.announce(f"{where}: no worker yet, waiting for one …")
     try:
-        yield from _by_executor(client.get_executor(pure=False), p, left, execution.device, room)
+        if left and not threads():
+            execution.announce(f"{where}: no worker yet, waiting for one …")
+        yield from _by_executor(client.get_executor(pure=False), p, left, execution.device, lambda: max(2 * threads(), MIN_IN_FLIGHT))
     except InputError as error:
         raise InputError(f"{where}: a worker says: {error}") from None
     except KilledWorker:

@@ -309,11 +309,20 @@ def to_summit(windows: pd.DataFrame, peaks: pd.DataFrame) -> np.ndarray:
     return (found.summit - found.middle).fillna(FAR).to_numpy(np.int32)
 
 
-def _summits(directory: Path, tracks: pd.DataFrame, windows: pd.DataFrame, cell: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    "`summits` and `with_summits` of TrainingData: of the cell's own tracks."
-    own = np.flatnonzero((tracks.source == "peaks") & (tracks.cell == cell))
-    away = [to_summit(windows, read_regions(directory / tracks.file.iloc[k], allow_empty=True)) for k in own]
-    return np.stack(away, 1), tuple(int(k) for k in own)
+def _has_summits(tracks: pd.DataFrame, cell: str) -> pd.Series:
+    "Which tracks are the cell's own, with summits."
+    return (tracks.source == "peaks") & (tracks.cell == cell)
+
+
+def _observed(directory: Path, tracks: pd.DataFrame, windows: pd.DataFrame, cell: str) -> tuple[np.ndarray, np.ndarray]:
+    "y (N, tracks), and bp to the nearest summit (N, S) of the tracks that have them, in their order. Each file is read once."
+    bound, away = [], []
+    for file, pointed in zip(tracks.file, _has_summits(tracks, cell)):
+        peaks = read_regions(directory / file, allow_empty=True)
+        bound.append(is_bound(windows, peaks))
+        if pointed:
+            away.append(to_summit(windows, peaks))
+    return np.stack(bound, 1), np.stack(away, 1)
 
 # %% ../nbs/12_training_data.ipynb #fe132ddd
 def _decoys(tracks: pd.DataFrame, cell: str, y: np.ndarray, windows: pd.DataFrame, gc: np.ndarray, stride: int, least: int,
@@ -377,7 +386,7 @@ def load_data(
     sites = _read_sites(directory / options.sites, cell) if options.sites else None
     codes, windows = place_windows(Genome(fasta[0]), length, stride)
     offset, low, high = (windows.pop(c).to_numpy() for c in ("offset", "low", "high"))
-    y = np.stack([is_bound(windows, read_regions(directory / f, allow_empty=True)) for f in tracks.file], 1)
+    y, summits = _observed(directory, tracks, windows, cell)
     y &= (known := known_tracks(tracks, windows.chrom))
     tracks, y, known = _add_made_labels(tracks, y, known, windows, _gc(codes, offset, length), cell, stride, min_positives, options)
     taught, train = None, split_of(windows.chrom) == "train"
@@ -389,7 +398,8 @@ def load_data(
     tracks = tracks.iloc[chosen].reset_index(drop=True)
     data = TrainingData(codes, windows, offset, low, high, tuple(label_names(tracks)), y[:, chosen], known[:, chosen],
                         tracks.cell.isin([cell, "AnyCell"]).to_numpy(), length, tuple(tracks.target.str.upper()),
-                        None if taught is None else taught[:, chosen], tuple(tracks.source), *_summits(directory, tracks, windows, cell))
+                        None if taught is None else taught[:, chosen], tuple(tracks.source), summits,
+                        tuple(np.flatnonzero(_has_summits(tracks, cell)).tolist()))
     return data if sites is None else _with_sites(data, list(tracks.cell), sites, listed, agreed, options.seed)
 
 # %% ../nbs/12_training_data.ipynb #b9a6eda9

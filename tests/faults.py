@@ -1,7 +1,7 @@
 """Everything that can be wrong with what the program is given, as files, command lines and calls.
 
 `tests/faults.csv` says how each ends: the exit code, the argument that is named, the kind of fault, and the words that must be quoted.
-It holds no sentence, so a message can be reworded without touching the table. `test_faults.py` compares.
+`test_faults.py` compares, also the sentence: write the table again after a message is reworded.
 
     python tests/faults.py [INPUT ...]        write the table again, or the rows of some inputs; read the difference before you keep it
 

@@ -290,10 +290,11 @@ def do_window(job: Job, row: pd.Series, codes: np.ndarray, sites: Sites, asked: 
     return worker(row, codes_to_one_hot(codes), unpacked(sites, len(codes)), 1, asked=asked)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d10009
-def bounded_map(executor: Executor, function: Callable[[Any], Any], items: Iterable[Any], room: Callable[[], int]) -> Generator[Any]:
+def bounded_map(executor: Executor, function: Callable[[Any], Any], items: Iterable[Any], room: Callable[[], int],
+                every: float | None = None) -> Generator[Any]:
     """`function(item)` of each item by an executor, each result as it comes back.
 
-    At most `room()` items are out at a time, and no more of `items` is read than that.
+    At most `room()` items are out at a time, and no more of `items` is read than that. While none comes back, `room()` is asked every so many seconds.
     """
     waiting: set[Any] = set()
     rest = iter(items)
@@ -301,7 +302,7 @@ def bounded_map(executor: Executor, function: Callable[[Any], Any], items: Itera
         waiting |= {executor.submit(function, item) for item in itertools.islice(rest, max(room() - len(waiting), 0))}
         if not waiting:
             return
-        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        done, waiting = wait(waiting, every, return_when=FIRST_COMPLETED)
         while done:
             yield done.pop().result()
 
@@ -316,11 +317,12 @@ class _Call:
         return self.call
 
 
-def _by_executor(executor: Executor, p: Plan, left: Sequence[int], device: str, room: Callable[[], int]) -> Generator[WindowResult]:
+def _by_executor(executor: Executor, p: Plan, left: Sequence[int], device: str, room: Callable[[], int],
+                 every: float | None = None) -> Generator[WindowResult]:
     "Windows in other processes, each as it comes back."
     job, sites = _job(p, device), own_sites(p, left)
     calls = (pickle.dumps(_Call(do_window, job, p.windows.iloc[i], p.codes[i], sites[i], p.asked[i] if p.asked else None)) for i in left)
-    return bounded_map(executor, pickle.loads, calls, room)
+    return bounded_map(executor, pickle.loads, calls, room, every)
 
 # %% ../nbs/08d_pipeline.ipynb #c0d20002
 GUARD = 'expected a script that calls deepmr under `if __name__ == "__main__":`, since each process reads the script again; or use one worker'
@@ -377,6 +379,7 @@ def _by_processes(p: Plan, left: Sequence[int], device: str, workers: int) -> Ge
 
 # %% ../nbs/08d_pipeline.ipynb #58eff91a
 SCHEDULER_TIMEOUT_S = 5  # how long a scheduler may take to answer
+ASK_AGAIN_S = 10  # how often a cluster that sends nothing back is asked for its workers
 MIN_IN_FLIGHT = 16  # windows handed out at least, so that a cluster that grows with its work sees some
 
 # %% ../nbs/08d_pipeline.ipynb #c0d1000b
@@ -407,17 +410,21 @@ def _by_cluster(client: Any, p: Plan, left: Sequence[int], execution: Execution)
     from distributed import KilledWorker
     from distributed.comm import CommClosedError
 
-    def threads() -> int:
+    def room() -> int:
+        nonlocal staffed
         try:
-            return sum(client.nthreads().values())
+            threads = sum(client.nthreads().values())
         except OSError as error:  # a scheduler that does not answer any more
             raise CommClosedError(str(error)) from None
+        if staffed and not threads:
+            execution.announce(f"{where}: no worker, waiting for one …")
+        staffed = threads > 0
+        return max(2 * threads, MIN_IN_FLIGHT)
 
     where, kept = f"scheduler {client.scheduler.address}", "finished windows are kept, continue with the same command"
+    staffed = bool(left)  # until it is asked; a run that is done needs no worker
     try:
-        if left and not threads():
-            execution.announce(f"{where}: no worker yet, waiting for one …")
-        yield from _by_executor(client.get_executor(pure=False), p, left, execution.device, lambda: max(2 * threads(), MIN_IN_FLIGHT))
+        yield from _by_executor(client.get_executor(pure=False), p, left, execution.device, room, ASK_AGAIN_S)
     except InputError as error:
         raise InputError(f"{where}: a worker says: {error}") from None
     except KilledWorker:

@@ -142,6 +142,26 @@ def test_a_scheduler_that_is_lost_loses_no_finished_window(named, toy_files):
     assert not differing(toy_files / "one", toy_files / "run") and seen[0] > 30 * (kept - 1)
 
 
+def test_a_run_that_loses_its_last_worker_says_so_and_goes_on_with_the_next(named, toy_files):
+    run(named, toy_files / "one", quietly(workers=1))
+    left, waited = [], []
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as shrinking:
+
+        def leave(done, total, window):
+            if not left:
+                left.append(done)
+                shrinking.scale(0)
+
+        def hire(line):
+            if "no worker" in line:
+                waited.append(line)
+                shrinking.scale(1)
+
+        run(named, toy_files / "many", Execution(scheduler=shrinking.scheduler_address, announce=hire, progress=leave))
+    assert left == [30] and waited == [f"scheduler {shrinking.scheduler_address}: no worker, waiting for one …"]
+    assert not differing(toy_files / "one", toy_files / "many")
+
+
 DIES = """
 import os
 import deepmr.pipeline

@@ -132,9 +132,7 @@ def own_site_estimate(xy: np.ndarray, xx: np.ndarray, enrichment: np.ndarray, le
 # %% ../nbs/07c_own_sites.ipynb #7c000008
 def factor_of(label: str) -> str:
     "The factor that a label is about: the middle of `CELL_FACTOR_TREATMENT`, else the whole label, in capitals."
-    plain = label.split("#")[0].upper()
-    parts = plain.split("_")
-    return parts[1] if len(parts) > 2 else plain
+    return short(label.split("#")[0]).upper()
 
 # %% ../nbs/07c_own_sites.ipynb #d80400dc
 def motif_of(label: str, motifs: Mapping[str, np.ndarray]) -> np.ndarray | None:

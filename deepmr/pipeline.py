@@ -294,7 +294,7 @@ def bounded_map(executor: Executor, function: Callable[[Any], Any], items: Itera
                 every: float | None = None) -> Generator[Any]:
     """`function(item)` of each item by an executor, each result as it comes back.
 
-    At most `room()` items are out at a time, and no more of `items` is read than that. While none comes back, `room()` is asked every so many seconds.
+    At most `room()` items are out at a time, and no more of `items` is read than that. `room()` is asked `every` so many seconds, too.
     """
     waiting: set[Any] = set()
     rest = iter(items)

@@ -321,7 +321,7 @@ def _counted(unit: str, leave: bool = True) -> Iterator[Callable[[int, int], Non
     "A progress bar of units done, as a function of how many are, and of how many in all."
     from tqdm import tqdm
 
-    with tqdm(unit=unit, file=sys.stderr, leave=leave) as bar:
+    with tqdm(unit=unit, file=sys.stderr, leave=leave, delay=1e-6) as bar:  # none before the first unit, as where the question is refused
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)

@@ -446,7 +446,7 @@ def _making(header: Mapping[str, str], data: Mapping[str, Any], metrics: pd.Data
                       "chromosomes." if recipe["block"] else "It learns from all training chromosomes.",
             "validation": ", ".join(f"{v:.3f} (epoch {int(e)})" for v, e in zip(best.validation, best.epoch)),
             "read": ", of which the middle is read," if config.get("crop") else "",
-            "summits": f"- Besides, with {recipe['summit']:.0%} of their weight: is a summit of a track with summits within 75 bp of the crop's middle? "
+            "summits": f"- Besides, with {recipe['summit']:.0%} of their weight: does a track's summit lie within 75 bp of the crop's middle? "
                        "Asked in training alone.\n" if recipe.get("summit") else "",
             "half": ", convolutions in bfloat16" if recipe["half"] else "", "of_mean": "of the networks' mean; " if n > 1 else "",
             "mean": (metrics.mean_prediction / metrics.prevalence).median()}

@@ -36,14 +36,15 @@ ARCHITECTURE = dict(channels=[256, 160, 160], kernels=[20, 6, 4], pools=[8, 4, 2
 
 # %% ../nbs/12b_training.ipynb #7b53e7b1
 class FirstBlock(torch.autograd.Function):
-    "Convolution of one-hot DNA, max-pooling and ReLU in bfloat16: one product for each position in a pool, and their maximum."
+    "Convolution of one-hot DNA, max-pooling and ReLU as one product for each position in a pool, and their maximum. half: in bfloat16."
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pool: int, at_once: int = 16) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pool: int, half: bool, at_once: int = 8) -> torch.Tensor:
         "x (N, 4, L), weight (C, 4, k), bias (C,) to (N, positions, C)."
         (n, _, length), (c, _, k) = x.shape, weight.shape
-        places, x = (length - k + 1) // pool, x.transpose(1, 2).to(torch.bfloat16).contiguous()
-        w, b = weight.detach().transpose(1, 2).reshape(c, -1).to(torch.bfloat16), bias.detach().to(torch.bfloat16)
+        dtype = torch.bfloat16 if half else torch.float32
+        places, x = (length - k + 1) // pool, x.transpose(1, 2).to(dtype).contiguous()
+        w, b = weight.detach().transpose(1, 2).reshape(c, -1).to(dtype), bias.detach().to(dtype)
         tops, ctx.kept = [], []
         for i in range(0, n, at_once):  # as much as stays in the processor's cache
             part = x[i:i + at_once]
@@ -65,7 +66,7 @@ class FirstBlock(torch.autograd.Function):
         for (words, h), part, highest in zip(ctx.kept, g.split(ctx.at_once), top.split(ctx.at_once)):
             weight += back(part.expand(h.shape), h.sub_(highest), -1e-30).view(-1, top.shape[2]).T @ words
         ctx.kept = []
-        return None, weight.view(len(weight), ctx.k, 4).transpose(1, 2), g.sum((0, 1), dtype=torch.float32), None, None
+        return None, weight.view(len(weight), ctx.k, 4).transpose(1, 2), g.sum((0, 1), dtype=torch.float32), None, None, None
 
 # %% ../nbs/12b_training.ipynb #b403dd14
 def fast_logits(net: ConvNet, x: torch.Tensor, half: bool = False) -> torch.Tensor:
@@ -74,7 +75,8 @@ def fast_logits(net: ConvNet, x: torch.Tensor, half: bool = False) -> torch.Tens
     block: Any = FirstBlock.apply
     conv, relu, pool, dropout = layers[:4]
     x = x[:, :, net.crop]
-    first = block(x, conv.weight, conv.bias, pool.kernel_size).transpose(1, 2) if half else relu(pool(conv(x)))
+    training = half or torch.is_grad_enabled()
+    first = block(x, conv.weight, conv.bias, pool.kernel_size, half).transpose(1, 2) if training else relu(pool(conv(x)))
     y = dropout(first)
     for i in range(4, len(layers), 4):
         conv, relu, pool, dropout = layers[i:i + 4]

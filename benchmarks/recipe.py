@@ -22,11 +22,12 @@ from deepmr.training import Recipe, first_motifs, label_auroc, predict_logits, t
 from deepmr.training_data import ALL_SOURCES, load_data
 
 RESULTS = Path(__file__).parent / "results" / "recipe.csv"
-VARIANTS = {  # what differs from Recipe(); under "data" what differs from the data
+BASE = {"summit": 0.0, "architecture": Recipe().architecture | {"crop": 800}}  # before the last two variants
+VARIANTS = {  # what differs from that; under "data" what differs from the data
     "recipe": {},
     "own motif starts at random": {"trust": 0.0},
     "own motif starts at one log ratio": {"trust": 1.0},
-    "no skip": {"architecture": Recipe().architecture | {"motif_skip": 0}},
+    "no skip": {"architecture": BASE["architecture"] | {"motif_skip": 0}},
     "no motifs": {"motifs": {}},
     "as many unlabelled windows": {"negatives": 1.0},
     "absent peaks are negatives": {"data": {"taught": None}},  # what `in_loss` leaves out of the loss takes part
@@ -60,7 +61,7 @@ def main():
     for name in options.only:
         folder = options.out / name.replace(" ", "_")
         if not (folder / "judged.csv").exists():
-            changes = {"epochs": 1, "windows": options.windows, "motifs": motifs, "data": {}} | VARIANTS[name]
+            changes = {"epochs": 1, "windows": options.windows, "motifs": motifs, "data": {}} | BASE | VARIANTS[name]
             taught, recipe = replace(data, **changes.pop("data")), Recipe(**changes)
             execution = Execution(announce=lambda line, name=name: print(name, line, flush=True))
             train(taught, folder, recipe, seed=options.seed, name="net", execution=execution)

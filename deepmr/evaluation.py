@@ -368,7 +368,7 @@ def _motifs_markdown(planted: pd.DataFrame) -> str:
 # %% ../nbs/12c_evaluation.ipynb #ccc2a1b0
 _CARD_MAKING = """# Model card: {name}
 
-{members} of DeepSEA's form: 1,000 bp of DNA, of which the middle is read, to {n_labels} probabilities. {n_focus} of them are {cell}'s: {peaks}
+{members} of DeepSEA's form: 1,000 bp of DNA{read} to {n_labels} probabilities. {n_focus} of them are {cell}'s: {peaks}
 tracks with summits, {consensus} factors of ENCODE's consensus peaks, {pooled} factors with few peaks pooled over cells (`AnyCell_`). {n_decoys}
 more are decoys, random parts of its open windows that mean nothing. The other {n_others} are tracks of other cells. Made to be mutated. It is not
 a clinical tool and says nothing about a person's variants.
@@ -396,7 +396,7 @@ Best of {epochs} epochs by mean AUROC on chr16: {validation}.
   version that ranks its training windows best (Rauluseviciute et al. 2024, doi:10.1093/nar/gkad1059; CC BY 4.0).
 - An epoch: all windows with any label and {negatives} times as many without; crops moved by up to {jitter} bp; either strand.
 - Masked cross-entropy, {cell} {share:.0%} of the weight, its DNase more; a label's positives count as the root of their number.
-- AdamW, one-cycle rate, moving average of the weights{half}.
+{summits}- AdamW, one-cycle rate, moving average of the weights{half}.
 - Sampling distorts probabilities, so output biases were corrected on windows in their natural mix that the network had not learnt from. On
   the test chromosomes the mean prediction is {mean:.2f} times the share of positives (median over {cell}'s labels).
 """
@@ -439,12 +439,15 @@ al. 2020 (sites), JASPAR (motifs, CC BY 4.0).
 def _making(header: Mapping[str, str], data: Mapping[str, Any], metrics: pd.DataFrame, log: pd.DataFrame) -> dict[str, Any]:
     "What the first part of the card says: from the file's header, the counts of the data, and the log."
     recipe, best = json.loads(header["recipe"]), log.loc[log.groupby("member").validation.idxmax()]
-    n = len(best)
+    n, config = len(best), json.loads(header["config"])
     return {"name": header["name"], "config": header["config"], "command": header["command"], **data, **recipe, "epochs": int(log.epoch.max()),
             "members": f"{n} convolutional networks, whose mean is the prediction, each" if n > 1 else "A convolutional network",
             "sample": f"Each network has its own seed and its own bootstrap sample of blocks of {recipe['block']:,} bp of the training "
                       "chromosomes." if recipe["block"] else "It learns from all training chromosomes.",
             "validation": ", ".join(f"{v:.3f} (epoch {int(e)})" for v, e in zip(best.validation, best.epoch)),
+            "read": ", of which the middle is read," if config.get("crop") else "",
+            "summits": f"- Besides, with {recipe['summit']:.0%} of their weight: does a track's summit lie within 75 bp of the crop's middle? "
+                       "Asked in training alone.\n" if recipe.get("summit") else "",
             "half": ", convolutions in bfloat16" if recipe["half"] else "", "of_mean": "of the networks' mean; " if n > 1 else "",
             "mean": (metrics.mean_prediction / metrics.prevalence).median()}
 

@@ -36,14 +36,15 @@ ARCHITECTURE = dict(channels=[256, 160, 160], kernels=[20, 6, 4], pools=[8, 4, 2
 
 # %% ../nbs/12b_training.ipynb #7b53e7b1
 class FirstBlock(torch.autograd.Function):
-    "Convolution of one-hot DNA, max-pooling and ReLU in bfloat16: one product for each position in a pool, and their maximum."
+    "Convolution of one-hot DNA, max-pooling and ReLU as one product for each position in a pool, and their maximum. half: in bfloat16."
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pool: int, at_once: int = 16) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pool: int, half: bool, at_once: int = 8) -> torch.Tensor:
         "x (N, 4, L), weight (C, 4, k), bias (C,) to (N, positions, C)."
         (n, _, length), (c, _, k) = x.shape, weight.shape
-        places, x = (length - k + 1) // pool, x.transpose(1, 2).to(torch.bfloat16).contiguous()
-        w, b = weight.detach().transpose(1, 2).reshape(c, -1).to(torch.bfloat16), bias.detach().to(torch.bfloat16)
+        dtype = torch.bfloat16 if half else torch.float32
+        places, x = (length - k + 1) // pool, x.transpose(1, 2).to(dtype).contiguous()
+        w, b = weight.detach().transpose(1, 2).reshape(c, -1).to(dtype), bias.detach().to(dtype)
         tops, ctx.kept = [], []
         for i in range(0, n, at_once):  # as much as stays in the processor's cache
             part = x[i:i + at_once]
@@ -65,7 +66,7 @@ class FirstBlock(torch.autograd.Function):
         for (words, h), part, highest in zip(ctx.kept, g.split(ctx.at_once), top.split(ctx.at_once)):
             weight += back(part.expand(h.shape), h.sub_(highest), -1e-30).view(-1, top.shape[2]).T @ words
         ctx.kept = []
-        return None, weight.view(len(weight), ctx.k, 4).transpose(1, 2), g.sum((0, 1), dtype=torch.float32), None, None
+        return None, weight.view(len(weight), ctx.k, 4).transpose(1, 2), g.sum((0, 1), dtype=torch.float32), None, None, None
 
 # %% ../nbs/12b_training.ipynb #b403dd14
 def fast_logits(net: ConvNet, x: torch.Tensor, half: bool = False) -> torch.Tensor:
@@ -74,7 +75,8 @@ def fast_logits(net: ConvNet, x: torch.Tensor, half: bool = False) -> torch.Tens
     block: Any = FirstBlock.apply
     conv, relu, pool, dropout = layers[:4]
     x = x[:, :, net.crop]
-    first = block(x, conv.weight, conv.bias, pool.kernel_size).transpose(1, 2) if half else relu(pool(conv(x)))
+    training = half or torch.is_grad_enabled()
+    first = block(x, conv.weight, conv.bias, pool.kernel_size, half).transpose(1, 2) if training else relu(pool(conv(x)))
     y = dropout(first)
     for i in range(4, len(layers), 4):
         conv, relu, pool, dropout = layers[i:i + 4]
@@ -229,7 +231,7 @@ def first_motifs(data: TrainingData, n: int) -> dict[str, np.ndarray]:
 # %% ../nbs/12b_training.ipynb #12b50002
 def near_summits(data: TrainingData, rows: np.ndarray, shift: np.ndarray | int, near: int = 75) -> tuple[np.ndarray, np.ndarray]:
     "Is a summit within `near` bp of the middle of each crop? And where that takes part in the loss; both (n, S) bool."
-    assert data.summits is not None  # `train` has looked
+    assert data.summits is not None  # as in all data that name labels with summits
     own = list(data.with_summits)
     return np.abs(data.summits[rows] - np.reshape(shift, (-1, 1))) <= near, data.in_loss(rows)[:, own] & data.known[rows][:, own]
 
@@ -389,7 +391,7 @@ class Recipe:
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
     motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: `first_motifs` of JASPAR
     n_motifs: int = 112  # of JASPAR
-    summit: float = 0.0  # of the loss besides, for where the summits of the focus cell's own tracks lie; 0: not asked
+    summit: float = 0.0  # of the loss besides, for where the summits of the focus cell's own tracks lie, in data that have some; 0: not asked
     trust: float = 2.0  # a label's weight on its own motif starts at so many times the log ratio of `own_motif_weights`; 0: at random
     architecture: dict[str, Any] = field(default_factory=lambda: dict(ARCHITECTURE))  # arguments of ConvNet, but for n_labels
     half: bool | None = None  # convolutions in bfloat16 while training; None: where the processor has units for it
@@ -477,13 +479,16 @@ def load_checkpoint(path: Path, **state: Any) -> tuple[list[dict[str, Any]], dic
     return saved["log"], saved["best"]
 
 # %% ../nbs/12b_training.ipynb #318815da
+def _asked(recipe: Recipe, data: TrainingData) -> Recipe:
+    "The recipe, without summits where the data have none."
+    return recipe if data.with_summits else replace(recipe, summit=0.0)
+
+
 def _steps(data: TrainingData, recipe: Recipe, seed: int, pool: np.ndarray | None) -> int:
     "Steps of an epoch. InputError if the data do not suffice for one, or lack a split."
     if empty := [s for s in ("train", "validation", "test") if not len(data.rows(s))]:
         raise InputError(f"data: found no {empty[0]} window, expected sequence on test ({', '.join(TEST)}), validation "
                          f"({', '.join(VALIDATION)}) and other chromosomes")
-    if recipe.summit and data.summits is None:
-        raise InputError(f"summit: found {recipe.summit} for data without summits, expected those of load_data, or 0")
     if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool, recipe.windows, recipe.sites)[0]) // recipe.batch_size:
         return steps
     raise InputError(f"data: found fewer labelled training windows than the {recipe.batch_size} of a batch, expected more sequence or peaks")
@@ -534,6 +539,7 @@ def train(
     out, checkpoint = make_folder(out), Path(out) / "checkpoint.pt"
     torch.set_num_threads(recipe.threads)
     data = data if isinstance(data, TrainingData) else load_data(data)
+    recipe = _asked(recipe, data)
     pool = bootstrap_rows(data, seed, recipe.block) if recipe.block else None
     config, steps = {"n_labels": len(data.labels), **recipe.architecture}, _steps(data, recipe, seed, pool)
     motifs = first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs
@@ -586,7 +592,7 @@ def train_members(
     check_whole("members", members, 1)
     check_whole("seed", seed)
     data, files = data if isinstance(data, TrainingData) else load_data(data, cell, options=options), list[Path]()
-    recipe = replace(recipe, half=has_bfloat16() if recipe.half is None else recipe.half, block=recipe.block if members > 1 else 0,
+    recipe = replace(_asked(recipe, data), half=has_bfloat16() if recipe.half is None else recipe.half, block=recipe.block if members > 1 else 0,
                      motifs=first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs)
     for k in range(members):
         folder = out / f"member{k}"

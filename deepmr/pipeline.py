@@ -410,6 +410,9 @@ def _by_cluster(client: Any, p: Plan, left: Sequence[int], execution: Execution)
     from distributed import KilledWorker
     from distributed.comm import CommClosedError
 
+    where, kept = f"scheduler {client.scheduler.address}", "finished windows are kept, continue with the same command"
+    staffed = bool(left)  # until it is asked; a run that is done needs no worker
+
     def room() -> int:
         nonlocal staffed
         try:
@@ -420,9 +423,6 @@ def _by_cluster(client: Any, p: Plan, left: Sequence[int], execution: Execution)
             execution.announce(f"{where}: no worker, waiting for one …")
         staffed = threads > 0
         return max(2 * threads, MIN_IN_FLIGHT)
-
-    where, kept = f"scheduler {client.scheduler.address}", "finished windows are kept, continue with the same command"
-    staffed = bool(left)  # until it is asked; a run that is done needs no worker
     try:
         yield from _by_executor(client.get_executor(pure=False), p, left, execution.device, room, ASK_AGAIN_S)
     except InputError as error:

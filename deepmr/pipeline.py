@@ -423,6 +423,7 @@ def _by_cluster(client: Any, p: Plan, left: Sequence[int], execution: Execution)
             execution.announce(f"{where}: no worker, waiting for one …")
         staffed = threads > 0
         return max(2 * threads, MIN_IN_FLIGHT)
+
     try:
         yield from _by_executor(client.get_executor(pure=False), p, left, execution.device, room, ASK_AGAIN_S)
     except InputError as error:

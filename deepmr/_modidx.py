@@ -1316,7 +1316,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.training._Run': ('training.html#_run', 'deepmr/training.py'),
                                  'deepmr.training._Run.end': ('training.html#_run.end', 'deepmr/training.py'),
                                  'deepmr.training._Run.step': ('training.html#_run.step', 'deepmr/training.py'),
-                                 'deepmr.training._asked': ('training.html#_asked', 'deepmr/training.py'),
                                  'deepmr.training._begin': ('training.html#_begin', 'deepmr/training.py'),
                                  'deepmr.training._epochs': ('training.html#_epochs', 'deepmr/training.py'),
                                  'deepmr.training._finish': ('training.html#_finish', 'deepmr/training.py'),

@@ -391,7 +391,7 @@ class Recipe:
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
     motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: `first_motifs` of JASPAR
     n_motifs: int = 112  # of JASPAR
-    summit: float = 0.0  # of the loss besides, for where the summits of the focus cell's own tracks lie, in data that have some; 0: not asked
+    summit: float = 0.0  # of the loss besides, for where the summits of the focus cell's own tracks lie; 0: not asked
     trust: float = 2.0  # a label's weight on its own motif starts at so many times the log ratio of `own_motif_weights`; 0: at random
     architecture: dict[str, Any] = field(default_factory=lambda: dict(ARCHITECTURE))  # arguments of ConvNet, but for n_labels
     half: bool | None = None  # convolutions in bfloat16 while training; None: where the processor has units for it
@@ -479,16 +479,13 @@ def load_checkpoint(path: Path, **state: Any) -> tuple[list[dict[str, Any]], dic
     return saved["log"], saved["best"]
 
 # %% ../nbs/12b_training.ipynb #318815da
-def _asked(recipe: Recipe, data: TrainingData) -> Recipe:
-    "The recipe, without summits where the data have none."
-    return recipe if data.with_summits else replace(recipe, summit=0.0)
-
-
 def _steps(data: TrainingData, recipe: Recipe, seed: int, pool: np.ndarray | None) -> int:
     "Steps of an epoch. InputError if the data do not suffice for one, or lack a split."
     if empty := [s for s in ("train", "validation", "test") if not len(data.rows(s))]:
         raise InputError(f"data: found no {empty[0]} window, expected sequence on test ({', '.join(TEST)}), validation "
                          f"({', '.join(VALIDATION)}) and other chromosomes")
+    if recipe.summit and not data.with_summits:
+        raise InputError(f"summit: found {recipe.summit} for data without summits, expected a track with summits of the focus cell, or 0")
     if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool, recipe.windows, recipe.sites)[0]) // recipe.batch_size:
         return steps
     raise InputError(f"data: found fewer labelled training windows than the {recipe.batch_size} of a batch, expected more sequence or peaks")
@@ -539,7 +536,6 @@ def train(
     out, checkpoint = make_folder(out), Path(out) / "checkpoint.pt"
     torch.set_num_threads(recipe.threads)
     data = data if isinstance(data, TrainingData) else load_data(data)
-    recipe = _asked(recipe, data)
     pool = bootstrap_rows(data, seed, recipe.block) if recipe.block else None
     config, steps = {"n_labels": len(data.labels), **recipe.architecture}, _steps(data, recipe, seed, pool)
     motifs = first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs
@@ -592,7 +588,7 @@ def train_members(
     check_whole("members", members, 1)
     check_whole("seed", seed)
     data, files = data if isinstance(data, TrainingData) else load_data(data, cell, options=options), list[Path]()
-    recipe = replace(_asked(recipe, data), half=has_bfloat16() if recipe.half is None else recipe.half, block=recipe.block if members > 1 else 0,
+    recipe = replace(recipe, half=has_bfloat16() if recipe.half is None else recipe.half, block=recipe.block if members > 1 else 0,
                      motifs=first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs)
     for k in range(members):
         folder = out / f"member{k}"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make anew every stored result that depends on the default model: tools/store_results.sh [STEP ...]. About two hours on two cores.
+# Make anew every stored result that depends on the default model: tools/store_results.sh [STEP ...]. An hour or two on two cores.
 #
 #   STEPs are all of them, or some of: model table1 labels published cells measured coverage decoys masks cost networks chapters
 #   PYTHON=python DATA=../shared/hg19 WINDOWS=25 DRAWS=50 WORKERS=2 are the defaults. `model`, `cells`, `measured`, `decoys` and `masks` read DATA.

@@ -22,7 +22,7 @@ from deepmr.training import Recipe, first_motifs, label_auroc, predict_logits, t
 from deepmr.training_data import ALL_SOURCES, load_data
 
 RESULTS = Path(__file__).parent / "results" / "recipe.csv"
-BASE = {"summit": 0.0, "architecture": Recipe().architecture | {"crop": 800}}  # before the last two variants
+BASE = {"summit": 0.0, "architecture": Recipe().architecture | {"crop": 800}}  # the recipe before the last two variants became part of it
 VARIANTS = {  # what differs from that; under "data" what differs from the data
     "recipe": {},
     "own motif starts at random": {"trust": 0.0},
@@ -34,7 +34,7 @@ VARIANTS = {  # what differs from that; under "data" what differs from the data
     "no short sites": {"sites": 0.0},
     "all short sites": {"sites": 1.0},
     "summits asked besides": {"summit": 0.2},
-    "whole window": {"architecture": Recipe().architecture | {"crop": None}},
+    "whole window": {"architecture": Recipe().architecture},
 }
 
 

@@ -1319,6 +1319,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'deepmr.training._begin': ('training.html#_begin', 'deepmr/training.py'),
                                  'deepmr.training._epochs': ('training.html#_epochs', 'deepmr/training.py'),
                                  'deepmr.training._finish': ('training.html#_finish', 'deepmr/training.py'),
+                                 'deepmr.training._settled': ('training.html#_settled', 'deepmr/training.py'),
                                  'deepmr.training._steps': ('training.html#_steps', 'deepmr/training.py'),
                                  'deepmr.training._tied': ('training.html#_tied', 'deepmr/training.py'),
                                  'deepmr.training._together': ('training.html#_together', 'deepmr/training.py'),

@@ -32,7 +32,7 @@ from .training_data import TEST, VALIDATION, DataOptions, TrainingData, bootstra
 
 # %% ../nbs/12b_training.ipynb #6fcc7105
 ARCHITECTURE = dict(channels=[256, 160, 160], kernels=[20, 6, 4], pools=[8, 4, 2], conv_dropout=[0.1, 0.1, 0.2],
-                    hidden=256, hidden_dropout=0.4, length=1000, crop=800, motif_skip=300)
+                    hidden=256, hidden_dropout=0.4, length=1000, crop=None, motif_skip=300)
 
 # %% ../nbs/12b_training.ipynb #7b53e7b1
 class FirstBlock(torch.autograd.Function):
@@ -391,7 +391,7 @@ class Recipe:
     block: int = 100_000  # bp: learn from a bootstrap sample of blocks of the training chromosomes; 0: from all of them
     motifs: dict[str, np.ndarray] | None = None  # first filters: name -> counts (4, width); None: `first_motifs` of JASPAR
     n_motifs: int = 112  # of JASPAR
-    summit: float = 0.0  # of the loss besides, for where the summits of the focus cell's own tracks lie; 0: not asked
+    summit: float | None = None  # of the loss besides, for where summits of the focus cell's own tracks lie; None: 0.2 where data have any
     trust: float = 2.0  # a label's weight on its own motif starts at so many times the log ratio of `own_motif_weights`; 0: at random
     architecture: dict[str, Any] = field(default_factory=lambda: dict(ARCHITECTURE))  # arguments of ConvNet, but for n_labels
     half: bool | None = None  # convolutions in bfloat16 while training; None: where the processor has units for it
@@ -403,7 +403,7 @@ class Recipe:
             check_whole(what, getattr(self, what), 1)
         for what in ("block", "n_motifs", "jitter"):
             check_whole(what, getattr(self, what))
-        if not 0 <= self.summit <= 1:
+        if not 0 <= (self.summit or 0) <= 1:
             raise InputError(f"summit: found {self.summit}, expected a part of the loss between 0 and 1")
 
 # %% ../nbs/12b_training.ipynb #18b2a33c
@@ -452,7 +452,7 @@ def train_epoch(run: _Run, data: TrainingData, drawn: tuple[np.ndarray, np.ndarr
         if run.schedule.last_epoch == run.end:  # epochs differ by some of the short sites; the last ends with the cycle
             break
         now = slice(i, i + size)
-        y, known = targets(data, rows[now], shift[now], recipe.summit > 0)
+        y, known = targets(data, rows[now], shift[now], bool(recipe.summit))
         loss = masked_loss(fast_logits(run.net, data.batch(rows[now], shift[now], flip[now]), half), y, known, *weights)
         run.step(loss, decay)
         total += loss.item()
@@ -479,13 +479,20 @@ def load_checkpoint(path: Path, **state: Any) -> tuple[list[dict[str, Any]], dic
     return saved["log"], saved["best"]
 
 # %% ../nbs/12b_training.ipynb #318815da
+def _settled(recipe: Recipe, data: TrainingData) -> Recipe:
+    "The recipe without what it leaves open: motifs, summits, and the units of the processor. InputError for what these data cannot give."
+    if recipe.summit and not data.with_summits:
+        raise InputError(f"summit: found {recipe.summit} for data without summits, expected a track with summits of the focus cell, or 0")
+    return replace(recipe, half=has_bfloat16() if recipe.half is None else recipe.half,
+                   summit=0.2 * bool(data.with_summits) if recipe.summit is None else recipe.summit,
+                   motifs=first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs)
+
+
 def _steps(data: TrainingData, recipe: Recipe, seed: int, pool: np.ndarray | None) -> int:
     "Steps of an epoch. InputError if the data do not suffice for one, or lack a split."
     if empty := [s for s in ("train", "validation", "test") if not len(data.rows(s))]:
         raise InputError(f"data: found no {empty[0]} window, expected sequence on test ({', '.join(TEST)}), validation "
                          f"({', '.join(VALIDATION)}) and other chromosomes")
-    if recipe.summit and not data.with_summits:
-        raise InputError(f"summit: found {recipe.summit} for data without summits, expected a track with summits of the focus cell, or 0")
     if steps := len(draw_epoch(data, recipe.negatives, recipe.jitter, seed, 0, pool, recipe.windows, recipe.sites)[0]) // recipe.batch_size:
         return steps
     raise InputError(f"data: found fewer labelled training windows than the {recipe.batch_size} of a batch, expected more sequence or peaks")
@@ -507,7 +514,8 @@ def _epochs(run: _Run, log: list[dict[str, Any]], data: TrainingData, recipe: Re
     "Train from the epoch after `log` to epoch `last`; after each epoch its row of the log."
     draw = functools.partial(draw_epoch, data, recipe.negatives, recipe.jitter, seed, pool=pool, most=recipe.windows, sites=recipe.sites)
     first = draw(0)[0]
-    weights, steps = label_weights(data, first[data.y[first].any(1)], recipe.share, recipe.dnase, recipe.summit), len(first) // recipe.batch_size
+    weights = label_weights(data, first[data.y[first].any(1)], recipe.share, recipe.dnase, recipe.summit or 0.0)
+    steps = len(first) // recipe.batch_size
     decay = min(recipe.decay, 1 - 4 / (recipe.epochs * steps))  # in a short run the average must forget how it began
     for epoch in range(len(log), last):
         begin = time.time()
@@ -538,7 +546,8 @@ def train(
     data = data if isinstance(data, TrainingData) else load_data(data)
     pool = bootstrap_rows(data, seed, recipe.block) if recipe.block else None
     config, steps = {"n_labels": len(data.labels), **recipe.architecture}, _steps(data, recipe, seed, pool)
-    motifs = first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs
+    recipe = _settled(recipe, data)
+    motifs = recipe.motifs or {}
     own = own_motif_weights(data, data.rows("train") if pool is None else pool, motifs) if recipe.trust else {}
     wider = config | {"n_labels": len(data.labels) + (len(data.with_summits) if recipe.summit else 0)}
     run, log, best = _begin(wider, motifs, own, recipe, seed, steps), list[dict[str, Any]](), None
@@ -583,13 +592,12 @@ def train_members(
 
     Also writes CELL_windows.bed, the windows to ask about (`held_out_windows`). Raises InputError as `train`.
     """
-    recipe, name, out = recipe or Recipe(), cell.lower(), Path(out)
+    recipe, name, out, files = recipe or Recipe(), cell.lower(), Path(out), list[Path]()
     recipe.check()
     check_whole("members", members, 1)
     check_whole("seed", seed)
-    data, files = data if isinstance(data, TrainingData) else load_data(data, cell, options=options), list[Path]()
-    recipe = replace(recipe, half=has_bfloat16() if recipe.half is None else recipe.half, block=recipe.block if members > 1 else 0,
-                     motifs=first_motifs(data, recipe.n_motifs) if recipe.motifs is None else recipe.motifs)
+    data = data if isinstance(data, TrainingData) else load_data(data, cell, options=options)
+    recipe = replace(_settled(recipe, data), block=recipe.block if members > 1 else 0)
     for k in range(members):
         folder = out / f"member{k}"
         train(data, folder, recipe, seed=seed + k, name=f"{name}-{k}", execution=execution)

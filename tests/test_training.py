@@ -197,6 +197,8 @@ def test_asked_for_summits_a_network_ends_as_large_as_without_and_learns_otherwi
     assert same(made, train(pointed, tmp_path / "killed", replace(RECIPE, summit=0.3)))
     assert made.labels == trained.labels and made.module.head[4].out_features == 2 and not same(made, trained)
     assert label_auroc(toy, toy.rows("test"), predict_logits(made.module, toy, toy.rows("test")))[0] > 0.9
+    assert same(train(pointed, tmp_path / "default", RECIPE), train(pointed, tmp_path / "fifth", replace(RECIPE, summit=0.2)))
+    assert same(train(pointed, tmp_path / "not asked", replace(RECIPE, summit=0)), trained) and RECIPE.summit is None
     with pytest.raises(InputError, match=r"summit: found 0\.3 for data without summits"):
         train(toy, tmp_path / "none", replace(RECIPE, summit=0.3))
     with pytest.raises(InputError, match="summit: found 2, expected a part of the loss between 0 and 1"):

@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python} data=${DATA:-../shared/hg19}
-windows=${WINDOWS:-25} draws=${DRAWS:-50} workers=${WORKERS:-2} runs=${RUNS:-$(mktemp -d)}
+windows=${WINDOWS:-25} draws=${DRAWS:-50} workers=${WORKERS:-2} runs=runs/stored
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS=1
 PATH="$(dirname "$(command -v "$python")"):$PATH"
 
@@ -17,8 +17,8 @@ make_step() {
       "$python" tools/run_notebooks.py 12b_training --slow=strands
       "$python" tools/run_notebooks.py 12b_training --slow=first_filters ;;
     table1) # README, 20_table1, 04e_scale
-      "$python" -m deepmr.cli run experiments/table1.toml --out "$runs/table1" --workers "$workers"
-      "$python" tools/store_table1.py "$runs/table1" results/hepg2 ;;
+      "$python" -m deepmr.cli run experiments/table1.toml --out runs/table1 --workers "$workers"  # the path is in its record
+      "$python" tools/store_table1.py runs/table1 results/hepg2 ;;
     labels) # 22_four_hundred_factors
       "$python" tools/store_four_hundred.py hepg2 results/four_hundred "$workers" "$windows" ;;
     published) # 20_table1

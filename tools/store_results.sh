@@ -37,8 +37,12 @@ make_step() {
         --genome "$(ls "$data"/*.fa.gz)" --out results/one_window/masks.nc ;;
     cost) # README, E1_cluster
       "$python" benchmarks/default_run.py 8 ;;
-    networks) # README
-      "$python" benchmarks/networks.py "hepg2, one network" "default (hepg2)" ;;
+    networks) # README, 04b_stages, 04c_propagate, E3_other_networks
+      "$python" benchmarks/networks.py "hepg2, one network" "default (hepg2)"
+      "$python" benchmarks/propagate.py table --networks "default (hepg2)"
+      "$python" benchmarks/propagate.py sources --runs 9
+      "$python" benchmarks/propagate.py protocol --runs 1
+      "$python" benchmarks/half.py ;;
     chapters) # all that show the model, and the README
       "$python" tools/run_notebooks.py
       "$python" tools/make_readme.py ;;

@@ -38,7 +38,7 @@ make_step() {
     cost) # README, E1_cluster
       "$python" benchmarks/default_run.py 8 ;;
     networks) # README, 04b_stages, 04c_propagate, E3_other_networks
-      "$python" benchmarks/networks.py "hepg2, one network" "default (hepg2)"
+      "$python" benchmarks/networks.py "default (hepg2)"
       "$python" benchmarks/propagate.py table --networks "default (hepg2)"
       "$python" benchmarks/propagate.py sources --runs 9
       "$python" benchmarks/propagate.py protocol --runs 1

@@ -1,5 +1,6 @@
 """Training: learning, determinism, resumption, masking, data loading, and the shipped weights on real windows."""
 import gzip
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from deepmr.cli import app
@@ -203,6 +205,15 @@ def test_asked_for_summits_a_network_ends_as_large_as_without_and_learns_otherwi
         train(toy, tmp_path / "none", replace(RECIPE, summit=0.3))
     with pytest.raises(InputError, match="summit: found 2, expected a part of the loss between 0 and 1"):
         train(pointed, tmp_path / "none", replace(RECIPE, summit=2))
+
+
+def test_the_defaults_are_those_of_the_model_that_ships():
+    with safe_open(DATA / "hepg2.safetensors", "np") as file:
+        told = file.metadata()
+    recipe, config = json.loads(told["recipe"]), json.loads(told["config"])
+    ours = vars(Recipe(summit=0.2))  # its data have summits
+    assert set(recipe) == set(ours) - {"motifs", "architecture"} and {k for k in recipe if recipe[k] != ours[k]} <= {"half"}  # of the processor
+    assert config == {"n_labels": config["n_labels"], **ours["architecture"]}
 
 
 def test_a_directory_without_data_says_so(tmp_path):

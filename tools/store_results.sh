@@ -27,7 +27,7 @@ make_step() {
       "$python" tools/store_cells.py "$data" ;;
     measured) # 23_experiments
       "$python" tools/store_experiments.py hepg2 "$(dirname "$data")" ;;
-    coverage) # 07_meta
+    coverage) # 11c_calibration
       "$python" tools/store_slopes.py results/coverage hepg2 "$workers" ;;
     decoys) # 07d_controls
       "$python" tools/store_decoys.py "$data" nbs/data ;;

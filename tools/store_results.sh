@@ -41,8 +41,7 @@ make_step() {
       "$python" benchmarks/networks.py "default (hepg2)"
       "$python" benchmarks/propagate.py table --networks "default (hepg2)"
       "$python" benchmarks/propagate.py sources --runs 9
-      "$python" benchmarks/propagate.py protocol --runs 1
-      "$python" benchmarks/half.py ;;
+      "$python" benchmarks/propagate.py protocol --runs 1 ;;
     chapters) # all that show the model, and the README
       "$python" tools/run_notebooks.py
       "$python" tools/make_readme.py ;;

@@ -526,7 +526,7 @@ class TableSource:
         return out.amax(0) if len(out) > 1 else out[0]
 
 # %% ../nbs/04b_stages.ipynb #fe5164d4
-CALL_COST = 200_000  # multiply-adds that take as long as calling one small product
+CALL_COST = 600_000  # multiply-adds in the time that the calls around one small product take: networks for which both ways are as fast
 
 
 class BeforeDropout:

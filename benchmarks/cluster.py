@@ -1,7 +1,7 @@
 """Runs of the default model: how they grow with workers of a Dask cluster, and what memory they take.
 
     python benchmarks/cluster.py scaling --repeats 3   # 8 windows, 10 draws, on one worker and on two, in turn
-    python benchmarks/cluster.py memory                # the peak of a run of 3 windows and of one of 30, 5 draws
+    python benchmarks/cluster.py memory                # the peak of a run of 10 windows and of one of 100, 5 draws
 
 Each writes its part of benchmarks/results/cluster.json.
 """
@@ -38,7 +38,7 @@ def random_plan(windows, draws):
     frame = pd.DataFrame({"name": [f"random:{i}" for i in range(windows)], "chrom": "random", "start": 0, "end": 1000})
     frame["exposures"] = [(exposures[i % 19], exposures[(i + 7) % 19]) for i in range(windows)]
     codes = random_windows(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8)
-    return Plan(Experiment(draws=draws), model, exposures, frame, codes, "random")
+    return Plan(Experiment(model="hepg2-single", draws=draws, protocol="masks"), model, exposures, frame, codes, "random")
 
 
 def quiet(line):
@@ -68,15 +68,15 @@ def scaling(args):
 def memory(args):
     "Peak resident memory of a process that does a run."
     out = {}
-    for windows in (3, 30):
+    for windows in (10, 100):
         with tempfile.TemporaryDirectory() as place:
             done = subprocess.run([sys.executable, __file__, "one-run", "--windows", str(windows), "--out", place],
                                   check=True, capture_output=True, text=True)
             out[str(windows)] = json.loads(done.stdout.splitlines()[-1])
             print(windows, "windows:", out[str(windows)], flush=True)
-    few, many = out["3"], out["30"]
+    few, many = out["10"], out["100"]
     return {"draws": 5, "peak_mb": {k: v["peak_mb"] for k, v in out.items()}, "seconds": {k: v["seconds"] for k, v in out.items()},
-            "kb_per_window": (many["peak_mb"] - few["peak_mb"]) * 1000 / 27, "before_mb": few["before_mb"]}
+            "kb_per_window": (many["peak_mb"] - few["peak_mb"]) * 1000 / 90, "before_mb": few["before_mb"]}
 
 
 def one_run(args):

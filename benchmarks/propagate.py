@@ -507,7 +507,8 @@ def protocol(args, windows=24, distinct=284):
     exposures = default_exposures(model, "HepG2_DNase_None")[:19]
     frame = pd.DataFrame({"name": [f"random:{i}" for i in range(windows)], "chrom": "random", "start": 0, "end": 1000})
     frame["exposures"] = [(exposures[i % 19], exposures[(i + 7) % 19]) for i in range(windows)]
-    plan = Plan(Experiment(draws=DRAWS), model, exposures, frame, random_windows(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8), "random")
+    asked = Experiment(model="hepg2-single", draws=DRAWS, protocol="masks")
+    plan = Plan(asked, model, exposures, frame, random_windows(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8), "random")
     spent = []
     for _ in range(args.runs):
         with tempfile.TemporaryDirectory() as out:

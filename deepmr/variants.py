@@ -298,7 +298,7 @@ def spans_of(windows: pd.DataFrame, span: Asked) -> list[tuple[int, int]] | tupl
     return [(max(start - s, 0), min(end, e) - s) for s, e in zip(windows.start, windows.end)]
 
 # %% ../nbs/05d_variants.ipynb #5d000025
-FEW_POSITIONS = 30  # mutated in a window: with fewer, intervals are too narrow (below)
+FEW_POSITIONS = 30  # mutated in a window: with fewer, a slope rests on chance (below)
 
 
 def few_positions(position: np.ndarray) -> tuple[Note, ...]:

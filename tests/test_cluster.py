@@ -1,4 +1,5 @@
 """Runs on a Dask cluster: the bytes of one process, whatever happens to the workers; and what can be wrong with a cluster."""
+import json
 import os
 import signal
 import subprocess
@@ -205,3 +206,10 @@ def test_a_cluster_that_cannot_be_used_is_one_sentence_before_anything_is_writte
     fails("a model given as a Python object", toy_experiment(toy, toy_files))
     monkeypatch.setitem(sys.modules, "distributed", None)
     fails(r"found no package distributed, expected it: pip install 'deepmr\[dask\]'")
+
+
+@pytest.mark.long
+def test_the_benchmark_of_a_run_does_one(tmp_path):
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "cluster.py"
+    done = subprocess.run([sys.executable, str(script), "one-run", "--windows", "1", "--out", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])["peak_mb"] > 0, done.stderr[-500:]

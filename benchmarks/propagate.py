@@ -1,11 +1,9 @@
 """How much faster propagated mutagenesis is than the plain engine.
 
     python benchmarks/propagate.py table      # networks of several shapes: seconds, ratio, arithmetic, share of the peak
-    python benchmarks/propagate.py single     # the same at one pass a window, with the weights as shipped
     python benchmarks/propagate.py growth     # with length, width, draws and windows
     python benchmarks/propagate.py sources    # what each of a stage's three sources is worth
     python benchmarks/propagate.py deepsea    # one window, 50 draws, 37 labels, all cores: wall time and peak memory
-    python benchmarks/propagate.py protocol   # the default model: the published protocol, measured on a part
     python benchmarks/propagate.py peers      # other tools on the same network, where they are installed
 
 Each writes its part of benchmarks/results/propagate.json. Times are CPU seconds of one thread unless it says wall.
@@ -19,7 +17,6 @@ import platform
 import resource
 import statistics
 import sys
-import tempfile
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -27,20 +24,16 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepmr import propagate, stages
-from deepmr.core import Execution
-from deepmr.dropout import MaskSampler, dropout_layers, shared_masks
-from deepmr.experiment import Experiment, Plan, default_exposures
+from deepmr.dropout import MaskSampler, shared_masks
 from deepmr.models import load_model
 from deepmr.mutagenesis import predict_mutations, random_windows, saturate
 from deepmr.networks import ConvNet, SequenceModel
-from deepmr.pipeline import run
 from deepmr.propagate import Propagator
 
 RESULTS = Path(__file__).parent / "results" / "propagate.json"
@@ -360,40 +353,6 @@ def table(args):
     return {"networks": rows}
 
 
-def single(args):
-    "One pass a window: what opening it and the pass take, against plain forward passes. Ratios within a run; the build is not counted."
-    names = ["DeepSEA", "Beluga-like", "default (hepg2)", "Central", "BPNet", "gReLU dilated", "MPRA-DragoNN"]
-    rows = []
-    for name in args.networks or names:
-        model, outputs = get_model(name)
-        x = random_windows(1, model.length, seed=1)[0]
-        mutations, engine = saturate(x.numpy()), Propagator(model, outputs, check=False, draws=1)
-        masks = {"as shipped": {}, "one set of masks": MaskSampler(model)("window", 0) if dropout_layers(model) else None}
-        for kind, these in masks.items():
-            if these is None:
-                continue
-            work = lambda these=these: engine.window(x, mutations).draw(these)
-            work()
-            with Arithmetic() as carried:
-                work()
-            with Arithmetic() as one, torch.no_grad():
-                model.module(x[None])
-            batch, spent = plain_batch(model, x, mutations, these), []
-            for _ in range(args.runs):
-                spent.append((plain_seconds(model, x, mutations, these, batch), seconds(work)))
-            rows.append({"network": name, "pass": kind, "plain_batch": batch, "plain_s": statistics.median(p for p, _ in spent),
-                         "propagated_s": statistics.median(f for _, f in spent), "ratio": statistics.median(p / f for p, f in spent),
-                         "ratio_lowest": min(p / f for p, f in spent), "ratio_highest": max(p / f for p, f in spent),
-                         "plain_gmac": one.count * len(mutations) / 1e9, "propagated_gmac": carried.count / 1e9,
-                         "flop_ratio": one.count * len(mutations) / carried.count, "runs": args.runs})
-            print("{network:16} {pass:17} plain {plain_s:7.2f} s  propagated {propagated_s:6.3f} s  ratio {ratio:5.1f} ({ratio_lowest:.1f}-"
-                  "{ratio_highest:.1f})  {plain_gmac:.0f} against {propagated_gmac:.2f} GMAC, {flop_ratio:.1f}".format(**rows[-1]), flush=True)
-    if args.networks:  # those that were not asked keep their rows
-        stored = json.loads(RESULTS.read_text()).get("single", []) if RESULTS.exists() else []
-        rows = [r for r in stored if r["network"] not in args.networks] + rows
-    return {"single": rows}
-
-
 def timed_draws(model, x, draws, runs):
     "CPU seconds of a window and its draws."
     engine, sampler = Propagator(model, range(min(20, len(model.labels))), check=False), MaskSampler(model)
@@ -498,30 +457,6 @@ def run_deepsea(args):
     }
 
 
-def protocol(args, windows=24, distinct=284):
-    """Runs of the published protocol on the default model with start, statistics and files, on random windows.
-
-    19 exposures x 25 windows x 50 draws need 284 different windows of chr9 and chr22, as exposures share windows.
-    """
-    model = load_model("hepg2-single")
-    exposures = default_exposures(model, "HepG2_DNase_None")[:19]
-    frame = pd.DataFrame({"name": [f"random:{i}" for i in range(windows)], "chrom": "random", "start": 0, "end": 1000})
-    frame["exposures"] = [(exposures[i % 19], exposures[(i + 7) % 19]) for i in range(windows)]
-    asked = Experiment(model="hepg2-single", draws=DRAWS, protocol="masks")
-    plan = Plan(asked, model, exposures, frame, random_windows(windows, 1000, seed=0).numpy().argmax(1).astype(np.int8), "random")
-    spent = []
-    for _ in range(args.runs):
-        with tempfile.TemporaryDirectory() as out:
-            begin = time.perf_counter()
-            run(plan, Path(out) / "run", Execution(workers=args.workers))
-            spent.append(time.perf_counter() - begin)
-    minutes = statistics.median(spent) / windows * distinct / 60
-    print(f"default model: {statistics.median(spent):.1f} s wall for {windows} windows of {DRAWS} draws, {args.workers} processes, from start "
-          f"to table; {distinct} windows: {minutes:.1f} min")
-    return {"protocol": {"windows": windows, "wall_s": statistics.median(spent), "all_wall_s": spent, "minutes": minutes,
-                         "distinct_windows": distinct, "workers": args.workers}}
-
-
 def peers(args):
     """What other tools take for one window of DeepSEA's shape, as they come: without dropout.
 
@@ -579,7 +514,7 @@ def peer_yuzu(add, model, x):
 
 
 def main():
-    kinds = {"table": table, "single": single, "growth": growth, "sources": sources, "deepsea": run_deepsea, "protocol": protocol, "peers": peers}
+    kinds = {"table": table, "growth": growth, "sources": sources, "deepsea": run_deepsea, "peers": peers}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -40,8 +40,7 @@ make_step() {
     networks) # README, 04b_stages, 04c_propagate, E3_other_networks
       "$python" benchmarks/networks.py "default (hepg2)"
       "$python" benchmarks/propagate.py table --networks "default (hepg2)"
-      "$python" benchmarks/propagate.py sources --runs 9
-      "$python" benchmarks/propagate.py protocol --runs 1 ;;
+      "$python" benchmarks/propagate.py sources --runs 9 ;;
     chapters) # all that show the model, and the README
       "$python" tools/run_notebooks.py
       "$python" tools/make_readme.py ;;
@@ -55,8 +54,10 @@ for step; do
   case " $all " in *" $step "*) ;; *) echo "store_results.sh: found no step $step, expected one of: $all" >&2; exit 2 ;; esac
 done
 mkdir -p "$runs"
+exec 3>&2
+trap '[ $? -eq 0 ] || { tail -n 5 "$runs/$step.log"; echo "$runs/$step.log"; } >&3' EXIT
 for step; do
   printf '%s  %s\n' "$(date +%H:%M:%S)" "$step"
-  make_step "$step" > "$runs/$step.log" 2>&1 || { tail -n 5 "$runs/$step.log" >&2; echo "$runs/$step.log" >&2; exit 1; }
+  make_step "$step" > "$runs/$step.log" 2>&1  # not beside || or in a test: there the shell would go on after a command that fails
 done
 printf '%s  done; read the difference: git diff --stat\n' "$(date +%H:%M:%S)"

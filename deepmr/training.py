@@ -444,16 +444,15 @@ def _begin(config: dict[str, Any], motifs: dict[str, np.ndarray], own: dict[int,
 # %% ../nbs/12b_training.ipynb #fc380e7a
 def train_epoch(run: _Run, data: TrainingData, drawn: tuple[np.ndarray, np.ndarray, np.ndarray], weights: tuple[torch.Tensor, torch.Tensor],
                 recipe: Recipe, decay: float, tick: Callable[[], None] = lambda: None) -> float:
-    "One pass over the drawn windows (rows, shifts, strands). The mean loss."
+    "One pass over the drawn windows (rows, shifts, strands), by a recipe that is settled. The mean loss."
     run.net.train()
     total, size, (rows, shift, flip), begun = 0.0, recipe.batch_size, drawn, run.schedule.last_epoch
-    half = has_bfloat16() if recipe.half is None else recipe.half
     for i in range(0, len(rows) - size + 1, size):
         if run.schedule.last_epoch == run.end:  # epochs differ by some of the short sites; the last ends with the cycle
             break
         now = slice(i, i + size)
         y, known = targets(data, rows[now], shift[now], bool(recipe.summit))
-        loss = masked_loss(fast_logits(run.net, data.batch(rows[now], shift[now], flip[now]), half), y, known, *weights)
+        loss = masked_loss(fast_logits(run.net, data.batch(rows[now], shift[now], flip[now]), bool(recipe.half)), y, known, *weights)
         run.step(loss, decay)
         total += loss.item()
         tick()
